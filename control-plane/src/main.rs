@@ -1,0 +1,2 @@
+//! The `tollgate` daemon and command line.
+fn main() {}
