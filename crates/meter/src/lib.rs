@@ -1,2 +1,8 @@
-//! Placeholder.
+//! Metering without I/O: what a request asks for, what a response used, and how texts count as tokens.
 #![forbid(unsafe_code)]
+
+mod api;
+mod counter;
+
+pub use api::Api;
+pub use counter::TokenCounter;
