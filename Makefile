@@ -1,0 +1,118 @@
+# Tollgate. `make` lists what there is. Each target does its own set-up.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# fast: quick to build, what tests load. release: what `make run` and `make bench` use.
+PROFILE ?= fast
+# Everything but the module: that one needs an nginx tree and has its own target folders.
+PACKAGES := --workspace --exclude ngx_http_tollgate_module
+NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
+TOLLGATE_NGINX ?= pinned
+
+.PHONY: help setup module module-pinned module-debian module-custom daemon mock run test test-crates \
+	test-e2e test-e2e-debian test-python check check-format check-clippy check-docs check-deny bench package clean
+
+help: ## list the targets
+	@echo "usage: make <target> [PROFILE=fast|release|dev]"
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):.*## (.*)$$/  \1|\2/' \
+		| awk -F'|' '{ printf "%-20s %s\n", $$1, $$2 }'
+
+setup: ## install the missing Debian packages (root or sudo), or say which
+	@scripts/setup.sh
+
+module: ## build the .so for the pinned and for Debian's nginx, or for NGINX_SOURCE_DIR/NGINX_BUILD_DIR
+ifdef NGINX_SOURCE_DIR
+module: module-custom
+else
+module: module-pinned module-debian
+endif
+
+module-pinned: ## target/module/pinned: the pinned nginx 1.28
+	@echo "== module for the pinned nginx ($(PROFILE))"
+	@scripts/build-module.sh pinned $(PROFILE)
+
+module-debian: ## target/module/debian: Debian's stock nginx 1.22.1
+	@echo "== module for Debian's nginx ($(PROFILE))"
+	@scripts/build-module.sh debian $(PROFILE)
+
+module-custom: ## target/module/custom: the tree in NGINX_SOURCE_DIR and NGINX_BUILD_DIR
+	@echo "== module for $${NGINX_SOURCE_DIR:-(NGINX_SOURCE_DIR is not set)} ($(PROFILE))"
+	@scripts/build-module.sh custom $(PROFILE)
+
+daemon: ## build the daemon: target/<profile>/tollgate
+	@echo "== daemon ($(PROFILE))"
+	@cargo build --quiet -p tollgate --profile $(PROFILE)
+
+mock: ## build the mock LLM: target/<profile>/mock-llm
+	@echo "== mock LLM ($(PROFILE))"
+	@cargo build --quiet -p tollgate-tests --bin mock-llm --profile $(PROFILE)
+
+run: setup ## start nginx, daemon and mock LLM with sample channels; shows a live table until Ctrl-C
+	@scripts/run.sh
+
+test: setup module daemon ## all tests: crates, end to end on both nginx versions, Python SDKs
+	@$(MAKE) test-crates
+	@$(MAKE) test-e2e TOLLGATE_NGINX=pinned
+	@$(MAKE) test-e2e TOLLGATE_NGINX=debian
+	@$(MAKE) test-python
+
+test-crates: ## unit and property tests of the crates and the daemon
+	@echo "== tests of the crates and the daemon"
+ifdef NEXTEST
+	@cargo nextest run --config-file tests/nextest.toml $(PACKAGES) --exclude tollgate-tests --no-tests=pass \
+		--cargo-quiet --status-level fail --show-progress none
+	@cargo test --quiet $(PACKAGES) --exclude tollgate-tests --doc
+else
+	@cargo test --quiet $(PACKAGES) --exclude tollgate-tests
+endif
+
+# With optimisation: mock, clients and load generator share the machine with the gateway they drive.
+test-e2e: ## end-to-end tests on TOLLGATE_NGINX=pinned (default) or debian
+	@echo "== end-to-end tests, $(TOLLGATE_NGINX) nginx"
+ifdef NEXTEST
+	@TOLLGATE_NGINX=$(TOLLGATE_NGINX) cargo nextest run --config-file tests/nextest.toml -p tollgate-tests \
+		--cargo-profile fast --cargo-quiet --status-level fail --show-progress none
+else
+	@TOLLGATE_NGINX=$(TOLLGATE_NGINX) cargo test --quiet -p tollgate-tests --profile fast
+endif
+
+test-python: mock ## the openai and anthropic SDKs, unmodified, through the gateway
+	@echo "== Python SDKs"
+	@python="$$(scripts/python-env.sh)"; "$$python" -m pytest -q tests/python
+
+check: check-format check-clippy check-docs check-deny ## formatting, lints, documentation, licences
+
+check-format:
+	@echo "== formatting"
+	@cargo fmt --all --check
+
+check-clippy:
+	@echo "== clippy"
+	@cargo clippy --quiet $(PACKAGES) --all-targets -- -D warnings
+	@tree="$$(scripts/nginx-tree.sh pinned)"; eval "$$tree"; CARGO_TARGET_DIR=target/ngx-pinned \
+		cargo clippy --quiet -p ngx_http_tollgate_module -- -D warnings
+
+check-docs:
+	@echo "== documentation"
+	@RUSTDOCFLAGS="-D warnings" cargo doc --quiet $(PACKAGES) --no-deps --document-private-items
+	@tree="$$(scripts/nginx-tree.sh pinned)"; eval "$$tree"; RUSTDOCFLAGS="-D warnings" CARGO_TARGET_DIR=target/ngx-pinned \
+		cargo doc --quiet -p ngx_http_tollgate_module --no-deps --document-private-items
+
+# Advisories need their database from the network: that one is for the release check.
+check-deny:
+	@if command -v cargo-deny >/dev/null; then \
+		echo "== licences and sources"; cargo deny --offline --log-level error check bans licenses sources; \
+	else \
+		echo "== licences and sources: skipped, cargo-deny is not installed"; \
+	fi
+
+bench: setup ## the table of the README with this machine's figures (minutes; keep the machine quiet)
+	@scripts/bench.sh
+
+package: ## distribution packages (not there yet)
+	@echo "package: not there yet"; exit 1
+
+clean: ## remove everything that was built; the nginx trees and the SDKs stay in the cache
+	@rm -rf target
