@@ -1,0 +1,81 @@
+//! Settling for the dead: what a killed worker had in flight is charged by what it had noted, its connections are
+//! forgotten, its rows and blocks become free. Runs under the exclusive right of a sweep (C1).
+
+use crate::atomic::{Relaxed, Release, SeqCst};
+use crate::inflight::{ACTIVE, FREE, InflightIndex, RECLAIMING};
+use crate::layout::{BLOCK_ROWS, InflightRow};
+use crate::region::Region;
+use crate::reserve::Settlement;
+use crate::usage::{Class, UsageDelta, UsageIndex};
+use crate::workers::WorkerSlot;
+
+/// What a sweep found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reclaimed {
+    /// Dead workers whose slots were freed.
+    pub workers: u64,
+    /// Requests that were settled for them.
+    pub requests: u64,
+}
+
+impl Reclaimed {
+    pub(crate) fn add(&mut self, other: Reclaimed) {
+        self.workers += other.workers;
+        self.requests += other.requests;
+    }
+}
+
+impl Region {
+    pub(crate) fn reclaim(&self, slot: WorkerSlot) -> Reclaimed {
+        let mut done = Reclaimed::default();
+        let owner = u64::from(slot.0) + 1;
+        for (block, owned) in self.block_rows().iter().enumerate() {
+            if owned.owner.load(SeqCst) != owner {
+                continue;
+            }
+            for index in block * BLOCK_ROWS..(block + 1) * BLOCK_ROWS {
+                let Some(row) = u32::try_from(index)
+                    .ok()
+                    .and_then(|i| self.inflight_row(InflightIndex(i)))
+                else {
+                    continue;
+                };
+                done.requests += u64::from(self.reclaim_row(slot, row));
+            }
+            owned.owner.store(0, SeqCst);
+        }
+        for row in self.counter_rows() {
+            if row.is_concurrency() {
+                row.concurrency().sweep(slot);
+            }
+        }
+        done
+    }
+
+    /// A row found in `RECLAIMING` belonged to a sweeper that died over it: it is freed without a second correction,
+    /// so its amounts stay charged until their windows pass.
+    fn reclaim_row(&self, slot: WorkerSlot, row: &InflightRow) -> bool {
+        let active = row
+            .state
+            .compare_exchange(ACTIVE, RECLAIMING, SeqCst, SeqCst)
+            .is_ok();
+        if active {
+            let used = Settlement {
+                input: row.input.load(Relaxed),
+                output: row.produced.load(Relaxed),
+            };
+            self.settle_entries(slot, row, self.now_ms(), used);
+            if let Some(usage) = UsageIndex::from_word(row.usage.load(Relaxed)) {
+                let delta = UsageDelta {
+                    input_tokens: used.input,
+                    output_tokens: used.output,
+                    estimated_tokens: used.input + used.output,
+                    ..UsageDelta::of(Class::Internal)
+                };
+                self.add_usage(usage, &delta);
+            }
+        }
+        row.state.store(FREE, Release);
+        active
+    }
+}
