@@ -104,7 +104,8 @@ pub(crate) fn charge(tat: &AtomicU64, now_ms: u64, span_ns: u64) {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
     use proptest::prelude::*;

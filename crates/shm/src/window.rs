@@ -84,7 +84,7 @@ impl Window<'_> {
     }
 
     fn epoch(&self, now_ms: u64) -> u64 {
-        now_ms / self.cell_ms.max(1) & EPOCH_MASK
+        (now_ms / self.cell_ms.max(1)) & EPOCH_MASK
     }
 
     fn cell(&self, epoch: u64) -> &AtomicU64 {
@@ -267,7 +267,8 @@ impl Window<'_> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -448,7 +449,8 @@ mod tests {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod model {
     use super::*;
     use loom::sync::Arc;

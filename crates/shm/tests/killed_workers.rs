@@ -1,5 +1,13 @@
 //! Workers as real processes that are killed with SIGKILL at arbitrary instructions.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "test code"
+)]
+
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};

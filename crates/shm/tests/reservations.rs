@@ -1,5 +1,13 @@
 //! What a reservation over several limits promises, with threads standing in for workers.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "test code"
+)]
+
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 use tollgate_shm::{
