@@ -3,6 +3,9 @@
 
 mod api;
 mod counter;
+mod json;
+pub mod request;
 
 pub use api::Api;
 pub use counter::TokenCounter;
+pub use json::SyntaxError;

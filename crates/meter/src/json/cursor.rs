@@ -1,0 +1,526 @@
+//! The cursor: one pass, strict, nesting bounded.
+
+use super::lex::find_special;
+use super::text::decode_lossy;
+use super::{Fault, SyntaxError, number};
+
+/// Deepest nesting of arrays and objects.
+pub(crate) const MAX_DEPTH: u32 = 128;
+
+/// A string's content as it stands in the text, without its quotes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RawStr<'a> {
+    /// Content, escapes and all.
+    pub(crate) raw: &'a [u8],
+    /// Whether `raw` has escapes.
+    pub(crate) escaped: bool,
+}
+
+impl<'a> RawStr<'a> {
+    /// The decoded bytes; `scratch` is used only if there are escapes.
+    pub(crate) fn decoded<'s>(&self, scratch: &'s mut String) -> &'s [u8]
+    where
+        'a: 's,
+    {
+        if !self.escaped {
+            return self.raw;
+        }
+        scratch.clear();
+        decode_lossy(self.raw, scratch);
+        scratch.as_bytes()
+    }
+
+    /// The decoded text, invalid UTF-8 replaced; `scratch` is used only if decoding is needed.
+    pub(crate) fn text<'s>(&self, scratch: &'s mut String) -> &'s str
+    where
+        'a: 's,
+    {
+        if !self.escaped
+            && let Ok(text) = std::str::from_utf8(self.raw)
+        {
+            return text;
+        }
+        scratch.clear();
+        decode_lossy(self.raw, scratch);
+        scratch
+    }
+}
+
+/// What [`Cursor::walk`] passes on its way.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Part<'a> {
+    Key(RawStr<'a>),
+    String(RawStr<'a>),
+    Number(&'a [u8]),
+    /// `true`, `false` or `null`.
+    Literal,
+    ArrayStart,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cursor<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    depth: u32,
+}
+
+impl<'a> Cursor<'a> {
+    pub(crate) const fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            at: 0,
+            depth: 0,
+        }
+    }
+
+    pub(crate) const fn at(&self) -> usize {
+        self.at
+    }
+
+    pub(crate) fn slice(&self, start: usize, end: usize) -> &'a [u8] {
+        self.bytes.get(start..end).unwrap_or_default()
+    }
+
+    /// The next byte; 0 at the end, which is no token either.
+    #[inline]
+    pub(crate) fn peek(&self) -> u8 {
+        self.bytes.get(self.at).copied().unwrap_or(0)
+    }
+
+    #[inline]
+    pub(crate) fn skip_whitespace(&mut self) {
+        while matches!(self.peek(), b' ' | b'\t' | b'\n' | b'\r') {
+            self.at += 1;
+        }
+    }
+
+    /// The fault of not finding `what` here.
+    #[cold]
+    pub(crate) fn expected(&self, what: &'static str) -> Fault {
+        let error = if self.at >= self.bytes.len() {
+            SyntaxError::Truncated
+        } else {
+            SyntaxError::Expected(what)
+        };
+        Fault { error, at: self.at }
+    }
+
+    #[cold]
+    const fn fault(&self, error: SyntaxError) -> Fault {
+        Fault { error, at: self.at }
+    }
+
+    /// Checks that only white space is left.
+    pub(crate) fn end(&mut self) -> Result<(), Fault> {
+        self.skip_whitespace();
+        if self.at < self.bytes.len() {
+            Err(self.fault(SyntaxError::TrailingData))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Reads the string whose opening quote is next.
+    #[inline]
+    pub(crate) fn string(&mut self) -> Result<RawStr<'a>, Fault> {
+        if self.peek() != b'"' {
+            return Err(self.expected("a string"));
+        }
+        let start = self.at + 1;
+        let end = find_special(self.bytes, start);
+        if self.bytes.get(end) == Some(&b'"') {
+            self.at = end + 1;
+            return Ok(RawStr {
+                raw: self.slice(start, end),
+                escaped: false,
+            });
+        }
+        self.escaped_string(start, end)
+    }
+
+    fn escaped_string(&mut self, start: usize, special: usize) -> Result<RawStr<'a>, Fault> {
+        self.at = special;
+        loop {
+            match self.bytes.get(self.at) {
+                Some(b'"') => {
+                    let raw = self.slice(start, self.at);
+                    self.at += 1;
+                    return Ok(RawStr { raw, escaped: true });
+                }
+                Some(b'\\') => self.escape()?,
+                Some(0x20..) => self.at = find_special(self.bytes, self.at),
+                Some(_) => return Err(self.fault(SyntaxError::ControlCharacter)),
+                None => return Err(self.fault(SyntaxError::Truncated)),
+            }
+        }
+    }
+
+    #[inline]
+    fn escape(&mut self) -> Result<(), Fault> {
+        match self.bytes.get(self.at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
+                self.at += 2;
+                Ok(())
+            }
+            Some(b'u') => match self.bytes.get(self.at + 2..self.at + 6) {
+                Some(digits) if digits.iter().all(u8::is_ascii_hexdigit) => {
+                    self.at += 6;
+                    Ok(())
+                }
+                Some(_) => Err(self.fault(SyntaxError::Escape)),
+                None => Err(self.fault(SyntaxError::Truncated)),
+            },
+            Some(_) => Err(self.fault(SyntaxError::Escape)),
+            None => Err(self.fault(SyntaxError::Truncated)),
+        }
+    }
+
+    /// Reads the number that is next.
+    pub(crate) fn number(&mut self) -> Result<&'a [u8], Fault> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let Some(length) = number::length(rest) else {
+            return Err(self.fault(SyntaxError::Number));
+        };
+        let start = self.at;
+        self.at += length;
+        // `01` and `1x` end in a place where no token may follow: the caller's next step refuses them.
+        Ok(self.slice(start, self.at))
+    }
+
+    /// Reads `true`, `false` or `null`.
+    pub(crate) fn literal(&mut self) -> Result<&'a [u8], Fault> {
+        let word: &[u8] = match self.peek() {
+            b't' => b"true",
+            b'f' => b"false",
+            b'n' => b"null",
+            _ => return Err(self.expected("a value")),
+        };
+        let found = self.slice(self.at, self.at + word.len());
+        if found != word {
+            return Err(self.expected("a value"));
+        }
+        self.at += word.len();
+        Ok(found)
+    }
+
+    /// Reads a key and its colon; the value is next.
+    #[inline]
+    fn key(&mut self) -> Result<RawStr<'a>, Fault> {
+        if self.peek() != b'"' {
+            return Err(self.expected("a key"));
+        }
+        let key = self.string()?;
+        self.skip_whitespace();
+        if self.peek() != b':' {
+            return Err(self.expected("':'"));
+        }
+        self.at += 1;
+        self.skip_whitespace();
+        Ok(key)
+    }
+
+    fn enter(&mut self) -> Result<(), Fault> {
+        if self.depth >= MAX_DEPTH {
+            return Err(self.fault(SyntaxError::TooDeep));
+        }
+        self.depth += 1;
+        self.at += 1;
+        self.skip_whitespace();
+        Ok(())
+    }
+
+    fn leave(&mut self) {
+        self.depth -= 1;
+        self.at += 1;
+    }
+
+    /// Reads the object that is next; `each` gets every key and must read its value.
+    #[inline]
+    pub(crate) fn members<E: From<Fault>>(
+        &mut self,
+        mut each: impl FnMut(&mut Self, RawStr<'a>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.peek() != b'{' {
+            return Err(self.expected("an object").into());
+        }
+        self.enter()?;
+        if self.peek() == b'}' {
+            self.leave();
+            return Ok(());
+        }
+        loop {
+            let key = self.key()?;
+            each(self, key)?;
+            self.skip_whitespace();
+            match self.peek() {
+                b',' => {
+                    self.at += 1;
+                    self.skip_whitespace();
+                }
+                b'}' => {
+                    self.leave();
+                    return Ok(());
+                }
+                _ => return Err(self.expected("',' or '}'").into()),
+            }
+        }
+    }
+
+    /// Reads the array that is next; `each` must read one value a call.
+    #[inline]
+    pub(crate) fn elements<E: From<Fault>>(
+        &mut self,
+        mut each: impl FnMut(&mut Self, usize) -> Result<(), E>,
+    ) -> Result<(), E> {
+        if self.peek() != b'[' {
+            return Err(self.expected("an array").into());
+        }
+        self.enter()?;
+        if self.peek() == b']' {
+            self.leave();
+            return Ok(());
+        }
+        for index in 0_usize.. {
+            each(self, index)?;
+            self.skip_whitespace();
+            match self.peek() {
+                b',' => {
+                    self.at += 1;
+                    self.skip_whitespace();
+                }
+                b']' => {
+                    self.leave();
+                    break;
+                }
+                _ => return Err(self.expected("',' or ']'").into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads whatever value is next without recursion and shows its parts.
+    #[inline]
+    pub(crate) fn walk(&mut self, mut visit: impl FnMut(Part<'a>)) -> Result<(), Fault> {
+        // One bit per open container, the innermost lowest: 1 = object.
+        let mut objects = 0_u128;
+        let mut open = 0_u32;
+        loop {
+            match self.peek() {
+                b'"' => visit(Part::String(self.string()?)),
+                b'-' | b'0'..=b'9' => visit(Part::Number(self.number()?)),
+                bracket @ (b'{' | b'[') => {
+                    self.enter()?;
+                    let object = bracket == b'{';
+                    if !object {
+                        visit(Part::ArrayStart);
+                    }
+                    if self.peek() == bracket + 2 {
+                        self.leave();
+                    } else {
+                        objects = (objects << 1) | u128::from(object);
+                        open += 1;
+                        if object {
+                            visit(Part::Key(self.key()?));
+                        }
+                        continue;
+                    }
+                }
+                _ => {
+                    self.literal()?;
+                    visit(Part::Literal);
+                }
+            }
+            loop {
+                if open == 0 {
+                    return Ok(());
+                }
+                self.skip_whitespace();
+                let object = objects & 1 == 1;
+                match self.peek() {
+                    b',' => {
+                        self.at += 1;
+                        self.skip_whitespace();
+                        if object {
+                            visit(Part::Key(self.key()?));
+                        }
+                        break;
+                    }
+                    b'}' if object => {}
+                    b']' if !object => {}
+                    _ if object => return Err(self.expected("',' or '}'")),
+                    _ => return Err(self.expected("',' or ']'")),
+                }
+                self.leave();
+                objects >>= 1;
+                open -= 1;
+            }
+        }
+    }
+
+    /// Reads and checks whatever value is next.
+    pub(crate) fn skip(&mut self) -> Result<(), Fault> {
+        self.walk(|_| {})
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Cursor, Fault, SyntaxError};
+
+    fn check(text: &[u8]) -> Result<(), Fault> {
+        let mut cursor = Cursor::new(text);
+        cursor.skip_whitespace();
+        cursor.skip()?;
+        cursor.end()
+    }
+
+    /// The same text read through `members` and `elements`.
+    fn check_structured(text: &[u8]) -> Result<(), Fault> {
+        fn value(cursor: &mut Cursor<'_>) -> Result<(), Fault> {
+            match cursor.peek() {
+                b'{' => cursor.members(|cursor, _| value(cursor)),
+                b'[' => cursor.elements(|cursor, _| value(cursor)),
+                _ => cursor.skip(),
+            }
+        }
+        let mut cursor = Cursor::new(text);
+        cursor.skip_whitespace();
+        value(&mut cursor)?;
+        cursor.end()
+    }
+
+    #[test]
+    fn accepts_what_the_grammar_allows() {
+        for good in [
+            "{}",
+            "[]",
+            " { } ",
+            "[ ]",
+            "\"\"",
+            "0",
+            "-1.5e3",
+            "true",
+            "null",
+            "[1,2 , 3]",
+            "[[],{},[{}]]",
+            "{\"a\":{\"b\":[1,{\"c\":null}]} , \"d\" : \"\\u00e9\\n\"}",
+            "\"\\ud800\"",
+            "\r\n\t[false]\n",
+        ] {
+            assert_eq!(check(good.as_bytes()), Ok(()), "{good}");
+            assert_eq!(check_structured(good.as_bytes()), Ok(()), "{good}");
+        }
+    }
+
+    #[test]
+    fn refuses_the_rest_at_the_right_byte() {
+        use SyntaxError::{ControlCharacter, Escape, Expected, Number, TrailingData, Truncated};
+        for (bad, error, at) in [
+            ("", Truncated, 0),
+            ("{", Truncated, 1),
+            ("[1", Truncated, 2),
+            ("[1,", Truncated, 3),
+            ("[1,]", Expected("a value"), 3),
+            ("{\"a\":1,}", Expected("a key"), 7),
+            ("{a:1}", Expected("a key"), 1),
+            ("{\"a\" 1}", Expected("':'"), 5),
+            ("{\"a\":1 \"b\":2}", Expected("',' or '}'"), 7),
+            ("[1 2]", Expected("',' or ']'"), 3),
+            ("[1}", Expected("',' or ']'"), 2),
+            ("{\"a\":1]", Expected("',' or '}'"), 6),
+            ("[01]", Expected("',' or ']'"), 2),
+            ("[1.]", Number, 1),
+            ("[-]", Number, 1),
+            ("[+1]", Expected("a value"), 1),
+            ("nul", Expected("a value"), 0),
+            ("NaN", Expected("a value"), 0),
+            ("\"a", Truncated, 2),
+            ("\"a\nb\"", ControlCharacter, 2),
+            ("\"\\x\"", Escape, 1),
+            ("\"\\u12g4\"", Escape, 1),
+            ("\"\\u12", Truncated, 1),
+            ("\"\\", Truncated, 1),
+            ("{} {}", TrailingData, 3),
+            ("\u{feff}{}", Expected("a value"), 0),
+        ] {
+            assert_eq!(check(bad.as_bytes()), Err(Fault { error, at }), "{bad}");
+            assert_eq!(
+                check_structured(bad.as_bytes()),
+                Err(Fault { error, at }),
+                "{bad}"
+            );
+        }
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        for (open, close) in [("[", "]"), ("{\"a\":[", "]}")] {
+            let levels = 128 / open.matches(['[', '{']).count();
+            let good = format!("{}{}", open.repeat(levels), close.repeat(levels));
+            assert_eq!(check(good.as_bytes()), Ok(()));
+            assert_eq!(check_structured(good.as_bytes()), Ok(()));
+            let bad = open.repeat(100_000);
+            assert_eq!(check(bad.as_bytes()).unwrap_err().error, SyntaxError::TooDeep);
+            assert_eq!(
+                check_structured(bad.as_bytes()).unwrap_err().error,
+                SyntaxError::TooDeep
+            );
+        }
+    }
+
+    fn json() -> impl proptest::strategy::Strategy<Value = serde_json::Value> {
+        use proptest::prelude::*;
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            any::<f64>().prop_map(Into::into),
+            ".{0,40}".prop_map(Into::into),
+        ];
+        leaf.prop_recursive(6, 64, 8, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
+                prop::collection::btree_map(".{0,6}", inner, 0..6)
+                    .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest::proptest! {
+        /// Valid and slightly broken documents are judged as `serde_json` judges them (but for lone surrogates
+        /// and numbers out of a double's range, which the grammar allows and it does not).
+        #[test]
+        fn agrees_with_serde_json(value in json(), pretty: bool, at: proptest::sample::Index, byte: u8, mutate: bool) {
+            let mut text = if pretty {
+                serde_json::to_vec_pretty(&value).unwrap()
+            } else {
+                serde_json::to_vec(&value).unwrap()
+            };
+            if mutate {
+                let at = at.index(text.len());
+                text[at] = byte;
+            }
+            let ours = check(&text);
+            proptest::prop_assert_eq!(ours, check_structured(&text));
+            match serde_json::from_slice::<serde_json::Value>(&text) {
+                Ok(_) => proptest::prop_assert_eq!(ours, Ok(())),
+                Err(error) => {
+                    let lenient = error.to_string();
+                    proptest::prop_assert!(
+                        ours.is_err()
+                            || std::str::from_utf8(&text).is_err()
+                            || lenient.contains("out of range")
+                            || lenient.contains("surrogate")
+                            || lenient.contains("hex escape"),
+                        "{} accepted: {}", String::from_utf8_lossy(&text), error
+                    );
+                }
+            }
+        }
+
+        #[test]
+        fn random_bytes_never_panic(bytes: Vec<u8>) {
+            let _ = check(&bytes);
+        }
+    }
+}

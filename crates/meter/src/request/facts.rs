@@ -1,0 +1,171 @@
+//! What one pass over a request body finds out.
+
+use std::ops::Range;
+
+use super::field::Scalar;
+use super::image::ImagePrice;
+
+/// Byte range in the body.
+pub type Span = Range<usize>;
+
+/// A string of the body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Text {
+    /// Where it stands, quotes included.
+    pub span: Span,
+    /// Its decoded value.
+    pub value: String,
+}
+
+/// The spellings of the largest output a client asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum MaxTokensName {
+    /// `max_tokens`: completions, Anthropic, chat completions (deprecated there).
+    MaxTokens,
+    /// `max_completion_tokens`: chat completions.
+    MaxCompletionTokens,
+    /// `max_output_tokens`: responses.
+    MaxOutputTokens,
+}
+
+impl MaxTokensName {
+    /// All of them, in the order of [`RequestFacts::max_tokens`].
+    pub const ALL: [Self; 3] = [Self::MaxTokens, Self::MaxCompletionTokens, Self::MaxOutputTokens];
+
+    /// The key in the body.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MaxTokens => "max_tokens",
+            Self::MaxCompletionTokens => "max_completion_tokens",
+            Self::MaxOutputTokens => "max_output_tokens",
+        }
+    }
+}
+
+/// One spelling of the output maximum as the client sent it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MaxTokens {
+    /// Tokens; `None` for `null`.
+    pub value: Option<u64>,
+    /// Where the value stands.
+    pub span: Span,
+}
+
+/// The `stream_options` of an OpenAI body.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamOptions {
+    /// Where the value stands: an object, or `null` if `object` is false.
+    pub span: Span,
+    /// Whether it is an object and not `null`.
+    pub object: bool,
+    /// Whether the object has no members.
+    pub empty: bool,
+    /// `include_usage` (`null` is false) and where its value stands.
+    pub include_usage: Option<(bool, Span)>,
+}
+
+/// Everything [`super::scan`] finds. Keep one and pass it again: its buffers are reused.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct RequestFacts {
+    /// The model's public name.
+    pub model: Option<Text>,
+    /// Whether a stream was asked for.
+    pub stream: bool,
+    /// Where the value of `stream` stands, if it is there.
+    pub stream_span: Option<Span>,
+    /// The output maxima, in the order of [`MaxTokensName::ALL`].
+    pub max_tokens: [Option<MaxTokens>; 3],
+    /// `n`: answers per prompt; 1 if absent.
+    pub n: u64,
+    /// `best_of`: answers generated per prompt (completions only); 1 if absent.
+    pub best_of: u64,
+    /// Prompts in the body: more than 1 only for arrays in `prompt` or `input`.
+    pub prompts: u64,
+    /// `stream_options`, if it is there.
+    pub stream_options: Option<StreamOptions>,
+    /// Offset just after the `{` of the body: the place to inject members.
+    pub object_start: usize,
+    /// Whether the body is `{}`, so that an injected member needs no comma.
+    pub object_empty: bool,
+    /// Upper bound of the input tokens, never below what [`super::count_input`] returns with a counter that yields
+    /// at most one token a byte: raw bytes of every counted string plus the overheads of the formulas.
+    pub input_bound: u64,
+    /// Images in the input.
+    pub images: u32,
+    /// Whether the upstream adds input that the body does not show (a stored conversation or prompt, a file by
+    /// reference): local counts are then too low.
+    pub hidden_input: bool,
+    /// The wanted fields in the order of the paths; `None` where the body has no such field.
+    pub wanted: Vec<Option<Scalar>>,
+    pub(super) image_price: ImagePrice,
+    pub(super) spare: Vec<String>,
+    pub(super) scratch: String,
+}
+
+impl RequestFacts {
+    /// Empty facts.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut facts = Self::default();
+        facts.clear();
+        facts
+    }
+
+    /// Forgets the last body, keeps the buffers.
+    pub fn clear(&mut self) {
+        let model = self.model.take().map(|text| text.value);
+        let strings = self.wanted.drain(..).filter_map(|value| match value {
+            Some(Scalar::String(text)) => Some(text),
+            _ => None,
+        });
+        for mut text in strings.chain(model) {
+            // A buffer that one huge field has grown is not kept for all the small ones after it.
+            if self.spare.len() < 8 && text.capacity() <= 4096 {
+                text.clear();
+                self.spare.push(text);
+            }
+        }
+        *self = Self {
+            n: 1,
+            best_of: 1,
+            prompts: 1,
+            wanted: std::mem::take(&mut self.wanted),
+            spare: std::mem::take(&mut self.spare),
+            scratch: std::mem::take(&mut self.scratch),
+            ..Self::default()
+        };
+    }
+
+    /// The largest output maximum that the client named, tokens per answer. The largest, because upstreams differ
+    /// in which spelling they follow.
+    #[must_use]
+    pub fn max_output(&self) -> Option<u64> {
+        self.max_tokens.iter().flatten().filter_map(|max| max.value).max()
+    }
+
+    /// The spelling that the client used, the first one that is not `null`.
+    #[must_use]
+    pub fn max_tokens_name(&self) -> Option<MaxTokensName> {
+        MaxTokensName::ALL
+            .into_iter()
+            .zip(&self.max_tokens)
+            .find(|(_, max)| max.as_ref().is_some_and(|max| max.value.is_some()))
+            .map(|(name, _)| name)
+    }
+
+    /// How many answers are generated, so the factor on [`Self::max_output`]: prompts × max(n, `best_of`).
+    #[must_use]
+    pub fn answers(&self) -> u64 {
+        self.n.max(self.best_of).saturating_mul(self.prompts.max(1))
+    }
+
+    /// Whether the client asked for the usage chunk of an OpenAI stream.
+    #[must_use]
+    pub fn include_usage(&self) -> bool {
+        self.stream_options
+            .as_ref()
+            .and_then(|options| options.include_usage.as_ref())
+            .is_some_and(|(include, _)| *include)
+    }
+}

@@ -1,0 +1,20 @@
+//! Request bodies: one strict pass for what the gateway must know, an exact count when the bound does not decide, and
+//! changes in place.
+
+mod count;
+mod error;
+mod facts;
+mod field;
+mod image;
+mod input;
+mod rewrite;
+mod scan;
+#[cfg(test)]
+mod tests;
+
+pub use count::{InputCount, count_input};
+pub use error::{ScanError, ScanErrorKind};
+pub use facts::{MaxTokens, MaxTokensName, RequestFacts, Span, StreamOptions, Text};
+pub use field::{FieldPath, FieldPathError, Scalar};
+pub use rewrite::Rewrite;
+pub use scan::scan;
