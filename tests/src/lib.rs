@@ -1,3 +1,11 @@
 //! What the end-to-end tests are made of: a mock model endpoint, real nginx and daemon processes, clients and loads.
 
+pub mod http;
+pub mod load;
 pub mod mock;
+pub mod port;
+pub mod process;
+pub mod programs;
+pub mod site;
+pub mod sse;
+pub mod wait;
