@@ -1,8 +1,10 @@
 //! What the end-to-end tests are made of: a mock model endpoint, real nginx and daemon processes, clients and loads.
 
+pub mod daemon;
 pub mod http;
 pub mod load;
 pub mod mock;
+pub mod nginx;
 pub mod port;
 pub mod process;
 pub mod programs;
