@@ -1,2 +1,42 @@
-//! Placeholder.
+//! Tollgate's policy: configuration documents, their validation, their compilation to a snapshot that workers read
+//! in place, and the evaluation of rules and permissions. Pure: no I/O, no clock, no randomness.
+//!
+//! ```text
+//! files ─Documents::parse─► Documents ─validate─► problems
+//!                               └──────compile──► snapshot bytes ─Snapshot::open─► channels, models, limits
+//!                                                                └RuleSet::decode─► rules
+//! ```
 #![forbid(unsafe_code)]
+
+mod cidr;
+mod compile;
+mod decode;
+pub mod documents;
+mod duration;
+mod effective;
+mod glob;
+mod identity;
+mod problem;
+pub mod rules;
+mod schema;
+pub mod snapshot;
+mod strict_json;
+mod suggest;
+mod text;
+mod validate;
+
+pub use cidr::Cidr;
+pub use compile::{CompileInput, Seal, compile};
+pub use documents::{Documents, Kind};
+pub use duration::Span;
+pub use glob::glob_matches;
+pub use identity::{hash_name, per_model_key};
+pub use problem::{Problem, Severity};
+pub use rules::{Decision, Facts, Outcome, RuleSet, RuleTrace, Value};
+pub use schema::schema;
+pub use snapshot::{
+    ChannelView, DeploymentView, KeyView, LimitList, LimitView, ModelView, ProviderView, SettingsView,
+    Snapshot, SnapshotError,
+};
+pub use text::{Secret, SecretRef};
+pub use validate::validate;

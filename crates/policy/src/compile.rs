@@ -1,0 +1,468 @@
+//! Documents into a snapshot.
+
+use crate::{
+    documents::{
+        Algorithm, ChannelSource, CredentialKind, Documents, Endpoint, Enforcement, Entry, Kind, Limit,
+        Location, Model, Provider, Tokenizer,
+    },
+    effective::{EffectiveChannel, EffectiveLimit},
+    glob::is_glob,
+    identity::{Owner, hash_name, limit_key, limit_shape},
+    problem::Problem,
+    rules,
+    snapshot::{
+        AddressRecord, ChannelRecord, Code, DeploymentRecord, KeyRecord, LimitRecord, ModelMatch,
+        ModelNameRecord, ModelRecord, PermissionRecord, ProviderRecord, ProxyRecord, Range, Scope,
+        SettingsRecord, SourceRecord, SourceView, Str, flag,
+        writer::{TooLarge, Writer, small},
+    },
+    text::SecretRef,
+    validate::{self, Checked},
+};
+use std::{
+    collections::HashMap,
+    net::{IpAddr, SocketAddr},
+};
+use zerocopy::little_endian::U32;
+
+/// Turns the credential of a provider (by its id) into ciphertext.
+pub type Seal = dyn Fn(&str, SecretRef<'_>) -> Result<Vec<u8>, String>;
+
+/// What compilation needs from outside.
+pub struct CompileInput<'a> {
+    /// Number of the new configuration.
+    pub generation: u64,
+    /// Now, in Unix milliseconds.
+    pub created_unix_ms: u64,
+    /// Addresses of a provider, by its id.
+    pub resolved: &'a dyn Fn(&str) -> Vec<SocketAddr>,
+    /// Turns a provider's credential (by provider id) into the ciphertext that goes into the snapshot. An error's text becomes
+    /// part of a problem, so it must not hold the credential.
+    pub seal: &'a Seal,
+}
+
+/// Compiles documents to a snapshot.
+///
+/// # Errors
+/// Every problem of [`crate::validate`] if one of them is an error, or if a document could not be decoded; a credential
+/// that could not be sealed; two limits whose identities hash to one key.
+pub fn compile(documents: &Documents, input: &CompileInput<'_>) -> Result<Vec<u8>, Vec<Problem>> {
+    let (checked, mut problems) = validate::check(documents);
+    for kind in documents.incomplete() {
+        let file = format!("tollgate.{}.json", kind.name());
+        problems.push(Problem::error(
+            file,
+            "",
+            "could not be decoded; see the problems of its entries",
+        ));
+    }
+    if problems.iter().any(Problem::is_error) {
+        return Err(problems);
+    }
+    let mut compiler = Compiler {
+        documents,
+        input,
+        writer: Writer::default(),
+        problems: Vec::new(),
+    };
+    let laid_out = compiler.all(&checked);
+    let Compiler { writer, problems, .. } = compiler;
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    laid_out
+        .and_then(|()| writer.finish(input.generation, input.created_unix_ms))
+        .map_err(|TooLarge| {
+            vec![Problem::error(
+                "",
+                "",
+                "the configuration is too large: a part of it exceeds 4 GiB",
+            )]
+        })
+}
+
+struct Compiler<'d> {
+    documents: &'d Documents,
+    input: &'d CompileInput<'d>,
+    writer: Writer,
+    problems: Vec<Problem>,
+}
+
+fn bit(set: bool, bit: u8) -> u8 {
+    if set { bit } else { 0 }
+}
+
+impl<'d> Compiler<'d> {
+    fn all(&mut self, checked: &Checked<'d>) -> Result<(), TooLarge> {
+        let mut providers = HashMap::new();
+        for entry in &self.documents.providers {
+            providers.insert(entry.value.id.as_str(), small(self.writer.providers.len())?);
+            self.provider(entry)?;
+        }
+        for entry in &self.documents.models {
+            self.model(&entry.value, &providers)?;
+        }
+        for channel in &checked.channels {
+            self.channel(channel)?;
+        }
+        self.settings()?;
+        self.writer.rules = rules::encode(&checked.rules);
+        self.collisions(checked);
+        Ok(())
+    }
+
+    fn provider(&mut self, entry: &Entry<Provider>) -> Result<(), TooLarge> {
+        let provider = &entry.value;
+        let Ok(endpoint) = Endpoint::parse(&provider.base_url) else {
+            // Validated before.
+            return Ok(());
+        };
+        let credentials = &provider.credentials;
+        let sealed = match credentials
+            .source()
+            .filter(|_| credentials.kind != CredentialKind::None)
+        {
+            None => Vec::new(),
+            Some(secret) => (self.input.seal)(&provider.id, secret).unwrap_or_else(|reason| {
+                self.problems.push(
+                    entry
+                        .at
+                        .error("credentials", format!("cannot be sealed: {reason}")),
+                );
+                Vec::new()
+            }),
+        };
+        let addresses = (self.input.resolved)(&provider.id);
+        for address in &addresses {
+            let (ip, v4) = match address.ip() {
+                IpAddr::V4(v4) => (v4.to_ipv6_mapped(), 1),
+                IpAddr::V6(v6) => (v6, 0),
+            };
+            let port = address.port().into();
+            self.writer.addresses.push(AddressRecord {
+                ip: ip.octets(),
+                port,
+                v4,
+                reserved: 0,
+            });
+        }
+        let header = match credentials.kind {
+            CredentialKind::None => String::new(),
+            CredentialKind::Bearer => "authorization".to_owned(),
+            CredentialKind::XApiKey => "x-api-key".to_owned(),
+            CredentialKind::Header => credentials
+                .name
+                .as_deref()
+                .unwrap_or_default()
+                .to_ascii_lowercase(),
+        };
+        let tls_name = provider.tls.server_name.as_deref().unwrap_or(&endpoint.host);
+        let host = provider
+            .host_header
+            .clone()
+            .unwrap_or_else(|| endpoint.host_header());
+        let record = ProviderRecord {
+            id: self.writer.text(&provider.id)?,
+            host: self.writer.text(&host)?,
+            tls_name: self.writer.text(tls_name)?,
+            ca_file: self
+                .writer
+                .text(provider.tls.ca_file.as_deref().unwrap_or_default())?,
+            path_prefix: self.writer.text(&endpoint.path_prefix)?,
+            credential_header: self.writer.text(&header)?,
+            sealed_credential: self.writer.blob(&sealed)?,
+            addresses: Writer::tail(self.writer.addresses.len(), addresses.len())?,
+            protocol: provider.protocol.code(),
+            credential_kind: credentials.kind.code(),
+            flags: bit(provider.enabled, flag::ENABLED)
+                | bit(endpoint.tls, flag::TLS)
+                | bit(provider.tls.verify, flag::TLS_VERIFY),
+            reserved: 0,
+        };
+        self.writer.providers.push(record);
+        Ok(())
+    }
+
+    fn model(&mut self, model: &Model, providers: &HashMap<&str, u32>) -> Result<(), TooLarge> {
+        let index = small(self.writer.models.len())?;
+        for deployment in &model.deployments {
+            let Some(provider) = providers.get(deployment.provider.as_str()).copied() else {
+                continue;
+            };
+            let provider_enabled = usize::try_from(provider)
+                .ok()
+                .and_then(|at| self.documents.providers.get(at))
+                .is_some_and(|entry| entry.value.enabled);
+            let record = DeploymentRecord {
+                id: self.writer.text(&deployment.id(&model.name))?,
+                upstream_model: self
+                    .writer
+                    .text(deployment.upstream_model.as_deref().unwrap_or(&model.name))?,
+                version: self.writer.text(&deployment.version)?,
+                model: index.into(),
+                provider: provider.into(),
+                weight: deployment.weight.into(),
+                flags: bit(deployment.enabled && provider_enabled, flag::ENABLED),
+                reserved: [0; 3],
+            };
+            self.writer.deployments.push(record);
+        }
+        let deployments = Writer::tail(self.writer.deployments.len(), model.deployments.len())?;
+        let name = self.writer.text(&model.name)?;
+        self.writer.model_names.push(ModelNameRecord {
+            name,
+            model: index.into(),
+        });
+        for alias in &model.aliases {
+            let name = self.writer.text(alias)?;
+            self.writer.model_names.push(ModelNameRecord {
+                name,
+                model: index.into(),
+            });
+        }
+        let limits = self.limits(&model.limits, Owner::Model(&model.name))?;
+        let (tokenizer, approximate) = model.tokenizer.map_or_else(
+            || Tokenizer::for_model(&model.name),
+            |tokenizer| (tokenizer, false),
+        );
+        let record = ModelRecord {
+            hash: hash_name(model.name.as_bytes()).into(),
+            name,
+            aliases: self.writer.texts(model.aliases.iter().map(String::as_str))?,
+            fallback: self.writer.texts(model.fallback.iter().map(String::as_str))?,
+            deployments,
+            limits,
+            max_output_tokens: model.max_output_tokens.into(),
+            default_max_tokens: model.default_max_tokens.into(),
+            max_body_bytes: model.max_body_bytes.into(),
+            connect_ms: model.timeouts.connect.as_millis().into(),
+            first_token_ms: model.timeouts.first_token.as_millis().into(),
+            idle_ms: model.timeouts.idle.as_millis().into(),
+            total_ms: model.timeouts.total.as_millis().into(),
+            tokenizer: tokenizer.code(),
+            tokenizer_approximate: u8::from(approximate),
+            reserved: [0; 6],
+        };
+        self.writer.models.push(record);
+        Ok(())
+    }
+
+    fn channel(&mut self, effective: &EffectiveChannel<'d>) -> Result<(), TooLarge> {
+        let channel = effective.channel;
+        let index = small(self.writer.channels.len())?;
+        for key in &channel.keys {
+            let id = self.writer.text(&key.id)?;
+            self.writer.keys.push(KeyRecord {
+                sha256: key.sha256.0,
+                expires_unix: key.expires_at.map_or(0, |instant| instant.0.max(1)).into(),
+                channel: index.into(),
+                id,
+                flags: bit(key.enabled, flag::ENABLED),
+                reserved: [0; 3],
+            });
+        }
+        let mut ids = Vec::with_capacity(effective.limits.len());
+        for EffectiveLimit {
+            limit,
+            enforcement,
+            shape,
+            ..
+        } in &effective.limits
+        {
+            ids.push(self.limit(limit, *enforcement, *shape, Owner::Channel)?);
+        }
+        let allow = match effective.allow {
+            Some(patterns) => self.writer.texts(patterns.iter().map(String::as_str))?,
+            None => self.writer.texts(["*"])?,
+        };
+        let deny = self.writer.texts(effective.deny.iter().copied())?;
+        let record = ChannelRecord {
+            hash: hash_name(channel.code.as_bytes()).into(),
+            code: self.writer.text(&channel.code)?,
+            name: self.writer.text(&channel.name)?,
+            keys: Writer::tail(self.writer.keys.len(), channel.keys.len())?,
+            limits: self.writer.limit_list(&ids)?,
+            tags: self.writer.texts(effective.tags.iter().copied())?,
+            permission: self.writer.permission(PermissionRecord { allow, deny })?,
+            flags: bit(channel.enabled, flag::ENABLED) | bit(channel.trusted, flag::TRUSTED),
+            abort_policy: effective.abort_policy.code(),
+            reserved: [0; 2],
+        };
+        self.writer.channels.push(record);
+        Ok(())
+    }
+
+    fn limits(&mut self, limits: &[Limit], owner: Owner<'_>) -> Result<Range, TooLarge> {
+        let ids = limits
+            .iter()
+            .map(|limit| {
+                let enforcement = limit.enforcement.unwrap_or_default();
+                self.limit(limit, enforcement, limit_shape(limit, owner), owner)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        self.writer.limit_list(&ids)
+    }
+
+    fn limit(
+        &mut self,
+        limit: &Limit,
+        enforcement: Enforcement,
+        shape: u64,
+        owner: Owner<'_>,
+    ) -> Result<U32, TooLarge> {
+        let (scope, model) = match owner {
+            Owner::Channel if limit.model.is_some() || limit.per_model => {
+                (Scope::ChannelModel, limit.model.as_deref())
+            }
+            Owner::Channel => (Scope::Channel, None),
+            Owner::Model(name) => (Scope::Model, Some(name)),
+            Owner::Global => (Scope::Global, limit.model.as_deref()),
+        };
+        let model_match = match (owner, model) {
+            (_, None) => ModelMatch::Any,
+            (Owner::Model(_), Some(_)) => ModelMatch::Exact,
+            (_, Some(pattern)) if is_glob(pattern) => ModelMatch::Glob,
+            _ => ModelMatch::Exact,
+        };
+        let algorithm = limit.algorithm();
+        let max_delay_ms = match algorithm {
+            Algorithm::LeakyBucket => limit.max_delay.map_or(1_000, |delay| delay.as_millis()),
+            _ => 0,
+        };
+        let name: Str = self.writer.text(&limit.display_name())?;
+        let model = self.writer.text(model.unwrap_or_default())?;
+        self.writer.limit(LimitRecord {
+            shape: shape.into(),
+            window_ms: limit.window_ms().into(),
+            max: limit.max.into(),
+            burst: limit.burst.unwrap_or(limit.max).into(),
+            max_delay_ms: max_delay_ms.into(),
+            name,
+            model,
+            metric: limit.metric.code(),
+            algorithm: algorithm.code(),
+            enforcement: enforcement.code(),
+            scope: scope.code(),
+            model_match: model_match.code(),
+            per_model: u8::from(limit.per_model),
+            on_full: limit.on_full.code(),
+            reserved: 0,
+        })
+    }
+
+    fn settings(&mut self) -> Result<(), TooLarge> {
+        let settings = self.documents.settings();
+        for source in &settings.channel_source {
+            let view = match source {
+                ChannelSource::Header(name) => SourceView::Header(name),
+                ChannelSource::Query(name) => SourceView::Query(name),
+                ChannelSource::Cookie(name) => SourceView::Cookie(name),
+                ChannelSource::Body(path) => SourceView::Body(path),
+                ChannelSource::ApiKey(false) => continue,
+                ChannelSource::ApiKey(true) => SourceView::ApiKey,
+            };
+            let (kind, name) = view.code();
+            let name = match view {
+                SourceView::Header(_) => self.writer.text(&name.to_ascii_lowercase())?,
+                SourceView::Body(_) => self
+                    .writer
+                    .text(&rules::canonical_path(name).unwrap_or_default())?,
+                _ => self.writer.text(name)?,
+            };
+            self.writer.sources.push(SourceRecord {
+                kind: kind.into(),
+                name,
+            });
+        }
+        for proxy in &settings.trusted_proxies {
+            let (network, bits) = proxy.to_parts();
+            self.writer.proxies.push(ProxyRecord {
+                network,
+                bits,
+                reserved: [0; 3],
+            });
+        }
+        let (sources, proxies) = (self.writer.sources.len(), self.writer.proxies.len());
+        let limits = self.limits(&settings.limits, Owner::Global)?;
+        self.writer.settings = Some(SettingsRecord {
+            min_output_reservation: settings.min_output_reservation.into(),
+            counters: settings.region.counters.into(),
+            inflight: settings.region.inflight.into(),
+            ring: settings.region.ring.into(),
+            usage: settings.region.usage.into(),
+            workers: settings.region.workers.into(),
+            sources: Writer::tail(sources, sources)?,
+            proxies: Writer::tail(proxies, proxies)?,
+            limits,
+        });
+        Ok(())
+    }
+
+    /// Two identities with one key would share a counter. With 64 bits that does not happen by chance, but it must not
+    /// happen in silence either.
+    fn collisions(&mut self, checked: &Checked<'d>) {
+        let settings = self.documents.settings.as_ref();
+        let mut keys: Vec<(u64, Place<'_>)> = Vec::new();
+        for channel in &checked.channels {
+            let owner = hash_name(channel.channel.code.as_bytes());
+            keys.extend(channel.limits.iter().map(|limit| {
+                (
+                    limit_key(owner, limit.shape),
+                    Place {
+                        at: channel.at,
+                        who: &channel.channel.code,
+                        limit: limit.limit,
+                    },
+                )
+            }));
+        }
+        for entry in &self.documents.models {
+            let owner = Owner::Model(&entry.value.name);
+            keys.extend(entry.value.limits.iter().map(|limit| {
+                (
+                    limit_key(0, limit_shape(limit, owner)),
+                    Place {
+                        at: &entry.at,
+                        who: &entry.value.name,
+                        limit,
+                    },
+                )
+            }));
+        }
+        if let Some(entry) = settings {
+            keys.extend(entry.value.limits.iter().map(|limit| {
+                let key = limit_key(0, limit_shape(limit, Owner::Global));
+                (
+                    key,
+                    Place {
+                        at: &entry.at,
+                        who: Kind::Settings.name(),
+                        limit,
+                    },
+                )
+            }));
+        }
+        keys.sort_unstable_by_key(|(key, _)| *key);
+        for pair in keys.windows(2) {
+            if let [(a, one), (b, other)] = pair
+                && a == b
+            {
+                let reason = format!(
+                    "limit `{}` of `{}` and limit `{}` of `{}` hash to one key; change the window of one of them",
+                    one.limit.display_name(),
+                    one.who,
+                    other.limit.display_name(),
+                    other.who
+                );
+                self.problems.push(one.at.error("limits", reason));
+            }
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    at: &'a Location,
+    who: &'a str,
+    limit: &'a Limit,
+}

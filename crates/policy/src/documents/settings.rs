@@ -1,0 +1,169 @@
+//! Settings: everything that exists once.
+
+use super::{Cidr, Limit, Span, channel::yes};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+/// Where a request says which channel it is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ChannelSource {
+    /// A request header.
+    Header(String),
+    /// A query parameter.
+    Query(String),
+    /// A cookie.
+    Cookie(String),
+    /// A field of the JSON body.
+    Body(String),
+    /// `true`: the channel whose key is the bearer token or `x-api-key`.
+    ApiKey(bool),
+}
+
+/// What a request without a known channel gets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UnknownChannel {
+    /// 401.
+    #[default]
+    Deny,
+}
+
+/// Sizes of the shared-memory region; changing one takes a restart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Region {
+    /// Counters of limits, 1,024..=16,777,216.
+    pub counters: u32,
+    /// Requests in flight, 64..=4,194,304.
+    pub inflight: u32,
+    /// Events that the daemon has not read yet, 64..=4,194,304.
+    pub ring: u32,
+    /// Rows of usage per channel × model, 64..=4,194,304.
+    pub usage: u32,
+    /// Worker processes at once, 1..=1,024.
+    pub workers: u32,
+}
+
+impl Default for Region {
+    fn default() -> Self {
+        Self {
+            counters: 131_072,
+            inflight: 65_536,
+            ring: 65_536,
+            usage: 16_384,
+            workers: 64,
+        }
+    }
+}
+
+/// The daemon's log of requests.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RequestLog {
+    /// Whether it is kept.
+    pub enabled: bool,
+    /// Rows kept, at most 100,000,000; the oldest go first.
+    pub max_rows: u64,
+    /// Age at which rows go.
+    pub max_age: Span,
+}
+
+impl Default for RequestLog {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            max_rows: 1_000_000,
+            max_age: Span::from_millis(7 * 86_400_000),
+        }
+    }
+}
+
+/// How long usage is kept.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Usage in buckets of one minute.
+    pub minutes: Span,
+    /// Usage in buckets of ten minutes.
+    pub ten_minutes: Span,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            minutes: Span::from_millis(2 * 86_400_000),
+            ten_minutes: Span::from_millis(90 * 86_400_000),
+        }
+    }
+}
+
+/// The admin API.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Api {
+    /// Address and port to listen on.
+    pub listen: String,
+}
+
+impl Default for Api {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:9180".to_owned(),
+        }
+    }
+}
+
+/// What only tests should say.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Testing {
+    /// Token windows need not be whole minutes, only whole seconds.
+    pub short_windows: bool,
+}
+
+/// Everything that exists once.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// Where a request says which channel it is; the first source that says something counts.
+    pub channel_source: Vec<ChannelSource>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<Cidr>,
+    /// Limits over all channels and models together.
+    pub limits: Vec<Limit>,
+    /// Sizes of the shared-memory region.
+    pub region: Region,
+    /// The least that an output reservation is clamped to, in tokens; what is left below it refuses. 1..=65,536.
+    pub min_output_reservation: u64,
+    /// What a request without a known channel gets.
+    pub unknown_channel: UnknownChannel,
+    /// The daemon's log of requests.
+    pub request_log: RequestLog,
+    /// How long usage is kept.
+    pub retention: Retention,
+    /// The admin API.
+    pub api: Api,
+    /// What only tests should say.
+    pub testing: Testing,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            channel_source: vec![
+                ChannelSource::Header("channelcode".to_owned()),
+                ChannelSource::ApiKey(yes()),
+            ],
+            trusted_proxies: Vec::new(),
+            limits: Vec::new(),
+            region: Region::default(),
+            min_output_reservation: 16,
+            unknown_channel: UnknownChannel::default(),
+            request_log: RequestLog::default(),
+            retention: Retention::default(),
+            api: Api::default(),
+            testing: Testing::default(),
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Rules: what a request is compared with, and what becomes of it.
+
+mod condition;
+mod evaluate;
+mod field;
+mod program;
+pub(crate) mod template;
+mod time;
+
+pub use evaluate::{Decision, Facts, Outcome, RuleTrace, Value};
+pub(crate) use field::{canonical_path, is_token};
+pub(crate) use program::{PlainRule, check, encode};
+pub use program::{RuleSet, RulesError};

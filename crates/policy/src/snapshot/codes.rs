@@ -1,0 +1,157 @@
+//! Numbers of enumerations in records. They are part of the format.
+
+use crate::documents::{
+    AbortPolicy, Algorithm, CredentialKind, Enforcement, Metric, OnFull, Protocol, Tokenizer,
+};
+
+/// An enumeration that stands in a record as one byte.
+pub(crate) trait Code: Copy + PartialEq + 'static {
+    /// Position is number; the first is what an unknown number reads as.
+    const ALL: &'static [Self];
+
+    fn code(self) -> u8 {
+        Self::ALL
+            .iter()
+            .position(|value| *value == self)
+            .and_then(|at| u8::try_from(at).ok())
+            .unwrap_or_default()
+    }
+
+    fn from_code(code: u8, otherwise: Self) -> Self {
+        Self::ALL.get(usize::from(code)).copied().unwrap_or(otherwise)
+    }
+}
+
+impl Code for Metric {
+    const ALL: &'static [Self] = &[
+        Metric::Connections,
+        Metric::Requests,
+        Metric::InputTokens,
+        Metric::OutputTokens,
+        Metric::TotalTokens,
+        Metric::Cost,
+    ];
+}
+
+impl Code for Algorithm {
+    const ALL: &'static [Self] = &[
+        Algorithm::SlidingWindow,
+        Algorithm::FixedWindow,
+        Algorithm::TokenBucket,
+        Algorithm::LeakyBucket,
+        Algorithm::Concurrency,
+    ];
+}
+
+impl Code for Enforcement {
+    const ALL: &'static [Self] = &[Enforcement::Strict, Enforcement::Soft];
+}
+
+impl Code for OnFull {
+    const ALL: &'static [Self] = &[OnFull::Closed, OnFull::Open];
+}
+
+impl Code for AbortPolicy {
+    const ALL: &'static [Self] = &[AbortPolicy::Counted, AbortPolicy::Reserved];
+}
+
+impl Code for Protocol {
+    const ALL: &'static [Self] = &[
+        Protocol::Other,
+        Protocol::Openai,
+        Protocol::Anthropic,
+        Protocol::Gemini,
+    ];
+}
+
+impl Code for CredentialKind {
+    const ALL: &'static [Self] = &[
+        CredentialKind::None,
+        CredentialKind::Bearer,
+        CredentialKind::XApiKey,
+        CredentialKind::Header,
+    ];
+}
+
+impl Code for Tokenizer {
+    const ALL: &'static [Self] = &[Tokenizer::O200kBase, Tokenizer::Cl100kBase];
+}
+
+/// Whose usage a limit counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// One channel, all models.
+    Channel,
+    /// One channel, certain models or each model by itself.
+    ChannelModel,
+    /// One model, all channels.
+    Model,
+    /// Everything.
+    Global,
+}
+
+impl Code for Scope {
+    const ALL: &'static [Self] = &[Scope::Channel, Scope::ChannelModel, Scope::Model, Scope::Global];
+}
+
+impl Scope {
+    /// The scope's name in logs and the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Scope::Channel => "channel",
+            Scope::ChannelModel => "channel_model",
+            Scope::Model => "model",
+            Scope::Global => "global",
+        }
+    }
+}
+
+/// How a limit's model is matched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ModelMatch {
+    Any,
+    Exact,
+    Glob,
+}
+
+impl Code for ModelMatch {
+    const ALL: &'static [Self] = &[ModelMatch::Any, ModelMatch::Exact, ModelMatch::Glob];
+}
+
+/// Where a request says which channel it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SourceView<'a> {
+    /// A request header.
+    Header(&'a str),
+    /// A query parameter.
+    Query(&'a str),
+    /// A cookie.
+    Cookie(&'a str),
+    /// A field of the JSON body, by path.
+    Body(&'a str),
+    /// The bearer token or `x-api-key`.
+    ApiKey,
+}
+
+impl<'a> SourceView<'a> {
+    pub(crate) fn from_code(code: u32, name: &'a str) -> Option<Self> {
+        Some(match code {
+            0 => SourceView::Header(name),
+            1 => SourceView::Query(name),
+            2 => SourceView::Cookie(name),
+            3 => SourceView::Body(name),
+            4 => SourceView::ApiKey,
+            _ => return None,
+        })
+    }
+
+    pub(crate) fn code(self) -> (u32, &'a str) {
+        match self {
+            SourceView::Header(name) => (0, name),
+            SourceView::Query(name) => (1, name),
+            SourceView::Cookie(name) => (2, name),
+            SourceView::Body(name) => (3, name),
+            SourceView::ApiKey => (4, ""),
+        }
+    }
+}

@@ -1,0 +1,299 @@
+//! Models, deployments and providers, in place.
+
+use super::{
+    AddressRecord, Code, DeploymentRecord, LimitList, ModelRecord, ProviderRecord, Section, Snapshot, flag,
+};
+use crate::documents::{CredentialKind, Protocol, Tokenizer};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
+};
+
+/// How long each stage of a request may take, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeoutsMs {
+    /// To connect, TLS included.
+    pub connect: u64,
+    /// From the request's last byte to the answer's first.
+    pub first_token: u64,
+    /// Between two pieces of the answer.
+    pub idle: u64,
+    /// All of it.
+    pub total: u64,
+}
+
+/// A model.
+#[derive(Clone, Copy)]
+pub struct ModelView<'a> {
+    snapshot: Snapshot<'a>,
+    record: &'a ModelRecord,
+    index: u32,
+}
+
+impl<'a> ModelView<'a> {
+    pub(super) fn new(snapshot: Snapshot<'a>, record: &'a ModelRecord, index: u32) -> Self {
+        Self {
+            snapshot,
+            record,
+            index,
+        }
+    }
+
+    /// Position in this snapshot; differs between generations.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// The canonical name, whichever alias it was found by.
+    pub fn name(&self) -> &'a str {
+        self.snapshot.text(self.record.name)
+    }
+
+    /// [`crate::hash_name`] of the name: the same in every generation.
+    pub fn name_hash(&self) -> u64 {
+        self.record.hash.get()
+    }
+
+    /// Other names.
+    pub fn aliases(&self) -> impl ExactSizeIterator<Item = &'a str> + use<'a> {
+        self.snapshot.texts(self.record.aliases)
+    }
+
+    /// Names of the models to try if this one cannot answer.
+    pub fn fallback(&self) -> impl ExactSizeIterator<Item = &'a str> + use<'a> {
+        self.snapshot.texts(self.record.fallback)
+    }
+
+    /// Where requests may go.
+    pub fn deployments(&self) -> impl ExactSizeIterator<Item = DeploymentView<'a>> + use<'a> {
+        let snapshot = self.snapshot;
+        let start = self.record.deployments.start.get();
+        super::numbered(
+            snapshot.run(Section::Deployments, self.record.deployments),
+            move |record, index| DeploymentView::new(snapshot, record, start.saturating_add(index)),
+        )
+    }
+
+    /// Limits over all channels.
+    pub fn limits(&self) -> LimitList<'a> {
+        LimitList::new(self.snapshot, self.record.limits, 0)
+    }
+
+    /// The most output tokens a client may ask for.
+    pub fn max_output_tokens(&self) -> u64 {
+        self.record.max_output_tokens.get()
+    }
+
+    /// Output tokens asked for if the client names no number.
+    pub fn default_max_tokens(&self) -> u64 {
+        self.record.default_max_tokens.get()
+    }
+
+    /// Longest request body, in bytes.
+    pub fn max_body_bytes(&self) -> u64 {
+        self.record.max_body_bytes.get()
+    }
+
+    /// How long each stage may take.
+    pub fn timeouts(&self) -> TimeoutsMs {
+        TimeoutsMs {
+            connect: self.record.connect_ms.get(),
+            first_token: self.record.first_token_ms.get(),
+            idle: self.record.idle_ms.get(),
+            total: self.record.total_ms.get(),
+        }
+    }
+
+    /// What tokens are counted with.
+    pub fn tokenizer(&self) -> Tokenizer {
+        Tokenizer::from_code(self.record.tokenizer, Tokenizer::O200kBase)
+    }
+
+    /// Whether that tokenizer is only the nearest we have.
+    pub fn tokenizer_approximate(&self) -> bool {
+        self.record.tokenizer_approximate != 0
+    }
+}
+
+impl fmt::Debug for ModelView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ModelView")
+            .field("index", &self.index)
+            .field("name", &self.name())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A deployment.
+#[derive(Clone, Copy)]
+pub struct DeploymentView<'a> {
+    snapshot: Snapshot<'a>,
+    record: &'a DeploymentRecord,
+    index: u32,
+}
+
+impl<'a> DeploymentView<'a> {
+    pub(super) fn new(snapshot: Snapshot<'a>, record: &'a DeploymentRecord, index: u32) -> Self {
+        Self {
+            snapshot,
+            record,
+            index,
+        }
+    }
+
+    /// Position in this snapshot; differs between generations.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Unique in the configuration, the same in every generation.
+    pub fn id(&self) -> &'a str {
+        self.snapshot.text(self.record.id)
+    }
+
+    /// Share of the traffic among the model's deployments, 0..=1,000,000.
+    pub fn weight(&self) -> u32 {
+        self.record.weight.get()
+    }
+
+    /// Whether neither it nor its provider is switched off.
+    pub fn enabled(&self) -> bool {
+        self.record.flags & flag::ENABLED != 0
+    }
+
+    /// What the provider calls the model.
+    pub fn upstream_model(&self) -> &'a str {
+        self.snapshot.text(self.record.upstream_model)
+    }
+
+    /// Version label; may be empty.
+    pub fn version(&self) -> &'a str {
+        self.snapshot.text(self.record.version)
+    }
+
+    /// The endpoint; `None` only in a corrupt snapshot.
+    pub fn provider(&self) -> Option<ProviderView<'a>> {
+        self.snapshot.provider(self.record.provider.get())
+    }
+
+    /// The model it serves; `None` only in a corrupt snapshot.
+    pub fn model(&self) -> Option<ModelView<'a>> {
+        self.snapshot.model_at(self.record.model.get())
+    }
+}
+
+impl fmt::Debug for DeploymentView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeploymentView")
+            .field("index", &self.index)
+            .field("id", &self.id())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A provider.
+#[derive(Clone, Copy)]
+pub struct ProviderView<'a> {
+    snapshot: Snapshot<'a>,
+    record: &'a ProviderRecord,
+    index: u32,
+}
+
+impl<'a> ProviderView<'a> {
+    pub(super) fn new(snapshot: Snapshot<'a>, record: &'a ProviderRecord, index: u32) -> Self {
+        Self {
+            snapshot,
+            record,
+            index,
+        }
+    }
+
+    /// Position in this snapshot; differs between generations.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &'a str {
+        self.snapshot.text(self.record.id)
+    }
+
+    /// The API it speaks.
+    pub fn protocol(&self) -> Protocol {
+        Protocol::from_code(self.record.protocol, Protocol::Other)
+    }
+
+    /// Where it listens, as the daemon resolved it; may be empty.
+    pub fn addresses(&self) -> impl ExactSizeIterator<Item = SocketAddr> + use<'a> {
+        self.snapshot
+            .run::<AddressRecord>(Section::Addresses, self.record.addresses)
+            .iter()
+            .map(|address| {
+                let v6 = Ipv6Addr::from(address.ip);
+                let ip = match v6.to_ipv4_mapped() {
+                    Some(v4) if address.v4 != 0 => IpAddr::V4(v4),
+                    _ => IpAddr::V6(v6),
+                };
+                SocketAddr::new(ip, address.port.get())
+            })
+    }
+
+    /// Whether it is called over TLS.
+    pub fn tls(&self) -> bool {
+        self.record.flags & flag::TLS != 0
+    }
+
+    /// Whether its certificate is verified.
+    pub fn tls_verify(&self) -> bool {
+        self.record.flags & flag::TLS_VERIFY != 0
+    }
+
+    /// Name for SNI and verification.
+    pub fn tls_name(&self) -> &'a str {
+        self.snapshot.text(self.record.tls_name)
+    }
+
+    /// File with the certificates to trust; empty for the system's.
+    pub fn ca_file(&self) -> &'a str {
+        self.snapshot.text(self.record.ca_file)
+    }
+
+    /// The Host header, with the port if it is not the scheme's own.
+    pub fn host(&self) -> &'a str {
+        self.snapshot.text(self.record.host)
+    }
+
+    /// What is put before the path that the client called: empty or `/prefix`.
+    pub fn path_prefix(&self) -> &'a str {
+        self.snapshot.text(self.record.path_prefix)
+    }
+
+    /// How the credential is sent.
+    pub fn credential_kind(&self) -> CredentialKind {
+        CredentialKind::from_code(self.record.credential_kind, CredentialKind::None)
+    }
+
+    /// The header that carries the credential, in lower case; empty if none is sent.
+    pub fn credential_header(&self) -> &'a str {
+        self.snapshot.text(self.record.credential_header)
+    }
+
+    /// The credential as `CompileInput::seal` sealed it; empty if there is none.
+    pub fn sealed_credential(&self) -> &'a [u8] {
+        self.snapshot.blob(self.record.sealed_credential)
+    }
+
+    /// Whether it is not switched off.
+    pub fn enabled(&self) -> bool {
+        self.record.flags & flag::ENABLED != 0
+    }
+}
+
+impl fmt::Debug for ProviderView<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ProviderView")
+            .field("index", &self.index)
+            .field("id", &self.id())
+            .finish_non_exhaustive()
+    }
+}

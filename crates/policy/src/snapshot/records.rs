@@ -1,0 +1,199 @@
+//! The snapshot's layout: a header, then sections of fixed-size little-endian records without padding.
+//!
+//! ```text
+//! Header | section 0 | section 1 | …        offsets from the start of the buffer, in bytes
+//! ```
+//! A `Str` is a place in the string section, a `Range` a run of records in the section that its field names. Numbers
+//! of enumerations are those of [`super::codes`]. Whatever stands in a buffer, reading it is safe: every access is
+//! bounds-checked, and a place that leads nowhere reads as empty.
+
+use zerocopy::{
+    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
+    little_endian::{I64, U16, U32, U64},
+};
+
+/// First bytes of a snapshot.
+pub(crate) const MAGIC: [u8; 8] = *b"TGSNAP\r\n";
+
+/// Changes with every change of this module or of the meaning of its fields.
+pub(crate) const FORMAT: u32 = 1;
+
+macro_rules! records {
+    ($($(#[$doc:meta])* struct $name:ident { $($field:ident: $type:ty),* $(,)? })*) => {$(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
+        #[repr(C)]
+        pub(crate) struct $name { $(pub $field: $type),* }
+    )*};
+}
+
+/// The sections, in their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Section {
+    Settings,
+    Sources,
+    Proxies,
+    Channels,
+    ChannelIndex,
+    Keys,
+    KeyIndex,
+    Models,
+    ModelNames,
+    ModelIndex,
+    Deployments,
+    Providers,
+    Addresses,
+    Limits,
+    LimitLists,
+    Permissions,
+    StringLists,
+    Rules,
+    Strings,
+}
+
+pub(crate) const SECTIONS: usize = Section::Strings as usize + 1;
+
+records! {
+    /// Where a section lies.
+    struct Extent { offset: U64, len: U64 }
+
+    /// A text in the string section.
+    struct Str { offset: U32, len: U32 }
+
+    /// A run of records.
+    struct Range { start: U32, len: U32 }
+
+    /// `checksum` is the XXH3-64 of everything after it.
+    struct Header {
+        magic: [u8; 8],
+        checksum: U64,
+        format: U32,
+        sections: U32,
+        generation: U64,
+        created_unix_ms: U64,
+        total_len: U64,
+        rules_checksum: U64,
+        extents: [Extent; SECTIONS],
+    }
+
+    struct SettingsRecord {
+        min_output_reservation: U64,
+        counters: U32,
+        inflight: U32,
+        ring: U32,
+        usage: U32,
+        workers: U32,
+        sources: Range,
+        proxies: Range,
+        limits: Range,
+    }
+
+    struct SourceRecord { kind: U32, name: Str }
+
+    struct ProxyRecord { network: [u8; 16], bits: u8, reserved: [u8; 3] }
+
+    /// A slot of an open-addressing table with linear probing; `entry` 0 is empty, else the record's index + 1. `tag`
+    /// is the upper half of the hash whose lower half chose the slot.
+    struct Slot { tag: U32, entry: U32 }
+
+    struct ChannelRecord {
+        hash: U64,
+        code: Str,
+        name: Str,
+        keys: Range,
+        limits: Range,
+        tags: Range,
+        permission: U32,
+        flags: u8,
+        abort_policy: u8,
+        reserved: [u8; 2],
+    }
+
+    struct KeyRecord {
+        sha256: [u8; 32],
+        expires_unix: I64,
+        channel: U32,
+        id: Str,
+        flags: u8,
+        reserved: [u8; 3],
+    }
+
+    struct ModelRecord {
+        hash: U64,
+        name: Str,
+        aliases: Range,
+        fallback: Range,
+        deployments: Range,
+        limits: Range,
+        max_output_tokens: U64,
+        default_max_tokens: U64,
+        max_body_bytes: U64,
+        connect_ms: U64,
+        first_token_ms: U64,
+        idle_ms: U64,
+        total_ms: U64,
+        tokenizer: u8,
+        tokenizer_approximate: u8,
+        reserved: [u8; 6],
+    }
+
+    /// A model's name or alias.
+    struct ModelNameRecord { name: Str, model: U32 }
+
+    struct DeploymentRecord {
+        id: Str,
+        upstream_model: Str,
+        version: Str,
+        model: U32,
+        provider: U32,
+        weight: U32,
+        flags: u8,
+        reserved: [u8; 3],
+    }
+
+    struct ProviderRecord {
+        id: Str,
+        host: Str,
+        tls_name: Str,
+        ca_file: Str,
+        path_prefix: Str,
+        credential_header: Str,
+        sealed_credential: Str,
+        addresses: Range,
+        protocol: u8,
+        credential_kind: u8,
+        flags: u8,
+        reserved: u8,
+    }
+
+    /// IPv4 stands mapped into IPv6.
+    struct AddressRecord { ip: [u8; 16], port: U16, v4: u8, reserved: u8 }
+
+    struct LimitRecord {
+        shape: U64,
+        window_ms: U64,
+        max: U64,
+        burst: U64,
+        max_delay_ms: U64,
+        name: Str,
+        model: Str,
+        metric: u8,
+        algorithm: u8,
+        enforcement: u8,
+        scope: u8,
+        model_match: u8,
+        per_model: u8,
+        on_full: u8,
+        reserved: u8,
+    }
+
+    struct PermissionRecord { allow: Range, deny: Range }
+}
+
+/// Bits of `flags`.
+pub(crate) mod flag {
+    pub(crate) const ENABLED: u8 = 1;
+    pub(crate) const TRUSTED: u8 = 2;
+    pub(crate) const TLS: u8 = 4;
+    pub(crate) const TLS_VERIFY: u8 = 8;
+}

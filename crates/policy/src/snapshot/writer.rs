@@ -1,0 +1,249 @@
+//! Builds a snapshot: collects records, shares equal texts, lists and limits, lays the sections out.
+
+use super::{
+    AddressRecord, ChannelRecord, DeploymentRecord, Extent, FORMAT, Header, KeyRecord, LimitRecord, MAGIC,
+    ModelNameRecord, ModelRecord, PermissionRecord, ProviderRecord, ProxyRecord, Range, SECTIONS, Section,
+    SettingsRecord, Slot, SourceRecord, Str, UNCHECKED, key_hash, slot_of,
+};
+use crate::identity::{checksum, hash_name};
+use std::{collections::HashMap, hash::Hash};
+use zerocopy::{Immutable, IntoBytes, little_endian::U32};
+
+/// More of something than 32 bits count.
+#[derive(Debug)]
+pub(crate) struct TooLarge;
+
+/// A list of records in which equal runs are stored once.
+struct Shared<T> {
+    records: Vec<T>,
+    runs: HashMap<Box<[T]>, Range>,
+}
+
+impl<T> Default for Shared<T> {
+    fn default() -> Self {
+        Self {
+            records: Vec::new(),
+            runs: HashMap::new(),
+        }
+    }
+}
+
+impl<T: Copy + Eq + Hash> Shared<T> {
+    fn run(&mut self, items: &[T]) -> Result<Range, TooLarge> {
+        if let Some(range) = self.runs.get(items) {
+            return Ok(*range);
+        }
+        let range = range(self.records.len(), items.len())?;
+        self.records.extend_from_slice(items);
+        self.runs.insert(items.into(), range);
+        Ok(range)
+    }
+}
+
+pub(crate) fn small(number: usize) -> Result<u32, TooLarge> {
+    u32::try_from(number).map_err(|_| TooLarge)
+}
+
+fn range(start: usize, len: usize) -> Result<Range, TooLarge> {
+    // The end must fit as well.
+    small(start.checked_add(len).ok_or(TooLarge)?)?;
+    Ok(Range {
+        start: small(start)?.into(),
+        len: small(len)?.into(),
+    })
+}
+
+#[derive(Default)]
+pub(crate) struct Writer {
+    pub settings: Option<SettingsRecord>,
+    pub sources: Vec<SourceRecord>,
+    pub proxies: Vec<ProxyRecord>,
+    pub channels: Vec<ChannelRecord>,
+    pub keys: Vec<KeyRecord>,
+    pub models: Vec<ModelRecord>,
+    pub model_names: Vec<ModelNameRecord>,
+    pub deployments: Vec<DeploymentRecord>,
+    pub providers: Vec<ProviderRecord>,
+    pub addresses: Vec<AddressRecord>,
+    pub rules: Vec<u8>,
+    limits: Vec<LimitRecord>,
+    limit_ids: HashMap<LimitRecord, u32>,
+    limit_lists: Shared<U32>,
+    permissions: Vec<PermissionRecord>,
+    permission_ids: HashMap<PermissionRecord, u32>,
+    string_lists: Shared<Str>,
+    strings: Vec<u8>,
+    string_places: HashMap<Box<[u8]>, Str>,
+}
+
+impl Writer {
+    pub fn text(&mut self, text: &str) -> Result<Str, TooLarge> {
+        self.blob(text.as_bytes())
+    }
+
+    pub fn blob(&mut self, bytes: &[u8]) -> Result<Str, TooLarge> {
+        if let Some(place) = self.string_places.get(bytes) {
+            return Ok(*place);
+        }
+        let end = self.strings.len().checked_add(bytes.len()).ok_or(TooLarge)?;
+        small(end)?;
+        let place = Str {
+            offset: small(self.strings.len())?.into(),
+            len: small(bytes.len())?.into(),
+        };
+        self.strings.extend_from_slice(bytes);
+        self.string_places.insert(bytes.into(), place);
+        Ok(place)
+    }
+
+    pub fn texts<'t>(&mut self, texts: impl IntoIterator<Item = &'t str>) -> Result<Range, TooLarge> {
+        let places = texts
+            .into_iter()
+            .map(|text| self.text(text))
+            .collect::<Result<Vec<_>, _>>()?;
+        self.string_lists.run(&places)
+    }
+
+    pub fn limit(&mut self, record: LimitRecord) -> Result<U32, TooLarge> {
+        if let Some(id) = self.limit_ids.get(&record) {
+            return Ok((*id).into());
+        }
+        let id = small(self.limits.len())?;
+        self.limits.push(record);
+        self.limit_ids.insert(record, id);
+        Ok(id.into())
+    }
+
+    pub fn limit_list(&mut self, ids: &[U32]) -> Result<Range, TooLarge> {
+        self.limit_lists.run(ids)
+    }
+
+    pub fn permission(&mut self, record: PermissionRecord) -> Result<U32, TooLarge> {
+        if let Some(id) = self.permission_ids.get(&record) {
+            return Ok((*id).into());
+        }
+        let id = small(self.permissions.len())?;
+        self.permissions.push(record);
+        self.permission_ids.insert(record, id);
+        Ok(id.into())
+    }
+
+    /// The run that the last `len` records of a list of `total` make.
+    pub fn tail(total: usize, len: usize) -> Result<Range, TooLarge> {
+        range(total.saturating_sub(len), len)
+    }
+
+    /// Lays everything out.
+    pub fn finish(self, generation: u64, created_unix_ms: u64) -> Result<Vec<u8>, TooLarge> {
+        let channel_index = table(self.channels.iter().map(|channel| channel.hash.get()))?;
+        let key_index = table(self.keys.iter().map(|key| key_hash(&key.sha256)))?;
+        let model_index = {
+            let strings = &self.strings;
+            table(
+                self.model_names
+                    .iter()
+                    .map(|name| hash_name(super::bytes_at(strings, name.name))),
+            )?
+        };
+        let settings: Vec<SettingsRecord> = self.settings.into_iter().collect();
+        let sections: [(Section, &[u8]); SECTIONS] = [
+            (Section::Settings, bytes_of(&settings)),
+            (Section::Sources, bytes_of(&self.sources)),
+            (Section::Proxies, bytes_of(&self.proxies)),
+            (Section::Channels, bytes_of(&self.channels)),
+            (Section::ChannelIndex, bytes_of(&channel_index)),
+            (Section::Keys, bytes_of(&self.keys)),
+            (Section::KeyIndex, bytes_of(&key_index)),
+            (Section::Models, bytes_of(&self.models)),
+            (Section::ModelNames, bytes_of(&self.model_names)),
+            (Section::ModelIndex, bytes_of(&model_index)),
+            (Section::Deployments, bytes_of(&self.deployments)),
+            (Section::Providers, bytes_of(&self.providers)),
+            (Section::Addresses, bytes_of(&self.addresses)),
+            (Section::Limits, bytes_of(&self.limits)),
+            (Section::LimitLists, bytes_of(&self.limit_lists.records)),
+            (Section::Permissions, bytes_of(&self.permissions)),
+            (Section::StringLists, bytes_of(&self.string_lists.records)),
+            (Section::Rules, &self.rules),
+            (Section::Strings, &self.strings),
+        ];
+        let mut extents = [Extent {
+            offset: 0.into(),
+            len: 0.into(),
+        }; SECTIONS];
+        let mut end = size_of::<Header>();
+        for ((section, content), extent) in sections.iter().zip(&mut extents) {
+            debug_assert!(
+                sections
+                    .get(*section as usize)
+                    .is_some_and(|(at, _)| at == section)
+            );
+            *extent = Extent {
+                offset: (end as u64).into(),
+                len: (content.len() as u64).into(),
+            };
+            end += content.len();
+        }
+        let mut header = Header {
+            magic: MAGIC,
+            checksum: 0.into(),
+            format: FORMAT.into(),
+            sections: small(SECTIONS)?.into(),
+            generation: generation.into(),
+            created_unix_ms: created_unix_ms.into(),
+            total_len: (end as u64).into(),
+            rules_checksum: checksum(&self.rules).into(),
+            extents,
+        };
+        let mut buffer = Vec::with_capacity(end);
+        buffer.extend_from_slice(header.as_bytes());
+        for (_, content) in sections {
+            buffer.extend_from_slice(content);
+        }
+        header.checksum = checksum(buffer.get(UNCHECKED..).unwrap_or_default()).into();
+        if let (Some(start), Some(head)) = (buffer.get_mut(..UNCHECKED), header.as_bytes().get(..UNCHECKED)) {
+            start.copy_from_slice(head);
+        }
+        Ok(buffer)
+    }
+}
+
+fn bytes_of<T: IntoBytes + Immutable>(records: &[T]) -> &[u8] {
+    records.as_bytes()
+}
+
+/// An open-addressing table at most half full.
+fn table(hashes: impl ExactSizeIterator<Item = u64>) -> Result<Vec<Slot>, TooLarge> {
+    let size = hashes
+        .len()
+        .checked_mul(2)
+        .and_then(usize::checked_next_power_of_two)
+        .ok_or(TooLarge)?;
+    // `slot_of` addresses 2^32 slots.
+    small(size)?;
+    let mask = size.max(1) - 1;
+    let mut slots = vec![
+        Slot {
+            tag: 0.into(),
+            entry: 0.into()
+        };
+        size.max(1)
+    ];
+    for (index, hash) in hashes.enumerate() {
+        let (tag, mut at) = slot_of(hash, mask);
+        loop {
+            match slots.get_mut(at) {
+                Some(slot) if slot.entry.get() == 0 => {
+                    *slot = Slot {
+                        tag: tag.into(),
+                        entry: (small(index)? + 1).into(),
+                    };
+                    break;
+                }
+                Some(_) => at = (at + 1) & mask,
+                None => return Err(TooLarge),
+            }
+        }
+    }
+    Ok(slots)
+}

@@ -1,0 +1,153 @@
+//! Everything that can be wrong with documents that decode, all of it at once.
+
+mod channels;
+mod limits;
+mod models;
+mod providers;
+mod rules;
+mod settings;
+
+use crate::{
+    documents::{Documents, Kind, Location},
+    effective::{EffectiveChannel, Templates},
+    glob::glob_matches,
+    problem::Problem,
+    rules::PlainRule,
+    suggest,
+};
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hash,
+};
+
+/// Finds every problem of the documents, alone and together, that decoding did not find.
+pub fn validate(documents: &Documents) -> Vec<Problem> {
+    check(documents).1
+}
+
+/// What compilation uses of a validated configuration.
+pub(crate) struct Checked<'d> {
+    pub channels: Vec<EffectiveChannel<'d>>,
+    /// Enabled rules, templates filled in, in no order.
+    pub rules: Vec<PlainRule>,
+}
+
+pub(crate) fn check(documents: &Documents) -> (Checked<'_>, Vec<Problem>) {
+    let mut context = Context::new(documents);
+    settings::check(&mut context);
+    providers::check(&mut context);
+    models::check(&mut context);
+    let templates = Templates::resolve(documents, &mut context.problems);
+    channels::check_templates(&mut context);
+    let channels = channels::check(&mut context, &templates);
+    limits::check_worst_case(&mut context, &channels);
+    let rules = rules::check(&mut context);
+    (Checked { channels, rules }, context.problems)
+}
+
+/// The documents, the names that others refer to, and what was found so far.
+struct Context<'d> {
+    documents: &'d Documents,
+    providers: HashSet<&'d str>,
+    /// Canonical names.
+    models: HashSet<&'d str>,
+    aliases: HashMap<&'d str, &'d str>,
+    channels: HashSet<&'d str>,
+    problems: Vec<Problem>,
+}
+
+impl<'d> Context<'d> {
+    fn new(documents: &'d Documents) -> Self {
+        let models = documents.models.iter().map(|entry| &entry.value);
+        Self {
+            documents,
+            providers: documents
+                .providers
+                .iter()
+                .map(|entry| entry.value.id.as_str())
+                .collect(),
+            models: models.clone().map(|model| model.name.as_str()).collect(),
+            aliases: models
+                .flat_map(|model| {
+                    model
+                        .aliases
+                        .iter()
+                        .map(|alias| (alias.as_str(), model.name.as_str()))
+                })
+                .collect(),
+            channels: documents
+                .channels
+                .iter()
+                .map(|entry| entry.value.code.as_str())
+                .collect(),
+            problems: Vec::new(),
+        }
+    }
+
+    fn error(&mut self, at: &Location, path: &str, reason: impl Into<String>) {
+        self.problems.push(at.error(path, reason));
+    }
+
+    fn warning(&mut self, at: &Location, path: &str, reason: impl Into<String>) {
+        self.problems.push(at.warning(path, reason));
+    }
+
+    /// An error if `model` is not a model's canonical name.
+    fn expect_model(&mut self, at: &Location, path: &str, model: &str) {
+        if let Some(problem) = self.unknown_model(at, path, model) {
+            self.problems.push(problem);
+        }
+    }
+
+    fn unknown_model(&self, at: &Location, path: &str, model: &str) -> Option<Problem> {
+        if self.models.contains(model) || !self.documents.is_complete(Kind::Models) {
+            return None;
+        }
+        if let Some(name) = self.aliases.get(model) {
+            let hint = Some(format!("write `{name}`"));
+            return Some(
+                at.error(path, format!("`{model}` is an alias; its name is expected here"))
+                    .hint(hint),
+            );
+        }
+        let hint = suggest::did_you_mean(model, self.models.iter().copied());
+        Some(at.error(path, format!("unknown model `{model}`")).hint(hint))
+    }
+
+    fn any_model_matches(&self, pattern: &str) -> bool {
+        !self.documents.is_complete(Kind::Models)
+            || self.models.iter().any(|model| glob_matches(pattern, model))
+    }
+
+    /// Reports what stands twice in a list of names.
+    fn unique<'l, K: Eq + Hash>(&mut self, items: impl Iterator<Item = Named<'l, K>>) {
+        let mut seen: HashMap<K, String> = HashMap::new();
+        for Named { key, at, path, what } in items {
+            if let Some(first) = seen.get(&key) {
+                let reason = format!("{what} stands at `{first}` already");
+                self.problems.push(at.error(&path, reason));
+            } else {
+                seen.insert(key, at.path(&path));
+            }
+        }
+    }
+}
+
+/// Something that must be unique, and where it stands.
+struct Named<'l, K> {
+    key: K,
+    at: &'l Location,
+    path: String,
+    what: &'static str,
+}
+
+/// Reports a name that is empty, too long (in bytes) or holds control characters.
+fn check_name(context: &mut Context<'_>, at: &Location, path: &str, name: &str, longest: usize) {
+    if name.is_empty() || name.len() > longest {
+        context.error(at, path, format!("must be 1..={longest} bytes"));
+    } else if name.chars().any(char::is_control) {
+        context.error(at, path, "must not hold control characters");
+    } else if name.trim() != name {
+        context.error(at, path, "must not begin or end with a space");
+    }
+}

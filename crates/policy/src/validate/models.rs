@@ -1,0 +1,159 @@
+//! Models and deployments.
+
+use super::{Context, Named, check_name, limits};
+use crate::{
+    documents::{Entry, Kind, Location, Model},
+    identity::Owner,
+    suggest,
+};
+use std::collections::HashSet;
+
+const MAX_WEIGHT: u32 = 1_000_000;
+const MAX_BODY: u64 = 256 << 20;
+/// Most output tokens of one answer: far above every model, low enough that sums of reservations stay in range.
+const MAX_OUTPUT: u64 = 16 << 20;
+const MAX_DEPLOYMENTS: usize = 256;
+
+pub(super) fn check(context: &mut Context<'_>) {
+    let documents = context.documents;
+    context.unique(documents.models.iter().flat_map(|entry| {
+        let model = &entry.value;
+        let name = Named {
+            key: model.name.as_str(),
+            at: &entry.at,
+            path: "name".to_owned(),
+            what: "this model name",
+        };
+        let aliases = model.aliases.iter().enumerate().map(|(index, alias)| Named {
+            key: alias.as_str(),
+            at: &entry.at,
+            path: format!("aliases[{index}]"),
+            what: "this model name",
+        });
+        std::iter::once(name).chain(aliases)
+    }));
+    context.unique(documents.models.iter().flat_map(|entry| {
+        entry
+            .value
+            .deployments
+            .iter()
+            .enumerate()
+            .map(|(index, deployment)| Named {
+                key: deployment.id(&entry.value.name),
+                at: &entry.at,
+                path: format!("deployments[{index}].id"),
+                what: "a deployment of this id",
+            })
+    }));
+    for entry in &documents.models {
+        let Entry { value: model, at } = entry;
+        check_name(context, at, "name", &model.name, 128);
+        for (index, alias) in model.aliases.iter().enumerate() {
+            check_name(context, at, &format!("aliases[{index}]"), alias, 128);
+        }
+        check_deployments(context, at, model);
+        limits::check_list(context, at, &model.limits, Owner::Model(&model.name));
+        check_sizes(context, at, model);
+        check_timeouts(context, at, model);
+        check_fallback(context, at, model);
+    }
+}
+
+fn check_deployments(context: &mut Context<'_>, at: &Location, model: &Model) {
+    if model.deployments.is_empty() || model.deployments.len() > MAX_DEPLOYMENTS {
+        context.error(
+            at,
+            "deployments",
+            format!("a model needs 1..={MAX_DEPLOYMENTS} deployments"),
+        );
+    }
+    for (index, deployment) in model.deployments.iter().enumerate() {
+        let path = |name: &str| format!("deployments[{index}].{name}");
+        if let Some(id) = &deployment.id {
+            check_name(context, at, &path("id"), id, 256);
+        }
+        if let Some(name) = &deployment.upstream_model {
+            check_name(context, at, &path("upstream_model"), name, 256);
+        }
+        if deployment.version.len() > 64 || deployment.version.chars().any(char::is_control) {
+            context.error(
+                at,
+                &path("version"),
+                "must be at most 64 bytes without control characters",
+            );
+        }
+        if deployment.weight > MAX_WEIGHT {
+            context.error(at, &path("weight"), format!("must be 0..={MAX_WEIGHT}"));
+        }
+        let provider = deployment.provider.as_str();
+        if !context.providers.contains(provider) && context.documents.is_complete(Kind::Providers) {
+            let hint = suggest::did_you_mean(provider, context.providers.iter().copied());
+            let problem = at
+                .error(&path("provider"), format!("unknown provider `{provider}`"))
+                .hint(hint);
+            context.problems.push(problem);
+        }
+    }
+    let usable = model
+        .deployments
+        .iter()
+        .any(|deployment| deployment.enabled && deployment.weight > 0);
+    if !model.deployments.is_empty() && !usable {
+        context.warning(
+            at,
+            "deployments",
+            "no deployment is enabled and has a weight; requests will be refused",
+        );
+    }
+}
+
+fn check_sizes(context: &mut Context<'_>, at: &Location, model: &Model) {
+    if !(1..=MAX_OUTPUT).contains(&model.max_output_tokens) {
+        context.error(at, "max_output_tokens", format!("must be 1..={MAX_OUTPUT}"));
+    }
+    if !(1..=MAX_OUTPUT).contains(&model.default_max_tokens) {
+        context.error(at, "default_max_tokens", format!("must be 1..={MAX_OUTPUT}"));
+    } else if model.default_max_tokens > model.max_output_tokens {
+        context.error(at, "default_max_tokens", "must not exceed max_output_tokens");
+    }
+    if !(1..=MAX_BODY).contains(&model.max_body_bytes) {
+        context.error(at, "max_body_bytes", format!("must be 1..={MAX_BODY}"));
+    }
+}
+
+fn check_timeouts(context: &mut Context<'_>, at: &Location, model: &Model) {
+    let timeouts = &model.timeouts;
+    let stages = [
+        ("connect", timeouts.connect),
+        ("first_token", timeouts.first_token),
+        ("idle", timeouts.idle),
+    ];
+    for (name, span) in stages.into_iter().chain([("total", timeouts.total)]) {
+        if !(1..=86_400_000).contains(&span.as_millis()) {
+            context.error(at, &format!("timeouts.{name}"), "must be 1ms..=24h");
+        }
+    }
+    for (name, span) in stages {
+        if span > timeouts.total {
+            context.warning(
+                at,
+                &format!("timeouts.{name}"),
+                "is longer than `total`, which ends the request first",
+            );
+        }
+    }
+}
+
+fn check_fallback(context: &mut Context<'_>, at: &Location, model: &Model) {
+    let mut seen = HashSet::new();
+    for (index, name) in model.fallback.iter().enumerate() {
+        let path = format!("fallback[{index}]");
+        if *name == model.name {
+            context.error(at, &path, "a model cannot be its own fallback");
+        } else if !seen.insert(name) {
+            context.error(at, &path, format!("`{name}` stands twice"));
+        } else {
+            context.expect_model(at, &path, name);
+        }
+    }
+}

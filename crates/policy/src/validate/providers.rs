@@ -1,0 +1,187 @@
+//! Providers.
+
+use super::{Context, Named, check_name};
+use crate::{
+    documents::{CredentialKind, Endpoint, Entry, Location, Provider},
+    rules::is_token,
+};
+
+/// Headers that a credential must not replace: they frame the request or belong to the connection.
+const RESERVED_HEADERS: [&str; 7] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "upgrade",
+    "te",
+    "trailer",
+];
+
+pub(super) fn check(context: &mut Context<'_>) {
+    let documents = context.documents;
+    context.unique(documents.providers.iter().map(|entry| Named {
+        key: entry.value.id.as_str(),
+        at: &entry.at,
+        path: "id".to_owned(),
+        what: "a provider of this id",
+    }));
+    for entry in &documents.providers {
+        let Entry { value: provider, at } = entry;
+        check_name(context, at, "id", &provider.id, 64);
+        check_url(context, at, provider);
+        check_credentials(context, at, provider);
+        check_health(context, at, provider);
+        if let Some(host) = &provider.host_header {
+            let valid = !host.is_empty()
+                && host.len() <= 255
+                && host
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte));
+            if !valid {
+                context.error(at, "host_header", "must be a host, with a port if need be");
+            }
+        }
+    }
+}
+
+fn check_url(context: &mut Context<'_>, at: &Location, provider: &Provider) {
+    let endpoint = match Endpoint::parse(&provider.base_url) {
+        Ok(endpoint) => endpoint,
+        Err(reason) => return context.error(at, "base_url", reason),
+    };
+    if endpoint.path_prefix == "/v1" {
+        let hint = Some("leave `/v1` out: clients call `/v1/…`, and the prefix is put before it".to_owned());
+        let problem = at
+            .warning("base_url", "requests will go to `/v1/v1/…`")
+            .hint(hint);
+        context.problems.push(problem);
+    }
+    let tls = &provider.tls;
+    if endpoint.tls {
+        if !tls.verify {
+            context.warning(
+                at,
+                "tls.verify",
+                "whoever answers is taken for the provider and gets its credential",
+            );
+        }
+        if tls
+            .server_name
+            .as_deref()
+            .is_some_and(|name| name.is_empty() || name.len() > 253 || !name.is_ascii())
+        {
+            context.error(at, "tls.server_name", "must be a host name in ASCII");
+        }
+        if tls.ca_file.as_deref().is_some_and(|file| !file.starts_with('/')) {
+            context.error(at, "tls.ca_file", "must be an absolute path");
+        }
+    } else {
+        if tls.server_name.is_some() || tls.ca_file.is_some() {
+            context.error(at, "tls", "makes no difference: base_url is `http`");
+        }
+        let local = endpoint.host == "localhost"
+            || endpoint
+                .host
+                .parse()
+                .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+        if provider.credentials.kind != CredentialKind::None && !local {
+            context.warning(
+                at,
+                "base_url",
+                "the credential travels unencrypted: base_url is `http`",
+            );
+        }
+    }
+}
+
+fn check_credentials(context: &mut Context<'_>, at: &Location, provider: &Provider) {
+    let credentials = &provider.credentials;
+    let given = [
+        credentials.key.is_some(),
+        credentials.encrypted.is_some(),
+        credentials.key_ref.is_some(),
+    ];
+    let given = given.into_iter().filter(|given| *given).count();
+    match (credentials.kind, given) {
+        (CredentialKind::None, 0) => {}
+        (CredentialKind::None, _) => {
+            context.error(
+                at,
+                "credentials.type",
+                "`none` sends no credential, but one is given",
+            );
+        }
+        (_, 1) => {}
+        (_, 0) => context.error(
+            at,
+            "credentials",
+            "one of `key`, `encrypted`, `key_ref` is missing",
+        ),
+        _ => context.error(
+            at,
+            "credentials",
+            "only one of `key`, `encrypted`, `key_ref` can be given",
+        ),
+    }
+    let plain = credentials.key.as_ref().map(|key| key.expose());
+    if plain.is_some_and(|key| key.is_empty() || key.len() > 4096 || key.chars().any(char::is_control)) {
+        context.error(
+            at,
+            "credentials.key",
+            "must be 1..=4096 bytes without control characters",
+        );
+    }
+    match (credentials.kind, credentials.name.as_deref()) {
+        (CredentialKind::Header, None) => {
+            context.error(
+                at,
+                "credentials.name",
+                "missing: which header carries the credential?",
+            );
+        }
+        (CredentialKind::Header, Some(name)) => {
+            if !is_token(name) || name.len() > 128 {
+                context.error(at, "credentials.name", "is no header name");
+            } else if RESERVED_HEADERS
+                .iter()
+                .any(|reserved| reserved.eq_ignore_ascii_case(name))
+            {
+                context.error(at, "credentials.name", "this header cannot carry a credential");
+            }
+        }
+        (_, Some(_)) => context.error(at, "credentials.name", "only `\"type\": \"header\"` has a name"),
+        (_, None) => {}
+    }
+}
+
+fn check_health(context: &mut Context<'_>, at: &Location, provider: &Provider) {
+    let Some(check) = &provider.health_check else {
+        return;
+    };
+    let visible = check.path.bytes().all(|byte| byte.is_ascii_graphic());
+    if !check.path.starts_with('/') || check.path.len() > 1024 || !visible {
+        context.error(
+            at,
+            "health_check.path",
+            "must begin with `/` and be at most 1024 visible ASCII characters",
+        );
+    }
+    if !(1_000..=86_400_000).contains(&check.interval.as_millis()) {
+        context.error(at, "health_check.interval", "must be 1s..=24h");
+    }
+    if check.timeout.as_millis() == 0 || check.timeout > check.interval {
+        context.error(
+            at,
+            "health_check.timeout",
+            "must be longer than 0 and not longer than the interval",
+        );
+    }
+    for (name, times) in [
+        ("unhealthy_after", check.unhealthy_after),
+        ("healthy_after", check.healthy_after),
+    ] {
+        if !(1..=100).contains(&times) {
+            context.error(at, &format!("health_check.{name}"), "must be 1..=100");
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Settings.
+
+use super::{Context, check_name, limits};
+use crate::{
+    documents::{ChannelSource, Entry, Location, Settings, Span},
+    identity::Owner,
+    rules::{canonical_path, is_token},
+};
+use std::net::{IpAddr, SocketAddr};
+
+pub(super) fn check(context: &mut Context<'_>) {
+    let Some(Entry { value: settings, at }) = &context.documents.settings else {
+        return;
+    };
+    check_sources(context, at, settings);
+    limits::check_list(context, at, &settings.limits, Owner::Global);
+    check_region(context, at, settings);
+    if !(1..=65_536).contains(&settings.min_output_reservation) {
+        context.error(at, "min_output_reservation", "must be 1..=65536");
+    }
+    if settings.trusted_proxies.len() > 1_024 {
+        context.error(at, "trusted_proxies", "at most 1024 ranges");
+    }
+    if settings.request_log.max_rows > 100_000_000 {
+        context.error(at, "request_log.max_rows", "must be at most 100000000");
+    }
+    let minute = Span::from_millis(60_000);
+    for (path, span) in [
+        ("request_log.max_age", settings.request_log.max_age),
+        ("retention.minutes", settings.retention.minutes),
+        ("retention.ten_minutes", settings.retention.ten_minutes),
+    ] {
+        if span < minute {
+            context.error(at, path, "must be at least 1m");
+        }
+    }
+    match settings.api.listen.parse::<SocketAddr>() {
+        Err(_) => context.error(
+            at,
+            "api.listen",
+            "must be an address and a port such as `127.0.0.1:9180`",
+        ),
+        Ok(address) if !is_loopback(address.ip()) => {
+            context.warning(
+                at,
+                "api.listen",
+                "the admin API can be reached from other machines",
+            );
+        }
+        Ok(_) => {}
+    }
+    if settings.testing.short_windows {
+        context.warning(at, "testing.short_windows", "is for tests only");
+    }
+}
+
+fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+fn check_sources(context: &mut Context<'_>, at: &Location, settings: &Settings) {
+    let sources = &settings.channel_source;
+    if sources.is_empty() || sources.len() > 8 {
+        context.error(at, "channel_source", "needs 1..=8 sources");
+    }
+    for (index, source) in sources.iter().enumerate() {
+        let path = format!("channel_source[{index}]");
+        match source {
+            ChannelSource::Header(name) | ChannelSource::Cookie(name)
+                if !is_token(name) || name.len() > 128 =>
+            {
+                context.error(at, &path, format!("`{name}` is no name of a header or cookie"));
+            }
+            ChannelSource::Query(name) => check_name(context, at, &path, name, 128),
+            ChannelSource::Body(body) if canonical_path(body).is_none() => {
+                context.error(
+                    at,
+                    &path,
+                    format!("`{body}` is no path such as `metadata.channel`"),
+                );
+            }
+            ChannelSource::ApiKey(false) => {
+                context.error(at, &path, "leave the source out instead of saying `false`");
+            }
+            _ => {}
+        }
+        if sources.iter().take(index).any(|earlier| earlier == source) {
+            context.error(at, &path, "this source stands twice");
+        }
+    }
+}
+
+fn check_region(context: &mut Context<'_>, at: &Location, settings: &Settings) {
+    let region = settings.region;
+    for (name, size, least, most) in [
+        ("counters", region.counters, 1_024, 16_777_216),
+        ("inflight", region.inflight, 64, 4_194_304),
+        ("ring", region.ring, 64, 4_194_304),
+        ("usage", region.usage, 64, 4_194_304),
+        ("workers", region.workers, 1, 1_024),
+    ] {
+        if !(least..=most).contains(&size) {
+            context.error(at, &format!("region.{name}"), format!("must be {least}..={most}"));
+        }
+    }
+}
