@@ -4,7 +4,7 @@ use crate::http::{self, Request, Response};
 use crate::port::Port;
 use crate::process;
 use crate::programs;
-use crate::site::Site;
+use crate::site::{Site, TOKEN};
 use crate::wait::{PATIENCE, wait_blocking, wait_for, wait_until};
 use rustix::process::Signal;
 use serde_json::Value;
@@ -12,12 +12,6 @@ use std::fs::OpenOptions;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
-
-/// The token that the API asks for in tests.
-pub const TOKEN: &str = "test-token-0123456789abcdef0123456789abcdef";
-
-/// The master key for credentials in tests, 32 bytes as hexadecimal digits.
-pub const MASTER_KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
 /// A daemon of one [`Site`]. It can die and come back; dropped, it is ended and its log is looked at.
 #[derive(Debug)]
@@ -80,8 +74,6 @@ impl Daemon {
             .arg("--listen")
             .arg(self.port.address().to_string())
             .args(&self.arguments)
-            .env("TOLLGATE_API_TOKEN", TOKEN)
-            .env("TOLLGATE_MASTER_KEY", MASTER_KEY)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("the log twice"))
             .stderr(log)

@@ -1,8 +1,17 @@
 //! The folders of one instance: configuration, durable state, shared region.
 
 use serde_json::Value;
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
+
+/// The token that the API asks for in tests.
+pub const TOKEN: &str = "test-token-0123456789abcdef0123456789abcdef";
+
+/// The master key for credentials in tests, 32 bytes as hexadecimal digits.
+pub const MASTER_KEY: &str = "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
 
 /// Temporary folders of one instance; removed when dropped.
 #[derive(Debug)]
@@ -12,7 +21,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// Makes empty folders. The region's stands in memory (`/dev/shm`) where there is one, as it does in operation.
+    /// Makes empty folders, but for the token of the API and the master key, which a daemon would invent. The region's stands in memory (`/dev/shm`) where there is one, as it does in operation.
     ///
     /// # Panics
     /// If a folder cannot be made.
@@ -22,6 +31,16 @@ impl Site {
         let region = temporary(if memory.is_dir() { memory } else { root.path() });
         for folder in ["config", "state"] {
             std::fs::create_dir(root.path().join(folder)).expect("a folder");
+        }
+        for (name, secret) in [("api.token", TOKEN), ("master.key", MASTER_KEY)] {
+            let path = root.path().join("state").join(name);
+            let file = OpenOptions::new()
+                .create_new(true)
+                .write(true)
+                .mode(0o600)
+                .open(path);
+            file.and_then(|mut file| file.write_all(secret.as_bytes()))
+                .expect("a secret is written");
         }
         Self { root, region }
     }

@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# Starts a whole gateway on the loopback interface: mock LLM, daemon and nginx with the sample configuration of
+# nginx-conf/sample. Prints a curl line to try and then a live table of the channels, until Ctrl-C.
+set -euo pipefail
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+cd "$root"
+profile="${PROFILE:-fast}"
+listen="${TOLLGATE_LISTEN:-127.0.0.1:8080}"
+api="${TOLLGATE_API:-127.0.0.1:9180}"
+mock="${TOLLGATE_MOCK:-127.0.0.1:9190}"
+partner_key=sk-sample-partner-key
+run="$root/target/run"
+case "$profile" in dev) folder=debug ;; *) folder="$profile" ;; esac
+bin="$root/target/$folder"
+
+say() { printf '%s\n' "run: $*"; }
+
+make module-pinned daemon mock PROFILE="$profile"
+# shellcheck disable=SC1091
+. "$root/target/module/pinned/tree.env"
+
+for address in "$listen" "$api" "$mock"; do
+    if (exec 3<>"/dev/tcp/${address%:*}/${address#*:}") 2>/dev/null; then
+        say "$address is in use; set TOLLGATE_LISTEN, TOLLGATE_API or TOLLGATE_MOCK to another one"
+        exit 1
+    fi
+done
+
+mkdir -p "$run/config" "$run/state" "$run/proxy" "$run/client_body"
+memory=/dev/shm
+[ -d "$memory" ] && [ -w "$memory" ] || memory="$run"
+region="$(mktemp -d "$memory/tollgate-run.XXXXXX")"
+
+pids=()
+stop() {
+    trap - EXIT INT TERM
+    # The gateway first, then what it needs.
+    for ((i = ${#pids[@]} - 1; i >= 0; i--)); do
+        kill -TERM "${pids[$i]}" 2>/dev/null || true
+        wait "${pids[$i]}" 2>/dev/null || true
+    done
+    rm -rf "$region"
+}
+trap stop EXIT
+trap 'exit 0' INT TERM
+
+fill() {
+    sed -e "s|@MODULE@|$root/target/module/pinned/ngx_http_tollgate_module.so|" -e "s|@RUN@|$run|" \
+        -e "s|@REGION@|$region|" -e "s|@ROOT@|$root|" -e "s|@LISTEN@|$listen|" -e "s|@MOCK@|$mock|" \
+        -e "s|@USER@|$user|" -e "s|@PARTNER_KEY_SHA256@|$(printf %s "$partner_key" | sha256sum | cut -d ' ' -f 1)|" "$1"
+}
+user=""
+[ "$(id -u)" -ne 0 ] || user="user root root;"
+for document in nginx-conf/sample/config/*.json; do
+    fill "$document" >"$run/config/$(basename "$document")"
+done
+fill nginx-conf/sample/nginx.conf >"$run/nginx.conf"
+
+# Waits until an address accepts connections, as long as the process lives.
+await() {
+    local name="$1" address="$2" pid="$3" log="$4"
+    for _ in $(seq 600); do
+        if (exec 3<>"/dev/tcp/${address%:*}/${address#*:}") 2>/dev/null; then return 0; fi
+        if ! kill -0 "$pid" 2>/dev/null; then break; fi
+        sleep 0.05
+    done
+    say "$name did not start:"
+    tail -n 20 "$log"
+    exit 1
+}
+
+"$bin/mock-llm" --listen "$mock" >"$run/mock.log" 2>&1 &
+pids+=($!)
+await "the mock LLM" "$mock" $! "$run/mock.log"
+
+"$bin/tollgate" serve --config "$run/config" --state "$run/state" --region "$region" --listen "$api" \
+    >"$run/daemon.log" 2>&1 &
+pids+=($!)
+await "the daemon" "$api" $! "$run/daemon.log"
+
+: >"$run/error.log"
+"$NGINX_BINARY" -p "$run" -e "$run/error.log" -c "$run/nginx.conf" -g 'daemon off;' &
+pids+=($!)
+await nginx "$listen" $! "$run/error.log"
+
+cat <<TEXT
+
+Tollgate listens on http://$listen, its API on http://$api, logs are in target/run. Try:
+
+  curl http://$listen/v1/chat/completions -H 'channelcode: wechat001' -H 'content-type: application/json' \\
+    -d '{"model":"chat-small","stream":true,"messages":[{"role":"user","content":"How cold is the water?"}]}'
+
+  The channel partner003 has a key instead of a code: -H 'authorization: Bearer $partner_key'
+
+TEXT
+
+if [ -t 1 ]; then
+    "$bin/tollgate" top --url "http://$api" --token-file "$run/state/api.token"
+else
+    wait "${pids[-1]}"
+fi
