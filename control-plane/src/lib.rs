@@ -1,1 +1,4 @@
-//! Placeholder.
+//! The Tollgate daemon: configuration, ledger, reclaim and the admin API beside an nginx with the Tollgate module.
+#![forbid(unsafe_code)]
+
+pub mod ledger;

@@ -1,0 +1,624 @@
+//! Turns what a region shows into what a ledger must hold. Pure: no clock, no I/O.
+//!
+//! Each row of the usage table has a *booked* sum. An event is booked to the minute it names. The difference between
+//! a row's counters and its booked sum is looked at with two readings: counters read *before* the events can only be
+//! too small, counters read *after* them only too large, so a request that is half-way (counted, its event not yet
+//! written, or the other way round) does not look like a difference in the wrong direction. What lasts in every look
+//! over [`SETTLE_MS`] is booked to the present minute. Booked sums therefore converge to the counters exactly, in
+//! both directions and whatever happened to the events.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use tollgate_shm::Event;
+
+use super::{Batch, BookedRow, Counters, Delta, Position, RequestRecord};
+
+/// How long a difference must last to be booked, milliseconds.
+pub const SETTLE_MS: u64 = 2_000;
+
+/// Events that claim to be older than this, or from the future, are booked to the present minute. Milliseconds.
+const OLDEST_MS: u64 = 24 * 3_600_000;
+
+/// Looks up the names behind numbers.
+pub trait Names {
+    /// Channel code and model of a row of the usage table.
+    fn row(&self, row: u32) -> Option<(String, String)>;
+    /// Id of a deployment by its number in the snapshot of a generation.
+    fn deployment(&self, generation: u32, index: u32) -> Option<String>;
+}
+
+/// A row of the usage table as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// Number of the row.
+    pub row: u32,
+    /// Its channel code.
+    pub channel: String,
+    /// Its model.
+    pub model: String,
+    /// Its counters.
+    pub counters: Counters,
+}
+
+/// Events of one worker slot's ring.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SlotEvents {
+    /// The slot.
+    pub slot: usize,
+    /// Position after these events.
+    pub tail: u64,
+    /// The events, oldest first.
+    pub events: Vec<Event>,
+}
+
+/// What was seen of a region in one look.
+#[derive(Clone, Copy)]
+pub struct Seen<'a> {
+    /// Region time, Unix milliseconds: names the minute.
+    pub now_ms: u64,
+    /// A monotonic clock, milliseconds: measures how long something lasts.
+    pub clock_ms: u64,
+    /// Counters read before the events; `None` when this look only takes events.
+    pub before: Option<&'a [Reading]>,
+    /// What was read from the rings.
+    pub events: &'a [SlotEvents],
+    /// Counters read after the events, asked for single rows.
+    pub after: &'a dyn Fn(u32) -> Option<Counters>,
+    /// Names.
+    pub names: &'a dyn Names,
+    /// Whether requests are logged.
+    pub log_requests: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Watch {
+    since_ms: u64,
+    /// What every look since then agrees is missing (positive) or too much (negative).
+    lasting: Counters,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Row {
+    channel: String,
+    model: String,
+    booked: Counters,
+    watch: Option<Watch>,
+}
+
+/// The state: positions and booked sums of one region.
+#[derive(Clone, Debug)]
+pub struct Booking {
+    region: u64,
+    tails: BTreeMap<usize, u64>,
+    rows: BTreeMap<u32, Row>,
+    /// Rows that the last plan corrects; their watches end when it is committed.
+    corrected: Vec<u32>,
+}
+
+/// Of two differences, what both agree on.
+fn agreed(a: i64, b: i64) -> i64 {
+    match (a > 0, b > 0) {
+        (true, true) => a.min(b),
+        (false, false) => a.max(b),
+        _ => 0,
+    }
+}
+
+#[derive(Default)]
+struct Deltas(BTreeMap<(u64, String, String), Counters>);
+
+impl Deltas {
+    fn add(&mut self, at_ms: u64, channel: &str, model: &str, counters: &Counters) {
+        let minute = at_ms / 60_000 * 60;
+        let sum = self
+            .0
+            .entry((minute, channel.to_owned(), model.to_owned()))
+            .or_default();
+        *sum = sum.plus(counters);
+    }
+
+    fn into_vec(self) -> Vec<Delta> {
+        let delta = |((minute, channel, model), counters)| Delta {
+            minute,
+            channel,
+            model,
+            counters,
+        };
+        self.0.into_iter().map(delta).collect()
+    }
+}
+
+impl Booking {
+    /// Goes on where a store says that this region was left.
+    pub fn resume(region: u64, position: Position) -> Booking {
+        let row = |r: BookedRow| {
+            let row = Row {
+                channel: r.channel,
+                model: r.model,
+                booked: r.booked,
+                watch: None,
+            };
+            (r.row, row)
+        };
+        Booking {
+            region,
+            tails: position.tails.into_iter().collect(),
+            rows: position.rows.into_iter().map(row).collect(),
+            corrected: Vec::new(),
+        }
+    }
+
+    /// Where to read a slot's ring from.
+    pub fn tail(&self, slot: usize) -> u64 {
+        self.tails.get(&slot).copied().unwrap_or(0)
+    }
+
+    /// Works out what to commit. Nothing counts as booked until [`Booking::committed`] is told.
+    pub fn plan(&mut self, seen: &Seen<'_>) -> Batch {
+        let mut deltas = Deltas::default();
+        let mut changed: BTreeMap<u32, Counters> = BTreeMap::new();
+        let mut requests = Vec::new();
+        self.corrected.clear();
+        for event in seen.events.iter().flat_map(|s| &s.events) {
+            let at = if event.time_ms > seen.now_ms || event.time_ms + OLDEST_MS < seen.now_ms {
+                seen.now_ms
+            } else {
+                event.time_ms
+            };
+            let counters = Counters::from_event(event);
+            // Without a row (the table was full) nothing else knows of this request: the event is all there is.
+            let (channel, model) = match self.named(event.usage, seen.names) {
+                Some(row) => {
+                    let names = (row.channel.clone(), row.model.clone());
+                    let sum = changed.entry(event.usage).or_insert(row.booked);
+                    *sum = sum.plus(&counters);
+                    names
+                }
+                None => (String::new(), String::new()),
+            };
+            deltas.add(at, &channel, &model, &counters);
+            if seen.log_requests {
+                let deployment = if event.deployment == u32::MAX {
+                    None
+                } else {
+                    seen.names.deployment(event.generation, event.deployment)
+                };
+                let deployment = deployment.unwrap_or_default();
+                requests.push(RequestRecord::new(event, at, &channel, &model, deployment));
+            }
+        }
+        for reading in seen.before.unwrap_or_default() {
+            let row = self.rows.entry(reading.row).or_insert_with(|| Row {
+                channel: reading.channel.clone(),
+                model: reading.model.clone(),
+                ..Row::default()
+            });
+            let booked = changed.get(&reading.row).copied().unwrap_or(row.booked);
+            let Some(correction) = row.look(reading, booked, seen) else {
+                continue;
+            };
+            deltas.add(seen.now_ms, &row.channel, &row.model, &correction);
+            changed.insert(reading.row, booked.plus(&correction));
+            self.corrected.push(reading.row);
+        }
+        let rows = changed.into_iter().filter_map(|(number, booked)| {
+            let row = self.rows.get(&number)?;
+            Some(BookedRow {
+                row: number,
+                channel: row.channel.clone(),
+                model: row.model.clone(),
+                booked,
+            })
+        });
+        let rows = rows.collect();
+        let moved = seen.events.iter().filter(|s| s.tail != self.tail(s.slot));
+        Batch {
+            region: self.region,
+            tails: moved.map(|s| (s.slot, s.tail)).collect(),
+            rows,
+            deltas: deltas.into_vec(),
+            requests,
+        }
+    }
+
+    /// A batch of [`Booking::plan`] is durable: go on from there.
+    pub fn committed(&mut self, batch: &Batch) {
+        self.tails.extend(batch.tails.iter().copied());
+        for done in &batch.rows {
+            if let Some(row) = self.rows.get_mut(&done.row) {
+                row.booked = done.booked;
+            }
+        }
+        for number in std::mem::take(&mut self.corrected) {
+            if let Some(row) = self.rows.get_mut(&number) {
+                row.watch = None;
+            }
+        }
+    }
+
+    fn named(&mut self, number: u32, names: &dyn Names) -> Option<&mut Row> {
+        match self.rows.entry(number) {
+            Entry::Occupied(known) => Some(known.into_mut()),
+            Entry::Vacant(new) => {
+                let (channel, model) = names.row(number)?;
+                Some(new.insert(Row {
+                    channel,
+                    model,
+                    ..Row::default()
+                }))
+            }
+        }
+    }
+}
+
+impl Row {
+    /// Compares the counters with what is booked; returns what has lasted long enough.
+    fn look(&mut self, reading: &Reading, booked: Counters, seen: &Seen<'_>) -> Option<Counters> {
+        let missing = reading
+            .counters
+            .minus(&booked)
+            .zip(&Counters::default(), i64::max);
+        let mut difference = missing;
+        if reading.counters != booked.plus(&missing) {
+            let after = (seen.after)(reading.row).unwrap_or(reading.counters);
+            let surplus = after.minus(&booked).zip(&Counters::default(), i64::min);
+            difference = difference.plus(&surplus);
+        }
+        if let Some(watch) = &mut self.watch {
+            watch.lasting = watch.lasting.zip(&difference, agreed);
+            if !watch.lasting.is_zero() {
+                let due = seen.clock_ms.saturating_sub(watch.since_ms) >= SETTLE_MS;
+                return due.then_some(watch.lasting);
+            }
+        }
+        self.watch = (!difference.is_zero()).then_some(Watch {
+            since_ms: seen.clock_ms,
+            lasting: difference,
+        });
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::memory::MemoryStore;
+    use super::super::{Store, UsageQuery};
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A region as far as booking can see it.
+    #[derive(Default, Clone)]
+    struct World {
+        id: u64,
+        rows: BTreeMap<u32, Counters>,
+        /// All events ever pushed, by slot; those before `consumed` are gone from the ring.
+        rings: [Vec<Event>; 2],
+        consumed: [u64; 2],
+        now_ms: u64,
+    }
+
+    const RING: usize = 4;
+
+    impl Names for World {
+        fn row(&self, row: u32) -> Option<(String, String)> {
+            self.rows
+                .contains_key(&row)
+                .then(|| (format!("c{row}"), "m".into()))
+        }
+        fn deployment(&self, _: u32, index: u32) -> Option<String> {
+            Some(format!("d{index}"))
+        }
+    }
+
+    impl World {
+        fn count(&mut self, row: u32, tokens: u32) {
+            let c = Counters::from_event(&self.event(row, tokens));
+            let sum = self.rows.entry(row).or_default();
+            *sum = sum.plus(&c);
+        }
+        fn event(&self, row: u32, tokens: u32) -> Event {
+            Event {
+                time_ms: self.now_ms,
+                usage: row,
+                input_tokens: tokens,
+                output_tokens: 1,
+                ..Event::default()
+            }
+        }
+        fn push(&mut self, slot: usize, event: Event) {
+            if self.rings[slot].len() - (self.consumed[slot] as usize) < RING {
+                self.rings[slot].push(event);
+            }
+        }
+        fn readings(&self) -> Vec<Reading> {
+            let reading = |(row, counters): (&u32, &Counters)| Reading {
+                row: *row,
+                channel: format!("c{row}"),
+                model: "m".into(),
+                counters: *counters,
+            };
+            self.rows.iter().map(reading).collect()
+        }
+        fn read(&self, booking: &Booking) -> Vec<SlotEvents> {
+            let slot = |slot: usize| {
+                let from = booking.tail(slot).max(self.consumed[slot]) as usize;
+                SlotEvents {
+                    slot,
+                    tail: self.rings[slot].len() as u64,
+                    events: self.rings[slot][from..].to_vec(),
+                }
+            };
+            vec![slot(0), slot(1)]
+        }
+    }
+
+    fn look(world: &World, booking: &mut Booking, before: Option<&[Reading]>) -> Batch {
+        let events = world.read(booking);
+        booking.plan(&Seen {
+            now_ms: world.now_ms,
+            clock_ms: world.now_ms,
+            before,
+            events: &events,
+            after: &|row| world.rows.get(&row).copied(),
+            names: world,
+            log_requests: true,
+        })
+    }
+
+    fn resume(world: &World, store: &mut MemoryStore) -> Booking {
+        Booking::resume(world.id, store.position(world.id).unwrap())
+    }
+
+    fn finish(world: &mut World, batch: &Batch) {
+        for (slot, tail) in &batch.tails {
+            world.consumed[*slot] = world.consumed[*slot].max(*tail);
+        }
+    }
+
+    fn whole_step(world: &mut World, booking: &mut Booking, store: &mut MemoryStore) -> Batch {
+        let before = world.readings();
+        let batch = look(world, booking, Some(&before));
+        store.commit(&batch).unwrap();
+        booking.committed(&batch);
+        finish(world, &batch);
+        batch
+    }
+
+    fn totals(store: &mut MemoryStore, step: u64) -> BTreeMap<String, Counters> {
+        let all = UsageQuery {
+            step,
+            from: 0,
+            to: u64::MAX,
+            channel: None,
+            model: None,
+            limit: usize::MAX,
+        };
+        let mut sums: BTreeMap<String, Counters> = BTreeMap::new();
+        for p in store.usage(&all).unwrap() {
+            let sum = sums.entry(p.channel).or_default();
+            *sum = sum.plus(&p.counters);
+        }
+        sums.retain(|_, c| !c.is_zero());
+        sums
+    }
+
+    #[test]
+    fn an_event_is_booked_to_its_own_minute_and_logged() {
+        let mut world = World {
+            now_ms: 600_000,
+            ..World::default()
+        };
+        world.count(7, 5);
+        let event = world.event(7, 5);
+        world.push(0, event);
+        world.now_ms += 180_000;
+        let mut store = MemoryStore::default();
+        let mut booking = resume(&world, &mut store);
+        let batch = whole_step(&mut world, &mut booking, &mut store);
+        assert_eq!(batch.deltas.len(), 1);
+        assert_eq!((batch.deltas[0].minute, &*batch.deltas[0].channel), (600, "c7"));
+        assert_eq!(batch.requests[0].deployment, "d0");
+        assert_eq!(batch.tails, [(0, 1)]);
+        assert!(whole_step(&mut world, &mut booking, &mut store).is_empty());
+    }
+
+    #[test]
+    fn a_lost_event_is_booked_once_it_has_lasted_and_not_before() {
+        let mut world = World {
+            now_ms: 60_000,
+            ..World::default()
+        };
+        world.count(1, 5);
+        let mut store = MemoryStore::default();
+        let mut booking = resume(&world, &mut store);
+        for _ in 0..4 {
+            assert!(whole_step(&mut world, &mut booking, &mut store).is_empty());
+            world.now_ms += 500;
+        }
+        let batch = whole_step(&mut world, &mut booking, &mut store);
+        assert_eq!(batch.deltas[0].counters, world.rows[&1]);
+        assert!(batch.requests.is_empty());
+        for _ in 0..10 {
+            world.now_ms += 500;
+            assert!(whole_step(&mut world, &mut booking, &mut store).is_empty());
+        }
+        // The event comes after all: booked, found to be too much, taken back.
+        let late = world.event(1, 5);
+        world.push(0, late);
+        for _ in 0..6 {
+            whole_step(&mut world, &mut booking, &mut store);
+            world.now_ms += 500;
+        }
+        assert_eq!(totals(&mut store, 0)["c1"], world.rows[&1]);
+    }
+
+    #[test]
+    fn an_event_without_a_row_is_booked_by_itself() {
+        let mut world = World {
+            now_ms: 60_000,
+            ..World::default()
+        };
+        let event = world.event(9, 5);
+        world.push(1, event);
+        let mut store = MemoryStore::default();
+        let mut booking = resume(&world, &mut store);
+        let batch = whole_step(&mut world, &mut booking, &mut store);
+        assert_eq!((&*batch.deltas[0].channel, batch.rows.len()), ("", 0));
+    }
+
+    #[test]
+    fn absurd_times_are_booked_now() {
+        let mut world = World {
+            now_ms: 10 * OLDEST_MS,
+            ..World::default()
+        };
+        for time_ms in [0, u64::MAX - OLDEST_MS] {
+            let event = Event {
+                time_ms,
+                ..world.event(1, 1)
+            };
+            world.count(1, 1);
+            world.push(0, event);
+        }
+        let mut store = MemoryStore::default();
+        let mut booking = resume(&world, &mut store);
+        let batch = whole_step(&mut world, &mut booking, &mut store);
+        assert_eq!(batch.deltas.len(), 1);
+        assert_eq!(batch.deltas[0].minute, world.now_ms / 1_000);
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Move {
+        /// Counted and its event written (the ring may be full).
+        Request {
+            slot: usize,
+            row: u32,
+            tokens: u32,
+        },
+        /// The worker dies between its two writes.
+        CountOnly {
+            row: u32,
+            tokens: u32,
+        },
+        /// The event goes first; counted in the next `Count`, if any.
+        EventFirst {
+            slot: usize,
+            row: u32,
+            tokens: u32,
+        },
+        Count,
+        Wait {
+            ms: u64,
+        },
+        Step,
+        /// Events only, as between two comparisons.
+        Drain,
+        /// The daemon dies after reading, after committing, or after consuming.
+        Crash {
+            at: u8,
+        },
+        /// The commit fails; the daemon lives on.
+        CommitFails,
+        /// The region is gone (a reboot) and made anew.
+        NewRegion,
+    }
+
+    fn moves() -> impl Strategy<Value = Move> {
+        let (slot, row, tokens) = (0usize..2, 0u32..3, 0u32..100);
+        prop_oneof![
+            8 => (slot.clone(), row.clone(), tokens.clone())
+                .prop_map(|(slot, row, tokens)| Move::Request { slot, row, tokens }),
+            1 => (row.clone(), tokens.clone()).prop_map(|(row, tokens)| Move::CountOnly { row, tokens }),
+            1 => (slot, row, tokens).prop_map(|(slot, row, tokens)| Move::EventFirst { slot, row, tokens }),
+            2 => Just(Move::Count),
+            2 => (0u64..2_500).prop_map(|ms| Move::Wait { ms }),
+            4 => Just(Move::Step),
+            2 => Just(Move::Drain),
+            2 => (0u8..3).prop_map(|at| Move::Crash { at }),
+            1 => Just(Move::CommitFails),
+            1 => Just(Move::NewRegion),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+        #[test]
+        fn totals_converge_to_the_counters(moves in proptest::collection::vec(moves(), 1..120)) {
+            let mut world = World { id: 1, now_ms: 1_000_000, ..World::default() };
+            let mut store = MemoryStore::default();
+            let mut booking = resume(&world, &mut store);
+            let mut uncounted: Vec<(u32, u32)> = Vec::new();
+            let mut old: BTreeMap<String, Counters> = BTreeMap::new();
+            for m in moves {
+                match m {
+                    Move::Request { slot, row, tokens } => {
+                        world.count(row, tokens);
+                        let e = world.event(row, tokens);
+                        world.push(slot, e);
+                    }
+                    Move::CountOnly { row, tokens } => world.count(row, tokens),
+                    Move::EventFirst { slot, row, tokens } => {
+                        // A row has its name before anything is written about it.
+                        world.rows.entry(row).or_default();
+                        let e = world.event(row, tokens);
+                        world.push(slot, e);
+                        uncounted.push((row, tokens));
+                    }
+                    Move::Count => {
+                        if let Some((row, tokens)) = uncounted.pop() {
+                            world.count(row, tokens);
+                        }
+                    }
+                    Move::Wait { ms } => world.now_ms += ms,
+                    Move::Step => {
+                        whole_step(&mut world, &mut booking, &mut store);
+                    }
+                    Move::Drain => {
+                        let batch = look(&world, &mut booking, None);
+                        store.commit(&batch).unwrap();
+                        booking.committed(&batch);
+                        finish(&mut world, &batch);
+                    }
+                    Move::Crash { at } => {
+                        let before = world.readings();
+                        let batch = look(&world, &mut booking, Some(&before));
+                        if at > 0 {
+                            store.commit(&batch).unwrap();
+                        }
+                        if at > 1 {
+                            finish(&mut world, &batch);
+                        }
+                        booking = resume(&world, &mut store);
+                    }
+                    Move::CommitFails => {
+                        let before = world.readings();
+                        look(&world, &mut booking, Some(&before));
+                    }
+                    Move::NewRegion => {
+                        // A reboot: whatever is booked of the old region stays, the rest is gone with it.
+                        old = totals(&mut store, 0);
+                        uncounted.clear();
+                        world = World { id: world.id + 1, now_ms: world.now_ms, ..World::default() };
+                        booking = resume(&world, &mut store);
+                    }
+                }
+            }
+            for _ in 0..14 {
+                whole_step(&mut world, &mut booking, &mut store);
+                world.now_ms += 500;
+            }
+            let mut want = old;
+            for (row, counters) in &world.rows {
+                let sum = want.entry(format!("c{row}")).or_default();
+                *sum = sum.plus(counters);
+            }
+            want.retain(|_, c| !c.is_zero());
+            for step in super::super::STEPS {
+                prop_assert_eq!(&totals(&mut store, step), &want);
+            }
+            let quiet = whole_step(&mut world, &mut booking, &mut store);
+            prop_assert!(quiet.is_empty());
+        }
+    }
+}

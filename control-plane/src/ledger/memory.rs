@@ -1,0 +1,101 @@
+//! A store in memory: what the others are compared with, and what state machines are tested on.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Batch, BookedRow, Counters, Keep, Position, RequestQuery, RequestRecord, STEPS, Store, StoreError,
+    UsagePoint, UsageQuery,
+};
+
+/// Everything in maps.
+#[derive(Default)]
+pub struct MemoryStore {
+    region: Option<u64>,
+    tails: BTreeMap<usize, u64>,
+    rows: BTreeMap<u32, BookedRow>,
+    usage: BTreeMap<(u64, u64, String, String), Counters>,
+    requests: BTreeMap<i64, RequestRecord>,
+}
+
+impl Store for MemoryStore {
+    fn position(&mut self, region: u64) -> Result<Position, StoreError> {
+        if self.region != Some(region) {
+            return Ok(Position::default());
+        }
+        Ok(Position {
+            tails: self.tails.iter().map(|(k, v)| (*k, *v)).collect(),
+            rows: self.rows.values().cloned().collect(),
+        })
+    }
+
+    fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        if self.region != Some(batch.region) {
+            self.region = Some(batch.region);
+            self.tails.clear();
+            self.rows.clear();
+        }
+        self.tails.extend(batch.tails.iter().copied());
+        self.rows.extend(batch.rows.iter().map(|r| (r.row, r.clone())));
+        for d in &batch.deltas {
+            for step in STEPS {
+                let bucket = d.minute.checked_div(step).map_or(0, |n| n * step);
+                let key = (step, bucket, d.channel.clone(), d.model.clone());
+                let sum = self.usage.entry(key).or_default();
+                *sum = sum.plus(&d.counters);
+            }
+        }
+        for r in &batch.requests {
+            let number = self.requests.last_key_value().map_or(1, |(n, _)| n + 1);
+            self.requests.insert(number, r.clone());
+        }
+        Ok(())
+    }
+
+    fn usage(&mut self, q: &UsageQuery) -> Result<Vec<UsagePoint>, StoreError> {
+        let wanted = |name: &Option<String>, got: &String| name.as_ref().is_none_or(|n| n == got);
+        let points = self
+            .usage
+            .iter()
+            .filter(|((step, bucket, channel, model), _)| {
+                *step == q.step
+                    && (q.from..q.to).contains(bucket)
+                    && wanted(&q.channel, channel)
+                    && wanted(&q.model, model)
+            })
+            .map(|((_, bucket, channel, model), counters)| UsagePoint {
+                bucket: *bucket,
+                channel: channel.clone(),
+                model: model.clone(),
+                counters: *counters,
+            });
+        Ok(points.take(q.limit).collect())
+    }
+
+    fn requests(&mut self, q: &RequestQuery) -> Result<Vec<(i64, RequestRecord)>, StoreError> {
+        let wanted = |name: &Option<String>, got: &String| name.as_ref().is_none_or(|n| n == got);
+        let lines = self.requests.iter().rev().filter(|(n, r)| {
+            q.before.is_none_or(|b| **n < b)
+                && wanted(&q.channel, &r.channel)
+                && wanted(&q.model, &r.model)
+                && wanted(&q.class, &r.class)
+        });
+        Ok(lines.take(q.limit).map(|(n, r)| (*n, r.clone())).collect())
+    }
+
+    fn prune(&mut self, keep: &Keep) -> Result<(), StoreError> {
+        self.usage.retain(|(step, bucket, ..), _| match step {
+            60 => *bucket >= keep.minutes_from,
+            600 => *bucket >= keep.ten_minutes_from,
+            _ => true,
+        });
+        let newest = self.requests.last_key_value().map_or(0, |(n, _)| *n);
+        self.requests
+            .retain(|n, r| r.time_ms >= keep.requests_from_ms && *n > newest - keep.requests as i64);
+        Ok(())
+    }
+}
+
+#[test]
+fn conforms() {
+    super::store::conformance::run(MemoryStore::default);
+}

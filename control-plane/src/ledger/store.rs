@@ -1,0 +1,388 @@
+//! What a ledger's store can do. Every implementation passes `conformance`.
+
+use super::{Counters, RequestRecord};
+
+/// Lengths of the buckets that usage is kept in, seconds; 0 is the one bucket of all time, which is never pruned.
+pub const STEPS: [u64; 3] = [0, 60, 600];
+
+/// A store failed. The batch that failed may be tried again: nothing of it took effect.
+#[derive(Debug)]
+pub struct StoreError {
+    /// What was being done.
+    pub action: &'static str,
+    /// Why it failed.
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+impl std::fmt::Display for StoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "cannot {}: {}", self.action, self.source)
+    }
+}
+impl std::error::Error for StoreError {}
+
+/// How far a region has been booked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Ring positions by worker slot; a slot that is missing stands at 0.
+    pub tails: Vec<(usize, u64)>,
+    /// Everything booked so far, by row of the usage table.
+    pub rows: Vec<BookedRow>,
+}
+
+/// What has been booked of one row of a region's usage table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BookedRow {
+    /// Number of the row in the region.
+    pub row: u32,
+    /// Its channel code.
+    pub channel: String,
+    /// Its model.
+    pub model: String,
+    /// Sum of everything booked of it.
+    pub booked: Counters,
+}
+
+/// Usage to add to a minute and to everything that contains it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delta {
+    /// Begin of the minute, Unix seconds.
+    pub minute: u64,
+    /// Channel code.
+    pub channel: String,
+    /// Model.
+    pub model: String,
+    /// What to add.
+    pub counters: Counters,
+}
+
+/// What is committed together or not at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// The region it comes from. What is remembered of any other region is forgotten with it.
+    pub region: u64,
+    /// New ring positions of the slots that moved.
+    pub tails: Vec<(usize, u64)>,
+    /// New sums of the rows that changed.
+    pub rows: Vec<BookedRow>,
+    /// Usage by minute.
+    pub deltas: Vec<Delta>,
+    /// Lines of the request log.
+    pub requests: Vec<RequestRecord>,
+}
+
+impl Batch {
+    /// Whether there is nothing to commit.
+    pub fn is_empty(&self) -> bool {
+        self.tails.is_empty() && self.rows.is_empty() && self.deltas.is_empty() && self.requests.is_empty()
+    }
+}
+
+/// What is kept when a store is pruned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Buckets of one minute that begin before this go, Unix seconds.
+    pub minutes_from: u64,
+    /// Buckets of ten minutes that begin before this go, Unix seconds.
+    pub ten_minutes_from: u64,
+    /// Lines of the request log older than this go, Unix milliseconds.
+    pub requests_from_ms: u64,
+    /// Lines of the request log beyond this number go, the oldest first.
+    pub requests: u64,
+}
+
+/// Which usage to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsageQuery {
+    /// One of [`STEPS`].
+    pub step: u64,
+    /// First bucket: those that begin at or after this, Unix seconds.
+    pub from: u64,
+    /// Those that begin before this, Unix seconds.
+    pub to: u64,
+    /// Only this channel.
+    pub channel: Option<String>,
+    /// Only this model.
+    pub model: Option<String>,
+    /// At most so many points.
+    pub limit: usize,
+}
+
+/// Usage of a channel × model in a bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UsagePoint {
+    /// Begin of the bucket, Unix seconds.
+    pub bucket: u64,
+    /// Channel code.
+    pub channel: String,
+    /// Model.
+    pub model: String,
+    /// The usage.
+    pub counters: Counters,
+}
+
+/// Which requests to read, newest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestQuery {
+    /// Only lines with a lower number: the next page.
+    pub before: Option<i64>,
+    /// Only this channel.
+    pub channel: Option<String>,
+    /// Only this model.
+    pub model: Option<String>,
+    /// Only this class.
+    pub class: Option<String>,
+    /// At most so many.
+    pub limit: usize,
+}
+
+/// A ledger's store. One writer; readers may have connections of their own.
+pub trait Store: Send {
+    /// How far this region has been booked; nothing if the store knows another region or none.
+    fn position(&mut self, region: u64) -> Result<Position, StoreError>;
+    /// Commits a batch, whole or not at all, durably.
+    fn commit(&mut self, batch: &Batch) -> Result<(), StoreError>;
+    /// Usage, ordered by bucket, channel and model.
+    fn usage(&mut self, query: &UsageQuery) -> Result<Vec<UsagePoint>, StoreError>;
+    /// Lines of the request log with their numbers, newest first.
+    fn requests(&mut self, query: &RequestQuery) -> Result<Vec<(i64, RequestRecord)>, StoreError>;
+    /// Removes what need not be kept; may leave work for the next call to stay short.
+    fn prune(&mut self, keep: &Keep) -> Result<(), StoreError>;
+}
+
+/// What every store must do, as tests.
+#[cfg(test)]
+pub(crate) mod conformance {
+    use super::*;
+
+    fn counters(n: i64) -> Counters {
+        let mut c = Counters::default();
+        for (i, slot) in c.0.iter_mut().enumerate() {
+            *slot = n * (i as i64 + 1);
+        }
+        c
+    }
+
+    fn row(row: u32, n: i64) -> BookedRow {
+        BookedRow {
+            row,
+            channel: format!("c{row}"),
+            model: "m".into(),
+            booked: counters(n),
+        }
+    }
+
+    fn delta(minute: u64, channel: &str, n: i64) -> Delta {
+        Delta {
+            minute,
+            channel: channel.into(),
+            model: "m".into(),
+            counters: counters(n),
+        }
+    }
+
+    fn request(time_ms: u64, channel: &str, class: &str) -> RequestRecord {
+        RequestRecord {
+            time_ms,
+            channel: channel.into(),
+            class: class.into(),
+            first_token_us: (time_ms % 2 == 0).then_some(7),
+            request_id: format!("{time_ms:032x}"),
+            ..RequestRecord::default()
+        }
+    }
+
+    fn all(step: u64) -> UsageQuery {
+        UsageQuery {
+            step,
+            from: 0,
+            to: u64::MAX,
+            channel: None,
+            model: None,
+            limit: 100,
+        }
+    }
+
+    /// Runs all of it against fresh stores.
+    pub fn run<S: Store>(fresh: impl Fn() -> S) {
+        positions_are_those_of_the_last_commit(fresh());
+        another_region_begins_anew(fresh());
+        usage_adds_up_in_every_step(fresh());
+        requests_page_newest_first(fresh());
+        pruning_keeps_what_it_should(fresh());
+    }
+
+    fn positions_are_those_of_the_last_commit(mut s: impl Store) {
+        assert_eq!(s.position(u64::MAX).unwrap(), Position::default());
+        let batch = Batch {
+            region: u64::MAX,
+            tails: vec![(0, 5), (3, u64::MAX)],
+            rows: vec![row(1, 1), row(2, -2)],
+            ..Batch::default()
+        };
+        s.commit(&batch).unwrap();
+        let batch = Batch {
+            region: u64::MAX,
+            tails: vec![(0, 9)],
+            rows: vec![row(2, 7)],
+            ..Batch::default()
+        };
+        s.commit(&batch).unwrap();
+        let mut p = s.position(u64::MAX).unwrap();
+        p.tails.sort_unstable();
+        p.rows.sort_by_key(|r| r.row);
+        assert_eq!(p.tails, [(0, 9), (3, u64::MAX)]);
+        assert_eq!(p.rows, [row(1, 1), row(2, 7)]);
+    }
+
+    fn another_region_begins_anew(mut s: impl Store) {
+        let mut batch = Batch {
+            region: 1,
+            tails: vec![(0, 5)],
+            rows: vec![row(1, 1)],
+            deltas: vec![delta(60, "a", 1)],
+            ..Batch::default()
+        };
+        s.commit(&batch).unwrap();
+        assert_eq!(s.position(2).unwrap(), Position::default());
+        batch.region = 2;
+        batch.tails = vec![(1, 1)];
+        s.commit(&batch).unwrap();
+        assert_eq!(s.position(2).unwrap().tails, [(1, 1)]);
+        assert_eq!(s.position(1).unwrap(), Position::default());
+        assert_eq!(
+            s.usage(&all(0)).unwrap()[0].counters,
+            counters(2),
+            "usage outlives its region"
+        );
+    }
+
+    fn usage_adds_up_in_every_step(mut s: impl Store) {
+        let deltas = vec![
+            delta(600, "a", 1),
+            delta(660, "a", 2),
+            delta(1200, "a", 4),
+            delta(600, "b", 8),
+            delta(600, "b", -1),
+        ];
+        let batch = Batch {
+            region: 1,
+            deltas,
+            ..Batch::default()
+        };
+        s.commit(&batch).unwrap();
+        let points = |v: Vec<UsagePoint>| {
+            v.into_iter()
+                .map(|p| {
+                    assert_eq!(p.model, "m");
+                    assert_eq!(p.counters, counters(p.counters.0[0]));
+                    (p.bucket, p.channel, p.counters.0[0])
+                })
+                .collect::<Vec<_>>()
+        };
+        let want = |v: &[(u64, &str, i64)]| {
+            v.iter()
+                .map(|(t, c, n)| (*t, (*c).to_owned(), *n))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            points(s.usage(&all(0)).unwrap()),
+            want(&[(0, "a", 7), (0, "b", 7)])
+        );
+        assert_eq!(
+            points(s.usage(&all(60)).unwrap()),
+            want(&[(600, "a", 1), (600, "b", 7), (660, "a", 2), (1200, "a", 4)])
+        );
+        assert_eq!(
+            points(s.usage(&all(600)).unwrap()),
+            want(&[(600, "a", 3), (600, "b", 7), (1200, "a", 4)])
+        );
+        let some = UsageQuery {
+            from: 660,
+            to: 1200,
+            channel: Some("a".into()),
+            ..all(60)
+        };
+        assert_eq!(points(s.usage(&some).unwrap()), want(&[(660, "a", 2)]));
+        let other = UsageQuery {
+            model: Some("x".into()),
+            ..all(60)
+        };
+        assert!(s.usage(&other).unwrap().is_empty());
+        let few = UsageQuery { limit: 2, ..all(60) };
+        assert_eq!(s.usage(&few).unwrap().len(), 2);
+    }
+
+    fn requests_page_newest_first(mut s: impl Store) {
+        let requests = (1..=5)
+            .map(|t| request(t, if t % 2 == 0 { "even" } else { "odd" }, "ok"))
+            .collect();
+        s.commit(&Batch {
+            requests,
+            ..Batch::default()
+        })
+        .unwrap();
+        let query = RequestQuery {
+            limit: 2,
+            ..RequestQuery::default()
+        };
+        let first = s.requests(&query).unwrap();
+        assert_eq!(
+            first.iter().map(|(_, r)| r.clone()).collect::<Vec<_>>(),
+            [request(5, "odd", "ok"), request(4, "even", "ok")]
+        );
+        let next = RequestQuery {
+            before: Some(first[1].0),
+            limit: 10,
+            channel: Some("odd".into()),
+            ..query
+        };
+        let rest = s.requests(&next).unwrap();
+        assert_eq!(rest.iter().map(|(_, r)| r.time_ms).collect::<Vec<_>>(), [3, 1]);
+        let none = RequestQuery {
+            class: Some("limit".into()),
+            limit: 10,
+            ..RequestQuery::default()
+        };
+        assert!(s.requests(&none).unwrap().is_empty());
+    }
+
+    fn pruning_keeps_what_it_should(mut s: impl Store) {
+        let batch = Batch {
+            region: 1,
+            tails: vec![(0, 3)],
+            rows: vec![row(1, 1)],
+            deltas: (0..30).map(|i| delta(i * 60, "a", 1)).collect(),
+            requests: (0..30).map(|i| request(i, "a", "ok")).collect(),
+        };
+        s.commit(&batch).unwrap();
+        s.prune(&Keep {
+            minutes_from: 1200,
+            ten_minutes_from: 600,
+            requests_from_ms: 10,
+            requests: 1_000,
+        })
+        .unwrap();
+        assert_eq!(s.usage(&all(60)).unwrap().len(), 10);
+        assert_eq!(s.usage(&all(600)).unwrap().len(), 2);
+        assert_eq!(s.usage(&all(0)).unwrap()[0].counters, counters(30));
+        let query = RequestQuery {
+            limit: 100,
+            ..RequestQuery::default()
+        };
+        assert_eq!(s.requests(&query).unwrap().len(), 20);
+        s.prune(&Keep {
+            minutes_from: 0,
+            ten_minutes_from: 0,
+            requests_from_ms: 0,
+            requests: 3,
+        })
+        .unwrap();
+        let left = s.requests(&query).unwrap();
+        assert_eq!(
+            left.iter().map(|(_, r)| r.time_ms).collect::<Vec<_>>(),
+            [29, 28, 27]
+        );
+        assert_eq!(s.position(1).unwrap().tails, [(0, 3)]);
+    }
+}
