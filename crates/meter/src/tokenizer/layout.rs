@@ -1,0 +1,147 @@
+//! The vocabulary buffer's byte layout and the hashes that address it; shared by compiler, build script and reader.
+//!
+//! All integers are little-endian, all offsets count bytes from the start of the buffer.
+//!
+//! | bytes | field |
+//! | --- | --- |
+//! | 0..8 | [`MAGIC`] |
+//! | 8..12 | [`LAYOUT_VERSION`] |
+//! | 12..16 | pattern id, see `Pattern` |
+//! | 16..24 | length of the whole buffer |
+//! | 24..32 | XXH3-64 of bytes 32.. |
+//! | 32..36 | number of tokens |
+//! | 36..40 | longest token in bytes |
+//! | 40..44 | pair slots |
+//! | 44..48 | number of pair pilots |
+//! | 48..52 | offset of the pair slots (`u64` each) |
+//! | 52..56 | offset of the pair pilots (`u16` each) |
+//! | 56..60 | offset of the 256 single-byte ranks (`u32` each) |
+//! | 60..64 | offset of the length classes (`CLASS_SIZE` bytes each, for token lengths 1..=longest) |
+//!
+//! A *pair slot* is `left << 40 | right << 20 | merged`, or all ones when empty. A *length class* holds every token
+//! of one length: slots, pilots (counts), then the offsets of keys (`slots * length` bytes), ranks (`slots` times
+//! [`RANK_SIZE`] bytes) and pilots (`u16` each). A slot that holds no token repeats the bytes of a token whose place is elsewhere,
+//! so that it can never compare equal to a key that is sent to it.
+//!
+//! Both kinds of table are minimal-like perfect hashes: keys are thrown into buckets of about four, and a bucket's
+//! pilot is the number that sends its keys to free slots. A lookup reads one pilot and one slot.
+
+/// First bytes of every vocabulary buffer.
+pub const MAGIC: [u8; 8] = *b"TGVOCAB\0";
+/// Raised whenever a reader of the previous layout would misread the buffer.
+pub const LAYOUT_VERSION: u32 = 1;
+/// Bytes before the first table.
+pub const HEADER_SIZE: usize = 64;
+/// Bytes before the checksummed part.
+pub const CHECKSUM_START: usize = 32;
+/// Bytes of one length class.
+pub const CLASS_SIZE: usize = 20;
+/// Bytes of one stored rank in a length class; its top bit marks an atomic character, see `compile`.
+pub const RANK_SIZE: usize = 3;
+/// Bytes of one pilot.
+pub const PILOT_SIZE: usize = 2;
+/// Width of a rank in a pair slot: ranks are below 2^20.
+pub const RANK_BITS: u32 = 20;
+/// Ranks are below this.
+pub const RANK_LIMIT: u32 = 1 << RANK_BITS;
+/// Marks in a length class a character that merges before anything around it can, see `compile`.
+pub const ATOMIC: u32 = 1 << 23;
+/// A pair slot that holds nothing; no pair packs to it.
+pub const EMPTY_PAIR: u64 = u64::MAX;
+
+/// Two ranks as one number: the key of a pair slot.
+#[inline]
+pub const fn pair_key(left: u32, right: u32) -> u64 {
+    ((left as u64) << RANK_BITS) | right as u64
+}
+
+/// Both halves of a 128-bit product, folded: mixes well and costs one multiplication.
+#[inline]
+const fn fold(a: u64, b: u64) -> u64 {
+    let product = (a as u128) * (b as u128);
+    (product as u64) ^ ((product >> 64) as u64)
+}
+
+const SEED_A: u64 = 0x9E37_79B9_7F4A_7C15;
+const SEED_B: u64 = 0xD6E8_FEB8_6659_FD93;
+const SEED_C: u64 = 0xA076_1D64_78BD_642F;
+
+/// Hash of a pair key.
+#[inline]
+pub const fn hash_pair(key: u64) -> u64 {
+    key.wrapping_mul(SEED_A) ^ (key.wrapping_mul(SEED_B) >> 29)
+}
+
+/// Hash of a token of at most 8 bytes, given as [`load_short`] packs it.
+#[inline]
+pub const fn hash_short(packed: u64) -> u64 {
+    fold(packed ^ SEED_B, SEED_A)
+}
+
+/// Hash of a token's bytes.
+#[inline]
+pub fn hash_bytes(bytes: &[u8]) -> u64 {
+    match bytes.len() {
+        0..=8 => hash_short(load_short(bytes)),
+        9..=16 => hash_medium(load_head(bytes), load_tail(bytes)),
+        _ => {
+            let mut state = SEED_C;
+            for chunk in bytes.chunks_exact(16) {
+                state = fold(state ^ load_head(chunk), SEED_A ^ load_tail(chunk));
+            }
+            let last = bytes.last_chunk::<16>().map_or(&[][..], |chunk| &chunk[..]);
+            fold(state ^ load_head(last), SEED_B ^ load_tail(last))
+        }
+    }
+}
+
+/// Hash of a token of 9 to 16 bytes, given as [`load_head`] and [`load_tail`] read it.
+#[inline]
+pub const fn hash_medium(head: u64, tail: u64) -> u64 {
+    fold(head ^ SEED_C, tail ^ SEED_A)
+}
+
+/// First 8 bytes as a number; zero when there are fewer.
+#[inline]
+pub fn load_head(bytes: &[u8]) -> u64 {
+    bytes
+        .first_chunk::<8>()
+        .map_or(0, |chunk| u64::from_le_bytes(*chunk))
+}
+
+/// Last 8 bytes as a number; zero when there are fewer.
+#[inline]
+pub fn load_tail(bytes: &[u8]) -> u64 {
+    bytes
+        .last_chunk::<8>()
+        .map_or(0, |chunk| u64::from_le_bytes(*chunk))
+}
+
+/// At most 8 bytes as a number, zero-extended. Tokens of one length only are ever compared, so it is unambiguous.
+#[inline]
+pub fn load_short(bytes: &[u8]) -> u64 {
+    let len = bytes.len();
+    if let (Some(head), Some(tail)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        let head = u64::from(u32::from_le_bytes(*head));
+        let tail = u64::from(u32::from_le_bytes(*tail));
+        return head | (tail << ((8 * (len - 4)) as u32 & 63));
+    }
+    let mut packed = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        packed |= u64::from(byte) << (8 * at);
+    }
+    packed
+}
+
+/// The pilot's bucket of a hash.
+#[inline]
+pub const fn bucket(hash: u64, buckets: u32) -> usize {
+    (((hash >> 32) * buckets as u64) >> 32) as usize
+}
+
+/// The slot to which a pilot sends a hash.
+#[inline]
+pub const fn slot(hash: u64, pilot: u16, slots: u32) -> usize {
+    let mixed = (hash ^ (pilot as u64).wrapping_mul(SEED_C)).wrapping_mul(SEED_B);
+    (((mixed >> 32) * slots as u64) >> 32) as usize
+}

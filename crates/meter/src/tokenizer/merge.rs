@@ -1,0 +1,294 @@
+//! Byte-pair encoding of one piece: join the neighbours of lowest rank, leftmost first, until none can be joined.
+//!
+//! A piece of up to [`WINDOW`] bytes is a row of nodes, each with the key (rank, position) of the join with its right
+//! neighbour; the lowest key of every 16 nodes is kept beside them, so that a join looks at some 50 numbers.
+//!
+//! # Long pieces
+//! A sequence of tokens is the encoding of its bytes if, and only if, each two neighbours are the encoding of theirs:
+//! were there a first join across a border, nothing would have crossed the two tokens' outer borders before, and
+//! encoding these two alone would do the same join. So a long piece is encoded window by window, each one beginning
+//! where a token of the previous window begins; if it begins with the same token, everything before that token is
+//! final. If not, an earlier token is tried; if no window agrees, the piece is begun again with larger windows. No text
+//! is known that needs it; time then still grows as the length times its logarithm.
+#![expect(
+    clippy::indexing_slicing,
+    reason = "node numbers are below the node count, which is at most the arrays' length; both are set in `merge`"
+)]
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use super::compile::ATOMIC_NEXT_LEAD;
+use super::layout::RANK_LIMIT;
+use super::vocabulary::Vocabulary;
+
+/// Bytes that are merged at once.
+pub(super) const WINDOW: usize = 1024;
+/// Nodes that share one entry of `lows`.
+const GROUP: usize = 16;
+/// Width of a node number in a key.
+const NODE_BITS: u32 = 11;
+/// The key of a node that cannot be joined with the next one.
+const NO_JOIN: i32 = i32::MAX;
+
+const _: () = assert!(WINDOW < 1 << NODE_BITS && WINDOW.is_multiple_of(GROUP));
+
+/// A token and where it begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Token {
+    pub start: usize,
+    pub rank: u32,
+}
+
+/// Scratch space for merging; about 17 KB, the same for every vocabulary.
+pub(super) struct Merger {
+    /// Join with the next node: `rank << NODE_BITS | node`.
+    keys: [i32; WINDOW],
+    /// Lowest key of each group.
+    lows: [i32; WINDOW / GROUP],
+    ranks: [u32; WINDOW],
+    starts: [u16; WINDOW],
+    next: [u16; WINDOW],
+    prev: [u16; WINDOW],
+}
+
+#[inline]
+fn join_key(vocabulary: &Vocabulary<'_>, left: u32, right: u32, node: usize) -> i32 {
+    let rank = vocabulary.merged(left, right);
+    if rank < RANK_LIMIT {
+        ((rank << NODE_BITS) | node as u32).cast_signed()
+    } else {
+        NO_JOIN
+    }
+}
+
+impl Merger {
+    pub(super) fn new() -> Self {
+        Self {
+            keys: [NO_JOIN; WINDOW],
+            lows: [NO_JOIN; WINDOW / GROUP],
+            ranks: [0; WINDOW],
+            starts: [0; WINDOW],
+            next: [0; WINDOW],
+            prev: [0; WINDOW],
+        }
+    }
+
+    /// Number of tokens of a piece.
+    pub(super) fn count(&mut self, vocabulary: &Vocabulary<'_>, piece: &[u8]) -> u64 {
+        if piece.len() <= WINDOW {
+            return self.merge(vocabulary, piece) as u64;
+        }
+        let mut window = WINDOW;
+        loop {
+            let mut count = 0;
+            if self.merge_long(vocabulary, piece, window, |tokens| count += tokens.len() as u64) {
+                return count;
+            }
+            window *= 4;
+        }
+    }
+
+    /// Appends the ranks of a piece's tokens; `window` is where to begin, see the module's description.
+    pub(super) fn encode(
+        &mut self,
+        vocabulary: &Vocabulary<'_>,
+        piece: &[u8],
+        mut window: usize,
+        out: &mut Vec<u32>,
+    ) {
+        let before = out.len();
+        while !self.merge_long(vocabulary, piece, window, |tokens| {
+            out.extend(tokens.iter().map(|token| token.rank))
+        }) {
+            out.truncate(before);
+            window *= 4;
+        }
+    }
+
+    /// Merges a piece in windows of at most `window` bytes and shows its tokens in order, in batches.
+    ///
+    /// Returns false if two windows did not meet: what was shown is then worthless, and a larger window is needed. One
+    /// that holds the whole piece always succeeds.
+    fn merge_long(
+        &mut self,
+        vocabulary: &Vocabulary<'_>,
+        piece: &[u8],
+        window: usize,
+        mut batch: impl FnMut(&[Token]),
+    ) -> bool {
+        let (mut held, mut tried) = (Vec::new(), Vec::new());
+        let mut end = window.min(piece.len());
+        self.tokens(vocabulary, piece, 0, end, &mut held);
+        while end < piece.len() {
+            // The window's last token is cut short; the one before it has probably met its final neighbour.
+            let met = [2, 4, 10].into_iter().find_map(|back| {
+                let restart = held.len().checked_sub(back).filter(|at| *at > 0)?;
+                let start = held[restart].start;
+                end = piece.len().min(start + window);
+                self.tokens(vocabulary, piece, start, end, &mut tried);
+                (tried.first() == held.get(restart)).then_some(restart)
+            });
+            let Some(restart) = met else { return false };
+            batch(&held[..restart]);
+            std::mem::swap(&mut held, &mut tried);
+        }
+        batch(&held);
+        true
+    }
+
+    /// Tokens of `piece[base..end]` taken alone.
+    fn tokens(
+        &mut self,
+        vocabulary: &Vocabulary<'_>,
+        piece: &[u8],
+        base: usize,
+        end: usize,
+        out: &mut Vec<Token>,
+    ) {
+        out.clear();
+        let bytes = &piece[base..end];
+        if bytes.len() > WINDOW {
+            return merge_any(vocabulary, bytes, base, out);
+        }
+        let count = self.merge(vocabulary, bytes);
+        let mut node = 0;
+        for _ in 0..count {
+            out.push(Token {
+                start: base + usize::from(self.starts[node]),
+                rank: self.ranks[node],
+            });
+            node = usize::from(self.next[node]);
+        }
+    }
+
+    /// Merges at most [`WINDOW`] bytes and returns the number of tokens; they begin at node 0 and follow `next`.
+    fn merge(&mut self, vocabulary: &Vocabulary<'_>, bytes: &[u8]) -> usize {
+        let nodes = self.fill(vocabulary, bytes);
+        let groups = nodes.div_ceil(GROUP);
+        for group in 0..groups {
+            self.refresh(group);
+        }
+        let mut count = nodes;
+        loop {
+            let mut best = NO_JOIN;
+            for &low in &self.lows[..groups] {
+                best = best.min(low);
+            }
+            if best == NO_JOIN {
+                return count;
+            }
+            count -= 1;
+            let node = best as usize & ((1 << NODE_BITS) - 1);
+            let rank = (best >> NODE_BITS).cast_unsigned();
+            let gone = usize::from(self.next[node]);
+            let after = usize::from(self.next[gone]);
+            self.ranks[node] = rank;
+            self.next[node] = after as u16;
+            self.keys[gone] = NO_JOIN;
+            self.keys[node] = if after < nodes {
+                self.prev[after] = node as u16;
+                join_key(vocabulary, rank, self.ranks[after], node)
+            } else {
+                NO_JOIN
+            };
+            let group = node / GROUP;
+            if node > 0 {
+                let before = usize::from(self.prev[node]);
+                self.keys[before] = join_key(vocabulary, self.ranks[before], rank, before);
+                if before / GROUP != group {
+                    self.refresh(before / GROUP);
+                }
+            }
+            self.refresh(group);
+            if gone / GROUP != group {
+                self.refresh(gone / GROUP);
+            }
+        }
+    }
+
+    /// One node per byte, or per atomic character (see `compile`); returns their number.
+    fn fill(&mut self, vocabulary: &Vocabulary<'_>, bytes: &[u8]) -> usize {
+        let (mut nodes, mut at) = (0, 0);
+        while at < bytes.len() {
+            let byte = bytes[at];
+            let (mut rank, mut len) = (None, 1);
+            if byte >= 0xC0 && (at == 0 || !bytes[at - 1].is_ascii()) {
+                let wide = 2 + usize::from(byte >= 0xE0) + usize::from(byte >= 0xF0);
+                if bytes.get(at + wide).is_none_or(|next| *next >= ATOMIC_NEXT_LEAD)
+                    && let Some(character) = bytes.get(at..at + wide)
+                {
+                    rank = vocabulary.atomic_rank(character);
+                    len = if rank.is_some() { wide } else { 1 };
+                }
+            }
+            let rank = rank.unwrap_or_else(|| vocabulary.byte_rank(byte));
+            self.ranks[nodes] = rank;
+            self.starts[nodes] = at as u16;
+            self.next[nodes] = nodes as u16 + 1;
+            self.prev[nodes] = (nodes as u16).saturating_sub(1);
+            if nodes > 0 {
+                self.keys[nodes - 1] = join_key(vocabulary, self.ranks[nodes - 1], rank, nodes - 1);
+            }
+            nodes += 1;
+            at += len;
+        }
+        for key in &mut self.keys[nodes.saturating_sub(1)..nodes.next_multiple_of(GROUP)] {
+            *key = NO_JOIN;
+        }
+        nodes
+    }
+
+    #[inline]
+    fn refresh(&mut self, group: usize) {
+        let keys = &self.keys[group * GROUP..group * GROUP + GROUP];
+        self.lows[group] = keys.iter().copied().fold(NO_JOIN, i32::min);
+    }
+}
+
+/// Merges any number of bytes with a heap: the last resort for texts that no window settles.
+fn merge_any(vocabulary: &Vocabulary<'_>, bytes: &[u8], base: usize, out: &mut Vec<Token>) {
+    const GONE: u32 = u32::MAX;
+    let nodes = bytes.len();
+    let mut ranks: Vec<u32> = bytes.iter().map(|byte| vocabulary.byte_rank(*byte)).collect();
+    let mut next: Vec<usize> = (1..=nodes).collect();
+    let mut prev: Vec<usize> = (0..nodes).map(|node| node.wrapping_sub(1)).collect();
+    let mut joins = vec![RANK_LIMIT; nodes];
+    let mut heap = BinaryHeap::new();
+    for node in 1..nodes {
+        let rank = vocabulary.merged(ranks[node - 1], ranks[node]);
+        if rank < RANK_LIMIT {
+            joins[node - 1] = rank;
+            heap.push(Reverse((rank, node - 1)));
+        }
+    }
+    while let Some(Reverse((rank, node))) = heap.pop() {
+        // Entries are not taken out when a join changes; the current one is in `joins`.
+        if joins[node] != rank {
+            continue;
+        }
+        let gone = next[node];
+        let after = next[gone];
+        (ranks[node], next[node]) = (rank, after);
+        (ranks[gone], joins[gone], joins[node]) = (GONE, RANK_LIMIT, RANK_LIMIT);
+        if after < nodes {
+            prev[after] = node;
+            joins[node] = vocabulary.merged(rank, ranks[after]);
+            if joins[node] < RANK_LIMIT {
+                heap.push(Reverse((joins[node], node)));
+            }
+        }
+        if node > 0 {
+            let before = prev[node];
+            joins[before] = vocabulary.merged(ranks[before], rank);
+            if joins[before] < RANK_LIMIT {
+                heap.push(Reverse((joins[before], before)));
+            }
+        }
+    }
+    let kept = ranks.iter().enumerate().filter(|(_, rank)| **rank != GONE);
+    out.extend(kept.map(|(start, &rank)| Token {
+        start: base + start,
+        rank,
+    }));
+}

@@ -1,0 +1,297 @@
+//! A compiled vocabulary, read in place.
+
+use zerocopy::FromBytes;
+use zerocopy::little_endian::{U16, U32, U64};
+
+use super::Pattern;
+use super::layout::{
+    ATOMIC, CHECKSUM_START, EMPTY_PAIR, HEADER_SIZE, LAYOUT_VERSION, MAGIC, PILOT_SIZE, RANK_BITS,
+    RANK_LIMIT, RANK_SIZE, bucket, hash_bytes, hash_medium, hash_pair, hash_short, load_head, load_short,
+    load_tail, pair_key, slot,
+};
+
+/// A vocabulary over a borrowed buffer: cheap to make, no copy, no pointer into anything else.
+///
+/// The buffer may be part of the binary, a mapped file or shared memory; nothing in it is trusted beyond what
+/// [`Vocabulary::from_bytes`] checks, and a hostile buffer can yield wrong counts but no panic.
+#[derive(Clone, Copy)]
+pub struct Vocabulary<'a> {
+    pattern: Pattern,
+    tokens: u32,
+    pair_slots: &'a [U64],
+    pair_pilots: &'a [U16],
+    byte_ranks: &'a [U32; 256],
+    classes: &'a [Class],
+    whole: &'a [u8],
+}
+
+/// Where the tokens of one length stand; see `layout`.
+#[derive(zerocopy::FromBytes, zerocopy::Immutable, zerocopy::KnownLayout, zerocopy::Unaligned)]
+#[repr(C)]
+struct Class {
+    slots: U32,
+    pilots: U32,
+    keys_at: U32,
+    ranks_at: U32,
+    pilots_at: U32,
+}
+
+/// Why a buffer is not a vocabulary. Its producer is at fault; a recompiled buffer helps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VocabularyError {
+    /// Not a vocabulary at all.
+    BadMagic,
+    /// Another layout version, given here.
+    LayoutVersion(u32),
+    /// A split pattern that this build does not know, by id.
+    UnknownPattern(u32),
+    /// The buffer is shorter or longer than its header says.
+    Truncated,
+    /// The checksum does not match.
+    Corrupt,
+    /// A table lies outside the buffer although the checksum matches.
+    Inconsistent,
+}
+
+impl std::fmt::Display for VocabularyError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::BadMagic => write!(f, "not a vocabulary buffer"),
+            Self::LayoutVersion(version) => {
+                write!(
+                    f,
+                    "vocabulary layout version {version}, this build reads {LAYOUT_VERSION}"
+                )
+            }
+            Self::UnknownPattern(id) => write!(f, "unknown split pattern {id}"),
+            Self::Truncated => write!(f, "vocabulary buffer has another length than its header says"),
+            Self::Corrupt => write!(f, "vocabulary checksum does not match"),
+            Self::Inconsistent => write!(f, "vocabulary table outside its buffer"),
+        }
+    }
+}
+
+impl std::error::Error for VocabularyError {}
+
+impl std::fmt::Debug for Vocabulary<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Vocabulary")
+            .field("pattern", &self.pattern)
+            .field("tokens", &self.tokens)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<'a> Vocabulary<'a> {
+    /// Checks magic, layout version, length, checksum and table bounds, then reads `bytes` in place.
+    ///
+    /// Costs one pass over the buffer for the checksum (about 0.3 ms for o200k).
+    ///
+    /// # Errors
+    /// See [`VocabularyError`].
+    pub fn from_bytes(bytes: &'a [u8]) -> Result<Self, VocabularyError> {
+        let header = Header::read(bytes)?;
+        let checked = bytes.get(CHECKSUM_START..).unwrap_or_default();
+        if xxhash_rust::xxh3::xxh3_64(checked) != header.checksum {
+            return Err(VocabularyError::Corrupt);
+        }
+        Self::from_header(bytes, &header)
+    }
+
+    /// As [`Vocabulary::from_bytes`] without the checksum: for bytes that are part of this binary.
+    pub(super) fn from_trusted_bytes(bytes: &'a [u8]) -> Result<Self, VocabularyError> {
+        Self::from_header(bytes, &Header::read(bytes)?)
+    }
+
+    fn from_header(bytes: &'a [u8], header: &Header) -> Result<Self, VocabularyError> {
+        let table = |at: u32, len: usize| {
+            bytes
+                .get(at as usize..)
+                .and_then(|rest| rest.get(..len))
+                .ok_or(VocabularyError::Inconsistent)
+        };
+        let [
+            tokens,
+            longest,
+            pair_slots,
+            pair_pilots,
+            pairs_at,
+            pilots_at,
+            bytes_at,
+            classes_at,
+        ] = header.fields;
+        let pairs = table(pairs_at, (pair_slots as usize).saturating_mul(8))?;
+        let pilots = table(pilots_at, (pair_pilots as usize).saturating_mul(PILOT_SIZE))?;
+        let classes = table(classes_at, (longest as usize).saturating_mul(size_of::<Class>()))?;
+        let vocabulary = Self {
+            pattern: header.pattern,
+            tokens,
+            pair_slots: <[U64]>::ref_from_bytes(pairs).map_err(|_| VocabularyError::Inconsistent)?,
+            pair_pilots: <[U16]>::ref_from_bytes(pilots).map_err(|_| VocabularyError::Inconsistent)?,
+            byte_ranks: <[U32; 256]>::ref_from_bytes(table(bytes_at, 1024)?)
+                .map_err(|_| VocabularyError::Inconsistent)?,
+            classes: <[Class]>::ref_from_bytes(classes).map_err(|_| VocabularyError::Inconsistent)?,
+            whole: bytes,
+        };
+        for (at, class) in vocabulary.classes.iter().enumerate() {
+            let slots = class.slots.get() as usize;
+            table(class.keys_at.get(), slots.saturating_mul(at + 1))?;
+            table(class.ranks_at.get(), slots.saturating_mul(RANK_SIZE))?;
+            table(
+                class.pilots_at.get(),
+                (class.pilots.get() as usize).saturating_mul(PILOT_SIZE),
+            )?;
+        }
+        Ok(vocabulary)
+    }
+
+    /// How texts are split into pieces before merging.
+    pub fn pattern(&self) -> Pattern {
+        self.pattern
+    }
+
+    /// Number of ordinary tokens.
+    pub fn tokens(&self) -> u32 {
+        self.tokens
+    }
+
+    /// Size of the buffer in bytes.
+    pub fn size(&self) -> usize {
+        self.whole.len()
+    }
+
+    /// Rank of a single byte.
+    #[inline]
+    pub(super) fn byte_rank(&self, byte: u8) -> u32 {
+        self.byte_ranks
+            .get(usize::from(byte))
+            .map_or(0, |rank| rank.get())
+    }
+
+    /// What two neighbouring tokens join to, or a rank of [`RANK_LIMIT`] or more.
+    #[inline]
+    pub(super) fn merged(&self, left: u32, right: u32) -> u32 {
+        let key = pair_key(left, right);
+        let hash = hash_pair(key);
+        let pilot = self
+            .pair_pilots
+            .get(bucket(hash, self.pair_pilots.len() as u32))
+            .map_or(0, |pilot| pilot.get());
+        let slot = self
+            .pair_slots
+            .get(slot(hash, pilot, self.pair_slots.len() as u32))
+            .map_or(EMPTY_PAIR, |s| s.get());
+        if slot >> RANK_BITS == key {
+            slot as u32 & (RANK_LIMIT - 1)
+        } else {
+            RANK_LIMIT
+        }
+    }
+
+    /// Whether the bytes are a token.
+    #[inline]
+    pub(super) fn contains(&self, piece: &[u8]) -> bool {
+        self.find(piece).is_some()
+    }
+
+    /// Rank of a token.
+    pub(super) fn rank(&self, piece: &[u8]) -> Option<u32> {
+        self.stored_rank(piece).map(|stored| stored & !ATOMIC)
+    }
+
+    /// Rank of a token if it is an atomic character (see `compile`).
+    #[inline]
+    pub(super) fn atomic_rank(&self, character: &[u8]) -> Option<u32> {
+        self.stored_rank(character)
+            .filter(|stored| stored & ATOMIC != 0)
+            .map(|stored| stored & !ATOMIC)
+    }
+
+    #[inline]
+    fn stored_rank(&self, piece: &[u8]) -> Option<u32> {
+        let (class, slot) = self.find(piece)?;
+        let at = class.ranks_at.get() as usize + slot * RANK_SIZE;
+        let bytes = self.whole.get(at..at + RANK_SIZE)?;
+        Some(
+            bytes
+                .iter()
+                .rev()
+                .fold(0, |rank, byte| (rank << 8) | u32::from(*byte)),
+        )
+    }
+
+    /// The class and slot of a token.
+    #[inline]
+    fn find(&self, piece: &[u8]) -> Option<(&'a Class, usize)> {
+        let len = piece.len();
+        let class = self.classes.get(len.wrapping_sub(1))?;
+        // One hash and one comparison per width: this is the hottest lookup of the crate.
+        if len <= 8 {
+            let packed = load_short(piece);
+            let (slot, key) = self.slot_key(class, hash_short(packed), len)?;
+            (load_short(key) == packed).then_some((class, slot))
+        } else if len <= 16 {
+            let (head, tail) = (load_head(piece), load_tail(piece));
+            let (slot, key) = self.slot_key(class, hash_medium(head, tail), len)?;
+            (load_head(key) == head && load_tail(key) == tail).then_some((class, slot))
+        } else {
+            let (slot, key) = self.slot_key(class, hash_bytes(piece), len)?;
+            (key == piece).then_some((class, slot))
+        }
+    }
+
+    #[inline]
+    fn slot_key(&self, class: &Class, hash: u64, len: usize) -> Option<(usize, &'a [u8])> {
+        if class.slots.get() == 0 {
+            return None;
+        }
+        let pilot_at = class.pilots_at.get() as usize + PILOT_SIZE * bucket(hash, class.pilots.get());
+        let pilot = u16::from_le_bytes(*self.whole.get(pilot_at..)?.first_chunk()?);
+        let slot = slot(hash, pilot, class.slots.get());
+        let at = class.keys_at.get() as usize + slot * len;
+        Some((slot, self.whole.get(at..at + len)?))
+    }
+}
+
+/// The fixed part of a buffer.
+struct Header {
+    pattern: Pattern,
+    checksum: u64,
+    fields: [u32; 8],
+}
+
+impl Header {
+    fn read(bytes: &[u8]) -> Result<Self, VocabularyError> {
+        if bytes.get(..MAGIC.len()) != Some(&MAGIC[..]) {
+            return Err(VocabularyError::BadMagic);
+        }
+        if bytes.len() < HEADER_SIZE {
+            return Err(VocabularyError::Truncated);
+        }
+        let u32_at = |at: usize| {
+            bytes
+                .get(at..)
+                .and_then(|rest| rest.first_chunk())
+                .map_or(0, |chunk| u32::from_le_bytes(*chunk))
+        };
+        let u64_at = |at: usize| {
+            bytes
+                .get(at..)
+                .and_then(|rest| rest.first_chunk())
+                .map_or(0, |chunk| u64::from_le_bytes(*chunk))
+        };
+        if u32_at(8) != LAYOUT_VERSION {
+            return Err(VocabularyError::LayoutVersion(u32_at(8)));
+        }
+        let pattern = Pattern::from_id(u32_at(12)).ok_or(VocabularyError::UnknownPattern(u32_at(12)))?;
+        if u64_at(16) != bytes.len() as u64 {
+            return Err(VocabularyError::Truncated);
+        }
+        let fields = std::array::from_fn(|field| u32_at(32 + 4 * field));
+        Ok(Self {
+            pattern,
+            checksum: u64_at(24),
+            fields,
+        })
+    }
+}
