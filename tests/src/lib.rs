@@ -1,6 +1,8 @@
 //! What the end-to-end tests are made of: a mock model endpoint, real nginx and daemon processes, clients and loads.
 
 pub mod daemon;
+pub mod documents;
+pub mod gateway;
 pub mod http;
 pub mod load;
 pub mod mock;

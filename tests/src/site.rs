@@ -1,5 +1,6 @@
 //! The folders of one instance: configuration, durable state, shared region.
 
+use crate::nginx::Config;
 use serde_json::Value;
 use std::fs::OpenOptions;
 use std::io::Write as _;
@@ -58,6 +59,15 @@ impl Site {
     /// What nginx and the daemon share.
     pub fn region(&self) -> PathBuf {
         self.region.path().to_owned()
+    }
+
+    /// Gives `{{region}}`, `{{state}}` and `{{config}}` their values.
+    #[must_use]
+    pub fn fill(&self, config: Config) -> Config {
+        config
+            .set("region", self.region().display())
+            .set("state", self.state().display())
+            .set("config", self.config().display())
     }
 
     /// Writes `tollgate.<kind>.json` by rename, so that no reader sees half of it.
