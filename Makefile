@@ -78,9 +78,10 @@ else
 	@TOLLGATE_NGINX=$(TOLLGATE_NGINX) cargo test --quiet -p tollgate-tests --profile fast
 endif
 
-test-python: mock ## the openai and anthropic SDKs, unmodified, through the gateway
-	@echo "== Python SDKs"
-	@python="$$(scripts/python-env.sh)"; "$$python" -m pytest -q tests/python
+test-python: ## the openai and anthropic Python SDKs, unmodified, through the gateway
+	@echo "== Python SDKs, $(TOLLGATE_NGINX) nginx"
+	@python="$$(scripts/python-env.sh)"; TOLLGATE_PYTHON="$$python" TOLLGATE_NGINX=$(TOLLGATE_NGINX) \
+		cargo test --quiet -p tollgate-tests --profile fast --test python_sdks -- --ignored --nocapture
 
 check: check-format check-clippy check-docs check-deny ## formatting, lints, documentation, licences
 

@@ -567,7 +567,7 @@ mod tests {
     use super::*;
 
     fn answer_to(path: &str, body: &Value) -> Answer {
-        answer(&Ask::read(path, None, body.to_string().as_bytes()).unwrap())
+        answer(&Ask::read(path, None, body.to_string().as_bytes(), 16).unwrap())
     }
 
     fn streamed_text(answer: &Answer, pointer: &str) -> String {

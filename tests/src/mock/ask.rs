@@ -74,22 +74,30 @@ pub fn base_model(model: &str) -> &str {
 }
 
 impl Ask {
-    /// Reads a request.
+    /// Reads a request; `default_tokens` holds where it does not say how many to produce.
     ///
     /// # Errors
     /// Says what a real endpoint would answer 400 for, or which option is wrong.
-    pub fn read(path: &str, header: Option<&str>, body: &[u8]) -> Result<Self, (Option<Api>, String)> {
+    pub fn read(
+        path: &str,
+        header: Option<&str>,
+        body: &[u8],
+        default_tokens: u64,
+    ) -> Result<Self, (Option<Api>, String)> {
         let api = Api::from_path(path).ok_or_else(|| (None, format!("no such path: {path}")))?;
-        Self::read_body(api, header, body).map_err(|message| (Some(api), message))
+        Self::read_body(api, header, body, default_tokens).map_err(|message| (Some(api), message))
     }
 
-    fn read_body(api: Api, header: Option<&str>, body: &[u8]) -> Result<Self, String> {
+    fn read_body(api: Api, header: Option<&str>, body: &[u8], default_tokens: u64) -> Result<Self, String> {
         let body: Value = match api {
             Api::Models => Value::Null,
             _ => serde_json::from_slice(body).map_err(|error| format!("body: {error}"))?,
         };
         let model = body["model"].as_str().unwrap_or("mock").to_owned();
-        let mut behaviour = Behaviour::default();
+        let mut behaviour = Behaviour {
+            tokens: default_tokens,
+            ..Behaviour::default()
+        };
         if let Some((_, query)) = model.split_once('?') {
             behaviour.apply_query(query)?;
         }
@@ -201,7 +209,7 @@ mod tests {
     use serde_json::json;
 
     fn ask(path: &str, body: &Value) -> Ask {
-        Ask::read(path, None, body.to_string().as_bytes()).unwrap()
+        Ask::read(path, None, body.to_string().as_bytes(), 16).unwrap()
     }
 
     #[test]
@@ -237,21 +245,21 @@ mod tests {
 
     #[test]
     fn wrong_requests_are_told() {
-        assert!(Ask::read("/v1/nothing", None, b"{}").unwrap_err().0.is_none());
+        assert!(Ask::read("/v1/nothing", None, b"{}", 16).unwrap_err().0.is_none());
         assert!(
-            Ask::read("/v1/chat/completions", None, b"{")
+            Ask::read("/v1/chat/completions", None, b"{", 16)
                 .unwrap_err()
                 .1
                 .contains("body")
         );
         assert!(
-            Ask::read("/v1/messages", None, b"{}")
+            Ask::read("/v1/messages", None, b"{}", 16)
                 .unwrap_err()
                 .1
                 .contains("max_tokens")
         );
         assert!(
-            Ask::read("/v1/completions", Some("no=such"), b"{}")
+            Ask::read("/v1/completions", Some("no=such"), b"{}", 16)
                 .unwrap_err()
                 .1
                 .contains("unknown option")

@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 #[derive(Debug)]
 pub struct MockLlm {
     address: SocketAddr,
-    stats: Stats,
+    shared: server::Shared,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -45,10 +45,10 @@ impl MockLlm {
     /// If the port is taken.
     pub async fn start_on(port: u16) -> Self {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        let stats = Stats::new(10_000);
+        let shared = server::Shared::new(Stats::new(10_000));
         let (stop, stopped) = oneshot::channel();
         let (ready, listening) = oneshot::channel();
-        let shared = server::Shared::new(stats.clone());
+        let serving = shared.clone();
         let thread = std::thread::spawn(move || {
             let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,
@@ -59,7 +59,7 @@ impl MockLlm {
                     Ok(listener) => {
                         let _ = ready.send(listener.local_addr());
                         tokio::select! {
-                            () = server::serve(listener, shared) => {}
+                            () = server::serve(listener, serving) => {}
                             _ = stopped => {}
                         }
                     }
@@ -73,7 +73,7 @@ impl MockLlm {
             .expect("the mock listens");
         Self {
             address,
-            stats,
+            shared,
             stop: Some(stop),
             thread: Some(thread),
         }
@@ -89,9 +89,14 @@ impl MockLlm {
         format!("http://{}", self.address)
     }
 
+    /// Completion tokens of answers whose request does not say how many; 16 at the start.
+    pub fn default_tokens(&self, tokens: u64) {
+        self.shared.set_default_tokens(tokens);
+    }
+
     /// What it received and sent.
     pub fn stats(&self) -> &Stats {
-        &self.stats
+        &self.shared.stats
     }
 
     /// Stops it; open connections end. Also done by dropping.

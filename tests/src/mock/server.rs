@@ -7,6 +7,7 @@ use super::stats::{Arrival, End, Entry, Stats};
 use super::wire::{Gone, Wire};
 use std::collections::HashMap;
 use std::io::Write as _;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -22,9 +23,10 @@ const KEPT_SIZE: usize = 64 * 1024;
 type Ready = Arc<(Ask, Answer)>;
 
 /// What the connections of one mock share.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Shared {
     pub stats: Stats,
+    default_tokens: Arc<AtomicU64>,
     ready: Arc<Mutex<HashMap<Vec<u8>, Ready>>>,
 }
 
@@ -32,8 +34,15 @@ impl Shared {
     pub(super) fn new(stats: Stats) -> Self {
         Self {
             stats,
+            default_tokens: Arc::new(AtomicU64::new(Behaviour::default().tokens)),
             ready: Arc::default(),
         }
+    }
+
+    /// Answers that were kept ready have the former number.
+    pub(super) fn set_default_tokens(&self, tokens: u64) {
+        self.default_tokens.store(tokens, Ordering::Relaxed);
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// The answer to a request, from memory if the very same was asked before.
@@ -51,10 +60,12 @@ impl Shared {
         if let Some(found) = key.as_ref().and_then(|key| lock().get(key).cloned()) {
             return Ok(found);
         }
-        let ask = Ask::read(path, options, body).map_err(|(api, message)| match api {
-            None => answer::error(false, 404, &message),
-            Some(api) => answer::error(api.is_anthropic(), 400, &message),
-        })?;
+        let ask = Ask::read(path, options, body, self.default_tokens.load(Ordering::Relaxed)).map_err(
+            |(api, message)| match api {
+                None => answer::error(false, 404, &message),
+                Some(api) => answer::error(api.is_anthropic(), 400, &message),
+            },
+        )?;
         let answer = answer::answer(&ask);
         let size: usize = answer.pieces.iter().map(|piece| piece.bytes.len()).sum();
         let made = Arc::new((ask, answer));
