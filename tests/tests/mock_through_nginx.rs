@@ -312,3 +312,40 @@ async fn a_mock_comes_back_on_its_port() {
     .await;
     assert_eq!(answer.unwrap().unwrap().status(), 200);
 }
+
+mod load {
+    //! Needs the machine for itself: see tests/nextest.toml.
+
+    use super::*;
+    use tollgate_tests::mock::MockProcess;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn ten_thousand_streams_stay_open_at_once() {
+        const STREAMS: u64 = 10_000;
+        let mock = MockProcess::start().await;
+        let request = Request::chat("mock?hang=mid&at=3", " hello")
+            .set("stream", true)
+            .to_bytes();
+        let mut open = Vec::new();
+        for _ in 0..STREAMS {
+            let mut connection = Connection::open(mock.address()).await.unwrap();
+            connection.write(&request).await.unwrap();
+            open.push(connection);
+        }
+        for connection in &mut open {
+            assert_eq!(connection.read_head("POST").await.unwrap().status, 200);
+        }
+        let stats = mock.stats().await;
+        assert_eq!(
+            (stats["in_flight"].as_u64(), stats["aborted"].as_u64()),
+            (Some(STREAMS), Some(0))
+        );
+        drop(open);
+        tollgate_tests::wait::wait_for("the mock to notice", PATIENCE, || async {
+            let stats = mock.stats().await;
+            (stats["aborted"].as_u64() == Some(STREAMS) && stats["in_flight"].as_u64() == Some(0))
+                .then_some(())
+        })
+        .await;
+    }
+}

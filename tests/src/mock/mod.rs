@@ -7,12 +7,15 @@
 mod answer;
 mod ask;
 pub mod behaviour;
+mod process;
 mod server;
 mod stats;
+mod stream;
 mod wire;
 pub mod words;
 
 pub use ask::{Api, base_model};
+pub use process::MockProcess;
 pub use stats::{End, Record, Stats, Tally};
 
 use std::io;

@@ -4,6 +4,7 @@ use super::answer::{self, Answer};
 use super::ask::{Ask, base_model};
 use super::behaviour::{Behaviour, Fault, Framing, Point};
 use super::stats::{Arrival, End, Entry, Stats};
+use super::stream;
 use super::wire::{Gone, Wire};
 use std::collections::HashMap;
 use std::io::Write as _;
@@ -416,7 +417,7 @@ async fn write_answer(
         }
         if stop == Some(number) {
             if broken == Some(Fault::Fail) {
-                wire.body(&answer::stream_error(ask)).await?;
+                wire.body(&stream::error_event(ask)).await?;
                 break;
             }
             return Ok(fault(wire, behaviour, Point::Mid).await?.unwrap_or(Sent::Whole));
