@@ -186,7 +186,7 @@ pub(crate) mod conformance {
             time_ms,
             channel: channel.into(),
             class: class.into(),
-            first_token_us: (time_ms % 2 == 0).then_some(7),
+            first_token_us: time_ms.is_multiple_of(2).then_some(7),
             request_id: format!("{time_ms:032x}"),
             ..RequestRecord::default()
         }
