@@ -24,7 +24,11 @@ impl Api {
     /// and trailing slashes are ignored.
     #[must_use]
     pub fn from_path(path: &str) -> Self {
-        let path = path.split(['?', '#']).next().unwrap_or(path).trim_end_matches('/');
+        let path = path
+            .split(['?', '#'])
+            .next()
+            .unwrap_or(path)
+            .trim_end_matches('/');
         if path.ends_with("/chat/completions") {
             Self::ChatCompletions
         } else if path.ends_with("/completions") {
@@ -57,7 +61,10 @@ mod tests {
     fn path_decides_by_its_end() {
         for (path, api) in [
             ("/v1/chat/completions", Api::ChatCompletions),
-            ("/openai/deployments/x/chat/completions?api-version=1", Api::ChatCompletions),
+            (
+                "/openai/deployments/x/chat/completions?api-version=1",
+                Api::ChatCompletions,
+            ),
             ("/v1/completions/", Api::Completions),
             ("/v1/responses", Api::Responses),
             ("/v1/responses/resp_1", Api::Other),

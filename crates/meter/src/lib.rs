@@ -5,6 +5,7 @@ mod api;
 mod counter;
 mod json;
 pub mod request;
+pub mod response;
 pub mod tokenizer;
 
 pub use api::Api;

@@ -8,7 +8,7 @@ mod text;
 
 pub(crate) use cursor::{Cursor, MAX_DEPTH, Part, RawStr};
 pub(crate) use lex::find_special;
-pub(crate) use number::{Integer, MAX_SAFE_INTEGER, integer, is_number};
+pub(crate) use number::{Integer, integer, is_number};
 pub(crate) use path::path_at;
 pub(crate) use text::{decode_lossy, push_json_string, simple_escape};
 
