@@ -109,6 +109,10 @@ pub(crate) fn entry<T: DeserializeOwned>(
     at: &mut Location,
     problems: &mut Vec<Problem>,
 ) -> Option<T> {
+    // Nearly always nothing is wrong, and keeping track of paths is what costs.
+    if let Ok(value) = T::deserialize(&tree) {
+        return Some(value);
+    }
     let mut reported: Vec<String> = Vec::new();
     for _ in 0..MAX_MISFITS {
         let error = match serde_path_to_error::deserialize::<_, T>(&tree) {

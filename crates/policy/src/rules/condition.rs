@@ -293,13 +293,12 @@ fn describe(field: &str, op: Operator, value: &Json) -> String {
 }
 
 fn field_hint(name: &str) -> Option<String> {
-    let whole = suggest::did_you_mean(name, Field::suggestions());
-    let prefix = || {
-        let (prefix, rest) = name.split_once('.')?;
+    let with_name = || {
+        let (prefix, rest) = name.split_once('.').filter(|(_, rest)| !rest.is_empty())?;
         let near = suggest::nearest(prefix, ["header", "query", "cookie", "body"])?;
         Some(format!("did you mean `{near}.{rest}`?"))
     };
-    whole.or_else(prefix)
+    with_name().or_else(|| suggest::did_you_mean(name, Field::suggestions()))
 }
 
 fn op_hint(kind: FieldType) -> Option<String> {

@@ -358,9 +358,9 @@ pub(crate) fn slot_of(hash: u64, mask: usize) -> (u32, usize) {
     ((hash >> 32) as u32, hash as u32 as usize & mask)
 }
 
-/// A digest is a hash already.
+/// A digest is a hash already, but documents may hold made-up ones that differ in their last digits only.
 pub(crate) fn key_hash(sha256: &[u8; 32]) -> u64 {
-    sha256.first_chunk().map_or(0, |chunk| u64::from_le_bytes(*chunk))
+    hash_name(sha256)
 }
 
 fn bytes_at(strings: &[u8], place: Str) -> &[u8] {
