@@ -110,7 +110,7 @@ check-deny:
 	fi
 
 bench: setup ## the table of the README with this machine's figures (minutes; keep the machine quiet)
-	@scripts/bench.sh
+	@if [ -x scripts/bench.sh ]; then scripts/bench.sh; else echo "bench: not there yet"; exit 1; fi
 
 package: ## distribution packages (not there yet)
 	@echo "package: not there yet"; exit 1

@@ -2,9 +2,9 @@
 
 use crate::nginx::Config;
 use serde_json::Value;
-use std::fs::OpenOptions;
+use std::fs::{OpenOptions, Permissions};
 use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -30,6 +30,8 @@ impl Site {
         let root = temporary(&std::env::temp_dir());
         let memory = Path::new("/dev/shm");
         let region = temporary(if memory.is_dir() { memory } else { root.path() });
+        // Workers that are not root must reach the region.
+        std::fs::set_permissions(region.path(), Permissions::from_mode(0o755)).expect("the folder is opened");
         for folder in ["config", "state"] {
             std::fs::create_dir(root.path().join(folder)).expect("a folder");
         }

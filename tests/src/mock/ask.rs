@@ -142,33 +142,25 @@ impl Ask {
     }
 }
 
-/// Input tokens by OpenAI's cookbook formula: 3 for each message, the tokens of its role, name (1 more) and texts,
-/// and 3 for the answer's start. Anthropic's `system` and the Responses API's `instructions` count as one message.
-/// Texts alone, without overhead, for completions and embeddings; token ids count as themselves.
+/// Input tokens by OpenAI's cookbook formula: 3 for each message, the tokens of its role, name (1 more) and texts, and
+/// 3 for the answer's start. Anthropic: 6 instead of the last 3, and `system` without overhead, like the Responses
+/// API's `instructions`. Texts alone for completions and embeddings; token ids count as themselves.
+///
+/// The gateway counts by the same published formulas; a test compares the two.
 fn prompt_tokens(api: Api, body: &Value) -> u64 {
     match api {
-        Api::Chat => messages(&body["messages"]) + 3,
-        Api::Messages | Api::CountTokens => {
-            system("system", &body["system"]) + messages(&body["messages"]) + 3
-        }
+        Api::Chat => 3 + messages(&body["messages"]),
+        Api::Messages | Api::CountTokens => 6 + content(&body["system"]) + messages(&body["messages"]),
         Api::Responses => {
             let input = match &body["input"] {
-                Value::String(text) => 3 + words::count("user") + words::count(text),
+                Value::String(text) => 3 + words::count(text),
                 list => messages(list),
             };
-            system("system", &body["instructions"]) + input + 3
+            3 + content(&body["instructions"]) + input
         }
         Api::Completions => texts(&body["prompt"]),
         Api::Embeddings => texts(&body["input"]),
         Api::Models => 0,
-    }
-}
-
-fn system(role: &str, text: &Value) -> u64 {
-    if text.is_null() {
-        0
-    } else {
-        3 + words::count(role) + content(text)
     }
 }
 
@@ -229,10 +221,45 @@ mod tests {
         let embeddings = ask("/prefix/v1/embeddings", &embeddings);
         assert_eq!((embeddings.prompt_tokens, embeddings.inputs), (3, 2));
         let messages = json!({ "max_tokens": 5, "system": " hello", "messages": [{ "role": "user", "content": " hello" }] });
-        assert_eq!(
-            ask("/v1/messages", &messages).prompt_tokens,
-            3 + 1 + 1 + 3 + 1 + 1 + 3
-        );
+        assert_eq!(ask("/v1/messages", &messages).prompt_tokens, 6 + 1 + 3 + 1 + 1);
+    }
+
+    /// tiktoken's own tables behind the gateway's walk over the body.
+    struct Reference;
+
+    impl tollgate_meter::TokenCounter for Reference {
+        fn count(&mut self, text: &str) -> u64 {
+            words::count(text)
+        }
+    }
+
+    #[test]
+    fn the_gateway_counts_the_same_input() {
+        let talk = json!([{ "role": "system", "content": "Be brief." },
+            { "role": "user", "name": "Ada", "content": [{ "type": "text", "text": "水有多冷? Wie kalt?" },
+                { "type": "text", "text": "<|endoftext|>  \n\n\tint x = 42;" }] },
+            { "role": "assistant", "content": "It's cold." }, { "role": "user", "content": "\"Why\"? \u{1f30a}" }]);
+        for (path, body) in [
+            ("/v1/chat/completions", json!({ "messages": talk })),
+            ("/v1/completions", json!({ "prompt": "Wie kalt ist das Wasser?" })),
+            ("/v1/completions", json!({ "prompt": ["a b c", "d"] })),
+            ("/v1/completions", json!({ "prompt": [[1, 2, 3], [4]] })),
+            ("/v1/embeddings", json!({ "input": ["a b c", "水"] })),
+            (
+                "/v1/responses",
+                json!({ "input": "How cold?", "instructions": "Be brief." }),
+            ),
+            ("/v1/responses", json!({ "input": talk })),
+            (
+                "/v1/messages",
+                json!({ "max_tokens": 9, "system": "Be brief.", "messages": talk }),
+            ),
+        ] {
+            let text = body.to_string();
+            let api = tollgate_meter::Api::from_path(path);
+            let counted = tollgate_meter::request::count_input(text.as_bytes(), api, &mut Reference).unwrap();
+            assert_eq!(ask(path, &body).prompt_tokens, counted.tokens, "{path} {text}");
+        }
     }
 
     #[test]
