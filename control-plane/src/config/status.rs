@@ -1,0 +1,65 @@
+//! What is in force and what is wrong: the one answer for the API, the metrics and the ledger.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tollgate_policy::documents::Settings;
+use tollgate_policy::{Problem, Severity};
+
+use super::{Active, DocumentSet};
+
+/// Snapshots that are kept for events of requests that they decided.
+const RECENT: usize = 4;
+
+/// The state of the configuration. Replaced as a whole.
+#[derive(Clone, Debug, Default)]
+pub struct ConfigStatus {
+    /// The documents as they were last looked at, in force or not.
+    pub documents: Arc<DocumentSet>,
+    /// Everything found in them.
+    pub problems: Arc<Vec<Problem>>,
+    /// Whether these documents are in force; if not, the ones before them are.
+    pub in_force: bool,
+    /// Settings in force.
+    pub settings: Arc<Settings>,
+    /// Snapshots by age: the first is in force.
+    pub recent: Vec<Arc<Active>>,
+    /// How many times documents were looked at since the start.
+    pub looks: u64,
+}
+
+/// Follows the state of the configuration.
+pub type StatusWatch = watch::Receiver<Arc<ConfigStatus>>;
+
+impl ConfigStatus {
+    /// The snapshot in force.
+    pub fn active(&self) -> Option<&Arc<Active>> {
+        self.recent.first()
+    }
+
+    /// Generation in force; 0 for none.
+    pub fn generation(&self) -> u64 {
+        self.active().map_or(0, |a| a.generation())
+    }
+
+    /// Number of problems that keep the documents from taking effect, and of all others.
+    pub fn counts(&self) -> (usize, usize) {
+        let errors = self
+            .problems
+            .iter()
+            .filter(|p| p.severity == Severity::Error)
+            .count();
+        (errors, self.problems.len() - errors)
+    }
+
+    /// Id of a deployment by its number in the snapshot of a generation, if that is still known.
+    pub fn deployment(&self, generation: u32, index: u32) -> Option<String> {
+        let active = self.recent.iter().find(|a| a.generation() as u32 == generation)?;
+        Some(active.snapshot()?.deployment(index)?.id().to_owned())
+    }
+
+    pub(super) fn activate(&mut self, active: Active) {
+        self.recent.insert(0, Arc::new(active));
+        self.recent.truncate(RECENT);
+    }
+}
