@@ -1,4 +1,10 @@
 //! The tokenizer against the reference implementation: the same ids for every kind of text.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a broken expectation is a failed test"
+)]
 
 use proptest::prelude::*;
 use tollgate_meter::TokenCounter;

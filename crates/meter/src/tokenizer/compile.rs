@@ -19,7 +19,7 @@ use std::collections::HashMap;
 
 use super::layout::{
     ATOMIC, CHECKSUM_START, CLASS_SIZE, EMPTY_PAIR, HEADER_SIZE, LAYOUT_VERSION, MAGIC, RANK_BITS,
-    RANK_LIMIT, RANK_SIZE, bucket, hash_bytes, hash_pair, pair_key, slot,
+    RANK_LIMIT, RANK_SIZE, bucket, filter_bit, hash_bytes, hash_pair, pair_key, slot,
 };
 
 /// Longest token that a vocabulary may hold, in bytes.
@@ -85,6 +85,16 @@ pub fn compile(tokens: &[(Vec<u8>, u32)], pattern_id: u32) -> Result<Vec<u8>, Co
         &mut out,
         pair_table.pilots.iter().flat_map(|pilot| pilot.to_le_bytes()),
     );
+    // Four to eight bits per pair: at most a fifth of the pairs that do not join pass.
+    let filter_log2 = (pairs.list.len().max(1) * 4).next_power_of_two().ilog2().max(3);
+    let mut filter = vec![0u8; 1 << (filter_log2 - 3)];
+    for pair in &pairs.list {
+        let (at, mask) = filter_bit(hash_pair(pair.key()), filter_log2);
+        if let Some(byte) = filter.get_mut(at) {
+            *byte |= mask;
+        }
+    }
+    let filter_at = append(&mut out, filter);
     let bytes_at = append(
         &mut out,
         (0..=u8::MAX).flat_map(|byte| ranks.get(&[byte][..]).copied().unwrap_or(0).to_le_bytes()),
@@ -123,9 +133,12 @@ pub fn compile(tokens: &[(Vec<u8>, u32)], pattern_id: u32) -> Result<Vec<u8>, Co
         pilots_at,
         bytes_at,
         classes_at,
+        filter_at,
+        filter_log2,
     ] {
         header.extend(field.to_le_bytes());
     }
+    header.resize(HEADER_SIZE, 0);
     out.splice(..HEADER_SIZE, header);
     let checksum = xxhash_rust::xxh3::xxh3_64(out.get(CHECKSUM_START..).unwrap_or_default());
     out.splice(24..CHECKSUM_START, checksum.to_le_bytes());
@@ -329,7 +342,7 @@ impl PerfectHash {
     fn build(hashes: Vec<u64>) -> Result<Self, CompileError> {
         (0..40u64)
             .find_map(|attempt| {
-                let spread = hashes.len() as u64 * (103 + 2 * attempt) / 100;
+                let spread = hashes.len() as u64 * (101 + 2 * attempt) / 100;
                 Self::with_slots(&hashes, spread as u32 + u32::from(!hashes.is_empty()))
             })
             .ok_or(CompileError::NoPerfectHash)

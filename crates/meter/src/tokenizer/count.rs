@@ -1,15 +1,17 @@
 //! Counting and encoding whole texts.
 
 use super::Vocabulary;
+use super::cache::PieceCache;
 use super::merge::{Merger, WINDOW};
 use super::split::{Cl100k, O200k, Pattern, Split};
 use crate::counter::TokenCounter;
 
-/// Counts tokens with one vocabulary. Holds the scratch space that merging needs (about 17 KB), so one per worker and
-/// vocabulary is enough. Counting allocates nothing as long as no piece of a text is longer than 1 KB.
+/// Counts tokens with one vocabulary. Holds scratch space and small caches (about 280 KB in all), so one per worker
+/// and vocabulary is enough. Counting allocates nothing as long as no piece of a text is longer than 1 KB.
 pub struct Counter<'v> {
     vocabulary: Vocabulary<'v>,
     merger: Box<Merger>,
+    pieces: PieceCache,
 }
 
 impl<'v> Counter<'v> {
@@ -18,6 +20,7 @@ impl<'v> Counter<'v> {
         Self {
             vocabulary,
             merger: Box::new(Merger::new()),
+            pieces: PieceCache::new(),
         }
     }
 
@@ -54,13 +57,28 @@ impl<'v> Counter<'v> {
         while at < text.len() {
             let end = S::piece_end(text, at);
             let piece = text.get(at..end).unwrap_or_default();
-            count += if piece.len() == 1 || self.vocabulary.contains(piece) {
-                1
-            } else {
-                self.merger.count(&self.vocabulary, piece)
-            };
+            count += self.count_piece(piece);
             at = end;
         }
+        count
+    }
+
+    #[inline]
+    fn count_piece(&mut self, piece: &[u8]) -> u64 {
+        if piece.len() == 1 {
+            return 1;
+        }
+        let place = PieceCache::place(piece);
+        let known = self.pieces.get(place);
+        if known > 0 {
+            return known;
+        }
+        let count = if self.vocabulary.contains(piece) {
+            1
+        } else {
+            self.merger.count(&self.vocabulary, piece)
+        };
+        self.pieces.put(place, count);
         count
     }
 }

@@ -17,11 +17,16 @@
 //! | 52..56 | offset of the pair pilots (`u16` each) |
 //! | 56..60 | offset of the 256 single-byte ranks (`u32` each) |
 //! | 60..64 | offset of the length classes (`CLASS_SIZE` bytes each, for token lengths 1..=longest) |
+//! | 64..68 | offset of the pair filter |
+//! | 68..72 | log2 of the pair filter's bits, 3 to 32 |
 //!
 //! A *pair slot* is `left << 40 | right << 20 | merged`, or all ones when empty. A *length class* holds every token
 //! of one length: slots, pilots (counts), then the offsets of keys (`slots * length` bytes), ranks (`slots` times
 //! [`RANK_SIZE`] bytes) and pilots (`u16` each). A slot that holds no token repeats the bytes of a token whose place is elsewhere,
 //! so that it can never compare equal to a key that is sent to it.
+//!
+//! The *pair filter* has a bit set for the hash of every pair. Most neighbours do not join, and most of those are told
+//! by this one bit, whose table stays in a core's own cache, while the pair slots do not.
 //!
 //! Both kinds of table are minimal-like perfect hashes: keys are thrown into buckets of about four, and a bucket's
 //! pilot is the number that sends its keys to free slots. A lookup reads one pilot and one slot.
@@ -31,7 +36,9 @@ pub const MAGIC: [u8; 8] = *b"TGVOCAB\0";
 /// Raised whenever a reader of the previous layout would misread the buffer.
 pub const LAYOUT_VERSION: u32 = 1;
 /// Bytes before the first table.
-pub const HEADER_SIZE: usize = 64;
+pub const HEADER_SIZE: usize = 128;
+/// 4-byte fields behind the checksum.
+pub const HEADER_FIELDS: usize = 10;
 /// Bytes before the checksummed part.
 pub const CHECKSUM_START: usize = 32;
 /// Bytes of one length class.
@@ -69,7 +76,8 @@ const SEED_C: u64 = 0xA076_1D64_78BD_642F;
 /// Hash of a pair key.
 #[inline]
 pub const fn hash_pair(key: u64) -> u64 {
-    key.wrapping_mul(SEED_A) ^ (key.wrapping_mul(SEED_B) >> 29)
+    let mixed = key.wrapping_mul(SEED_A);
+    mixed ^ (mixed >> 32)
 }
 
 /// Hash of a token of at most 8 bytes, given as [`load_short`] packs it.
@@ -131,6 +139,13 @@ pub fn load_short(bytes: &[u8]) -> u64 {
         packed |= u64::from(byte) << (8 * at);
     }
     packed
+}
+
+/// The bit of a pair's hash in a filter of `2^log2_bits` bits: its byte, and the mask in that byte.
+#[inline]
+pub const fn filter_bit(hash: u64, log2_bits: u32) -> (usize, u8) {
+    let bit = (hash as u32) >> (32 - log2_bits);
+    ((bit / 8) as usize, 1 << (bit % 8))
 }
 
 /// The pilot's bucket of a hash.

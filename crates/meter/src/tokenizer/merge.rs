@@ -18,6 +18,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use super::cache::PairCache;
 use super::compile::ATOMIC_NEXT_LEAD;
 use super::layout::RANK_LIMIT;
 use super::vocabulary::Vocabulary;
@@ -40,7 +41,7 @@ pub(super) struct Token {
     pub rank: u32,
 }
 
-/// Scratch space for merging; about 17 KB, the same for every vocabulary.
+/// Scratch space for merging (about 15 KB) and the joins of one vocabulary seen lately (128 KB).
 pub(super) struct Merger {
     /// Join with the next node: `rank << NODE_BITS | node`.
     keys: [i32; WINDOW],
@@ -50,11 +51,12 @@ pub(super) struct Merger {
     starts: [u16; WINDOW],
     next: [u16; WINDOW],
     prev: [u16; WINDOW],
+    pairs: PairCache,
 }
 
 #[inline]
-fn join_key(vocabulary: &Vocabulary<'_>, left: u32, right: u32, node: usize) -> i32 {
-    let rank = vocabulary.merged(left, right);
+fn join_key(pairs: &mut PairCache, vocabulary: &Vocabulary<'_>, left: u32, right: u32, node: usize) -> i32 {
+    let rank = pairs.merged(vocabulary, left, right);
     if rank < RANK_LIMIT {
         ((rank << NODE_BITS) | node as u32).cast_signed()
     } else {
@@ -71,6 +73,7 @@ impl Merger {
             starts: [0; WINDOW],
             next: [0; WINDOW],
             prev: [0; WINDOW],
+            pairs: PairCache::new(),
         }
     }
 
@@ -188,14 +191,14 @@ impl Merger {
             self.keys[gone] = NO_JOIN;
             self.keys[node] = if after < nodes {
                 self.prev[after] = node as u16;
-                join_key(vocabulary, rank, self.ranks[after], node)
+                join_key(&mut self.pairs, vocabulary, rank, self.ranks[after], node)
             } else {
                 NO_JOIN
             };
             let group = node / GROUP;
             if node > 0 {
                 let before = usize::from(self.prev[node]);
-                self.keys[before] = join_key(vocabulary, self.ranks[before], rank, before);
+                self.keys[before] = join_key(&mut self.pairs, vocabulary, self.ranks[before], rank, before);
                 if before / GROUP != group {
                     self.refresh(before / GROUP);
                 }
@@ -228,7 +231,13 @@ impl Merger {
             self.next[nodes] = nodes as u16 + 1;
             self.prev[nodes] = (nodes as u16).saturating_sub(1);
             if nodes > 0 {
-                self.keys[nodes - 1] = join_key(vocabulary, self.ranks[nodes - 1], rank, nodes - 1);
+                self.keys[nodes - 1] = join_key(
+                    &mut self.pairs,
+                    vocabulary,
+                    self.ranks[nodes - 1],
+                    rank,
+                    nodes - 1,
+                );
             }
             nodes += 1;
             at += len;

@@ -13,8 +13,10 @@
 //! | `class` | character classes of the patterns |
 //! | `split` | text to pieces |
 //! | `merge` | piece to tokens |
+//! | `cache` | what was looked up lately |
 //! | `count`, `stream` | whole texts, and texts that arrive in parts |
 
+mod cache;
 mod class;
 mod compile;
 mod count;

@@ -5,9 +5,9 @@ use zerocopy::little_endian::{U16, U32, U64};
 
 use super::Pattern;
 use super::layout::{
-    ATOMIC, CHECKSUM_START, EMPTY_PAIR, HEADER_SIZE, LAYOUT_VERSION, MAGIC, PILOT_SIZE, RANK_BITS,
-    RANK_LIMIT, RANK_SIZE, bucket, hash_bytes, hash_medium, hash_pair, hash_short, load_head, load_short,
-    load_tail, pair_key, slot,
+    ATOMIC, CHECKSUM_START, EMPTY_PAIR, HEADER_FIELDS, HEADER_SIZE, LAYOUT_VERSION, MAGIC, PILOT_SIZE,
+    RANK_BITS, RANK_LIMIT, RANK_SIZE, bucket, filter_bit, hash_bytes, hash_medium, hash_pair, hash_short,
+    load_head, load_short, load_tail, pair_key, slot,
 };
 
 /// A vocabulary over a borrowed buffer: cheap to make, no copy, no pointer into anything else.
@@ -20,6 +20,8 @@ pub struct Vocabulary<'a> {
     tokens: u32,
     pair_slots: &'a [U64],
     pair_pilots: &'a [U16],
+    pair_filter: &'a [u8],
+    filter_log2: u32,
     byte_ranks: &'a [U32; 256],
     classes: &'a [Class],
     whole: &'a [u8],
@@ -119,15 +121,22 @@ impl<'a> Vocabulary<'a> {
             pilots_at,
             bytes_at,
             classes_at,
+            filter_at,
+            filter_log2,
         ] = header.fields;
         let pairs = table(pairs_at, (pair_slots as usize).saturating_mul(8))?;
         let pilots = table(pilots_at, (pair_pilots as usize).saturating_mul(PILOT_SIZE))?;
         let classes = table(classes_at, (longest as usize).saturating_mul(size_of::<Class>()))?;
+        if !(3..=32).contains(&filter_log2) {
+            return Err(VocabularyError::Inconsistent);
+        }
         let vocabulary = Self {
             pattern: header.pattern,
             tokens,
             pair_slots: <[U64]>::ref_from_bytes(pairs).map_err(|_| VocabularyError::Inconsistent)?,
             pair_pilots: <[U16]>::ref_from_bytes(pilots).map_err(|_| VocabularyError::Inconsistent)?,
+            pair_filter: table(filter_at, 1 << (filter_log2 - 3))?,
+            filter_log2,
             byte_ranks: <[U32; 256]>::ref_from_bytes(table(bytes_at, 1024)?)
                 .map_err(|_| VocabularyError::Inconsistent)?,
             classes: <[Class]>::ref_from_bytes(classes).map_err(|_| VocabularyError::Inconsistent)?,
@@ -173,14 +182,31 @@ impl<'a> Vocabulary<'a> {
     pub(super) fn merged(&self, left: u32, right: u32) -> u32 {
         let key = pair_key(left, right);
         let hash = hash_pair(key);
+        if self.may_join(hash) {
+            self.join(key, hash)
+        } else {
+            RANK_LIMIT
+        }
+    }
+
+    /// False if no pair of this hash joins; true if one may.
+    #[inline]
+    pub(super) fn may_join(&self, hash: u64) -> bool {
+        let (at, mask) = filter_bit(hash, self.filter_log2);
+        self.pair_filter.get(at).is_some_and(|byte| byte & mask != 0)
+    }
+
+    /// What the pair of this key and its hash joins to, or a rank of [`RANK_LIMIT`] or more.
+    pub(super) fn join(&self, key: u64, hash: u64) -> u32 {
         let pilot = self
             .pair_pilots
             .get(bucket(hash, self.pair_pilots.len() as u32))
             .map_or(0, |pilot| pilot.get());
+        let slots = self.pair_slots.len() as u32;
         let slot = self
             .pair_slots
-            .get(slot(hash, pilot, self.pair_slots.len() as u32))
-            .map_or(EMPTY_PAIR, |s| s.get());
+            .get(slot(hash, pilot, slots))
+            .map_or(EMPTY_PAIR, |slot| slot.get());
         if slot >> RANK_BITS == key {
             slot as u32 & (RANK_LIMIT - 1)
         } else {
@@ -257,7 +283,7 @@ impl<'a> Vocabulary<'a> {
 struct Header {
     pattern: Pattern,
     checksum: u64,
-    fields: [u32; 8],
+    fields: [u32; HEADER_FIELDS],
 }
 
 impl Header {

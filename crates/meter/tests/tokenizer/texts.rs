@@ -1,4 +1,5 @@
 //! Seeded texts: soups of every character class, natural-looking documents, and the shapes that break tokenizers.
+#![allow(clippy::indexing_slicing, reason = "indexes are drawn below the length")]
 
 /// SplitMix64: a fixed sequence per seed.
 pub struct Rng(u64);

@@ -1,0 +1,149 @@
+//! Small direct-mapped caches in front of the shared tables: what a text repeats is found in a line or two of private
+//! memory instead of three scattered ones. A newer entry simply replaces an older one; nothing here affects a result.
+//!
+//! An entry packs key and value into one or two words, so that it can be compared and replaced as a whole.
+
+use super::layout::{RANK_BITS, RANK_LIMIT, hash_pair, load_head, load_short, load_tail, pair_key};
+use super::vocabulary::Vocabulary;
+
+/// Multiplier of the index hashes (the golden ratio; any odd number with mixed bits does).
+const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
+/// Never a pair entry or a piece entry: the key's top bits are zero in the first, the count is below 255 in the second.
+const VACANT: u64 = u64::MAX;
+
+const PAIR_BITS: u32 = 14;
+const SHORT_BITS: u32 = 13;
+const LONG_BITS: u32 = 12;
+
+/// Joins looked up lately, as pair slots (see `layout`); a merged rank of all ones means that there is no join.
+pub(super) struct PairCache(Box<[u64; 1 << PAIR_BITS]>);
+
+impl PairCache {
+    pub(super) fn new() -> Self {
+        Self(boxed(VACANT))
+    }
+
+    /// As [`Vocabulary::merged`].
+    #[inline]
+    pub(super) fn merged(&mut self, vocabulary: &Vocabulary<'_>, left: u32, right: u32) -> u32 {
+        const NONE: u32 = RANK_LIMIT - 1;
+        let key = pair_key(left, right);
+        let hash = hash_pair(key);
+        if !vocabulary.may_join(hash) {
+            return RANK_LIMIT;
+        }
+        let Some(entry) = self.0.get_mut((hash >> (64 - PAIR_BITS)) as usize) else {
+            return vocabulary.join(key, hash);
+        };
+        if *entry >> RANK_BITS == key {
+            let merged = *entry as u32 & NONE;
+            return if merged == NONE { RANK_LIMIT } else { merged };
+        }
+        let merged = vocabulary.join(key, hash);
+        if merged != NONE {
+            *entry = (key << RANK_BITS) | u64::from(merged.min(NONE));
+        }
+        merged
+    }
+}
+
+/// Where a piece's count is kept, or will be.
+#[derive(Clone, Copy)]
+pub(super) enum Place {
+    /// Up to 7 bytes, packed.
+    Short(u64),
+    /// 8 to 15 bytes: the first 8, and the last up to 7.
+    Long(u64, u64),
+    /// Longer pieces and those that end in a zero byte are not kept.
+    Nowhere,
+}
+
+/// Counts of pieces seen lately: 128 KB. A piece's bytes fill the lower 7 (or 15) bytes of its entry, its count the
+/// highest; zero bytes behind the piece mean nothing, as no piece that is kept ends in one.
+pub(super) struct PieceCache {
+    short: Box<[u64; 1 << SHORT_BITS]>,
+    long: Box<[(u64, u64); 1 << LONG_BITS]>,
+}
+
+const COUNT_SHIFT: u32 = 56;
+const BYTES: u64 = (1 << COUNT_SHIFT) - 1;
+
+impl PieceCache {
+    pub(super) fn new() -> Self {
+        Self {
+            short: boxed(VACANT),
+            long: boxed((VACANT, VACANT)),
+        }
+    }
+
+    /// The place of a piece.
+    #[inline]
+    pub(super) fn place(piece: &[u8]) -> Place {
+        if piece.last() == Some(&0) {
+            return Place::Nowhere;
+        }
+        match piece.len() {
+            0..=7 => Place::Short(load_short(piece)),
+            // The tail's bytes that are also in the head are shifted out.
+            len @ 8..=15 => Place::Long(
+                load_head(piece),
+                load_tail(piece).checked_shr(8 * (16 - len as u32)).unwrap_or(0),
+            ),
+            _ => Place::Nowhere,
+        }
+    }
+
+    /// The count at a place, 0 if it is not known.
+    #[inline]
+    pub(super) fn get(&self, place: Place) -> u64 {
+        match place {
+            Place::Short(bytes) => match self.short.get(short_index(bytes)) {
+                Some(entry) if entry & BYTES == bytes && *entry != VACANT => entry >> COUNT_SHIFT,
+                _ => 0,
+            },
+            Place::Long(head, tail) => match self.long.get(long_index(head, tail)) {
+                Some(entry) if entry.0 == head && entry.1 & BYTES == tail && entry.1 != VACANT => {
+                    entry.1 >> COUNT_SHIFT
+                }
+                _ => 0,
+            },
+            Place::Nowhere => 0,
+        }
+    }
+
+    /// Keeps a count of 1 to 15, which is at most the number of the piece's bytes.
+    #[inline]
+    pub(super) fn put(&mut self, place: Place, count: u64) {
+        match place {
+            Place::Short(bytes) => {
+                if let Some(entry) = self.short.get_mut(short_index(bytes)) {
+                    *entry = bytes | (count << COUNT_SHIFT);
+                }
+            }
+            Place::Long(head, tail) => {
+                if let Some(entry) = self.long.get_mut(long_index(head, tail)) {
+                    *entry = (head, tail | (count << COUNT_SHIFT));
+                }
+            }
+            Place::Nowhere => {}
+        }
+    }
+}
+
+#[inline]
+fn short_index(bytes: u64) -> usize {
+    (bytes.wrapping_mul(SPREAD) >> (64 - SHORT_BITS)) as usize
+}
+
+#[inline]
+fn long_index(head: u64, tail: u64) -> usize {
+    ((head ^ tail.rotate_left(23)).wrapping_mul(SPREAD) >> (64 - LONG_BITS)) as usize
+}
+
+/// An array on the heap that never stood on the stack.
+fn boxed<T: Copy, const N: usize>(value: T) -> Box<[T; N]> {
+    match vec![value; N].try_into() {
+        Ok(array) => array,
+        Err(_) => Box::new([value; N]),
+    }
+}
