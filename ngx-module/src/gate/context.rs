@@ -1,0 +1,227 @@
+//! What the gate remembers of one request; lives in the request's pool.
+
+use std::rc::Rc;
+
+use tollgate_meter::Api;
+use tollgate_policy::snapshot::{ChannelView, DeploymentView, ModelView};
+use tollgate_shm::{Class, Grant, UsageIndex};
+
+use super::reply::Reply;
+use super::response::Response;
+use super::worker::Generation;
+
+/// How far a request has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stage {
+    /// The caller is known; the body has not been asked for.
+    Identified,
+    /// The body is being read, within the call that asked for it.
+    Reading,
+    /// The body is being read; the event loop serves others.
+    Waiting,
+    /// The body is there.
+    BodyRead,
+    /// Let through to the proxy.
+    Admitted,
+    /// Answered by the gateway, or failed.
+    Closed,
+}
+
+/// Where the counts of a request come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(u8)]
+pub(crate) enum Source {
+    #[default]
+    None = 0,
+    Upstream = 1,
+    Counted = 2,
+    Estimated = 3,
+}
+
+impl Source {
+    pub fn name(self) -> &'static str {
+        match self {
+            Source::None => "none",
+            Source::Upstream => "upstream",
+            Source::Counted => "counted",
+            Source::Estimated => "estimated",
+        }
+    }
+}
+
+/// What the request used, as far as it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Charged {
+    pub input: u64,
+    pub output: u64,
+    pub cached: u64,
+    pub reasoning: u64,
+    pub source: Source,
+}
+
+pub(crate) struct Context {
+    pub stage: Stage,
+    pub api: Api,
+    pub stream: bool,
+    /// Whether the usage chunk of a stream was asked for by us and not by the client.
+    pub hide_usage: bool,
+    pub input_exact: bool,
+    /// Whether the request has reached an upstream attempt.
+    pub proxied: bool,
+    pub settled: bool,
+    /// Whether the answer came to its regular end.
+    pub ended: bool,
+    /// Whether the stream was ended at its reservation.
+    pub cut: bool,
+    pub shadowed: bool,
+    /// Whether some strict limit bounds the output.
+    pub output_bounded: bool,
+    pub attempts: u8,
+    pub class: Class,
+    pub generation: Rc<Generation>,
+    pub channel: Option<u32>,
+    pub model: Option<u32>,
+    pub deployment: Option<u32>,
+    pub usage: Option<UsageIndex>,
+    pub grant: Option<Grant>,
+    /// Answers that the output reservation is shared by (`n` × prompts).
+    pub answers: u64,
+    /// Input tokens reserved: exact, or an upper bound.
+    pub input: u64,
+    pub request_id: [u8; 32],
+    pub id_number: [u64; 2],
+    pub start_ms: u64,
+    pub first_byte_ms: Option<u64>,
+    pub upstream_status: u16,
+    pub limit_key: u64,
+    /// Name of the limit or rule that decided against the request.
+    pub limit: Option<Rc<str>>,
+    pub rule: Option<Rc<str>>,
+    pub tags: Option<Rc<str>>,
+    /// The client's path, before a provider's prefix replaced part of it.
+    pub original_path: Option<Rc<str>>,
+    pub authorization: Option<Rc<str>>,
+    pub api_key: Option<Rc<str>>,
+    pub goog_api_key: Option<Rc<str>>,
+    pub reply: Option<Box<Reply>>,
+    pub response: Response,
+    pub charged: Charged,
+    pub output: crate::ngx::filter::Output,
+}
+
+const _: () = assert!(size_of::<Context>() <= 768);
+
+/// What a variable can show.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Field {
+    Channel,
+    Model,
+    Deployment,
+    Provider,
+    Decision,
+    Rule,
+    Limit,
+    Class,
+    InputTokens,
+    OutputTokens,
+    CachedTokens,
+    ReasoningTokens,
+    UsageSource,
+    RequestId,
+    Tags,
+    Generation,
+    UpstreamHost,
+    UpstreamTlsName,
+    UpstreamAuthorization,
+    UpstreamApiKey,
+    UpstreamGoogApiKey,
+}
+
+/// A variable's value.
+pub(crate) enum Variable<'a> {
+    None,
+    Text(&'a str),
+    Number(u64),
+}
+
+impl<'a> From<Option<&'a str>> for Variable<'a> {
+    fn from(text: Option<&'a str>) -> Variable<'a> {
+        text.filter(|t| !t.is_empty()).map_or(Variable::None, Variable::Text)
+    }
+}
+
+impl Context {
+    pub fn channel_view(&self) -> Option<ChannelView<'_>> {
+        self.generation.snapshot().channel(self.channel?)
+    }
+
+    pub fn model_view(&self) -> Option<ModelView<'_>> {
+        self.generation.snapshot().model_at(self.model?)
+    }
+
+    pub fn deployment_view(&self) -> Option<DeploymentView<'_>> {
+        self.generation.snapshot().deployment(self.deployment?)
+    }
+
+    pub fn request_id(&self) -> &str {
+        std::str::from_utf8(&self.request_id).unwrap_or_default()
+    }
+
+    /// Marks the request as answered by the gateway.
+    pub fn refuse(&mut self, class: Class, reply: Reply) -> Reply {
+        self.stage = Stage::Closed;
+        self.class = class;
+        reply
+    }
+
+    pub fn take_reply(&mut self) -> Option<Box<Reply>> {
+        self.reply.take()
+    }
+
+    /// Upstream attempts that the request may make.
+    pub fn max_attempts(&self) -> u32 {
+        let usable = self.model_view().map_or(0, |m| m.deployments().filter(super::route::is_usable).count());
+        u32::try_from(usable).unwrap_or(1).clamp(1, 3)
+    }
+
+    fn decision(&self) -> &'static str {
+        match (self.stage, self.class) {
+            (Stage::Closed, Class::Client) => "refused",
+            (Stage::Closed, Class::Rule) => "denied",
+            (Stage::Closed, Class::Limit) => "limited",
+            (Stage::Closed, _) => "failed",
+            _ if self.cut => "cut",
+            (Stage::Admitted, _) => "admitted",
+            _ => "",
+        }
+    }
+
+    pub fn variable(&self, field: Field) -> Variable<'_> {
+        let secret = |value: &'_ Option<Rc<str>>| -> bool { !self.settled && value.is_some() };
+        match field {
+            Field::Channel => self.channel_view().map(|c| c.code()).into(),
+            Field::Model => self.model_view().map(|m| m.name()).into(),
+            Field::Deployment => self.deployment_view().map(|d| d.id()).into(),
+            Field::Provider => self.deployment_view().and_then(|d| d.provider()).map(|p| p.id()).into(),
+            Field::Decision => Some(self.decision()).into(),
+            Field::Rule => self.rule.as_deref().into(),
+            Field::Limit => self.limit.as_deref().into(),
+            Field::Class if self.settled => Some(self.class.name()).into(),
+            Field::Class => Variable::None,
+            Field::InputTokens => Variable::Number(self.charged.input),
+            Field::OutputTokens => Variable::Number(self.charged.output),
+            Field::CachedTokens => Variable::Number(self.charged.cached),
+            Field::ReasoningTokens => Variable::Number(self.charged.reasoning),
+            Field::UsageSource => Some(self.charged.source.name()).into(),
+            Field::RequestId => Some(self.request_id()).into(),
+            Field::Tags => self.tags.as_deref().into(),
+            Field::Generation => Variable::Number(self.generation.number),
+            Field::UpstreamHost => self.deployment_view().and_then(|d| d.provider()).map(|p| p.host()).into(),
+            Field::UpstreamTlsName => self.deployment_view().and_then(|d| d.provider()).map(|p| p.tls_name()).into(),
+            Field::UpstreamAuthorization if secret(&self.authorization) => self.authorization.as_deref().into(),
+            Field::UpstreamApiKey if secret(&self.api_key) => self.api_key.as_deref().into(),
+            Field::UpstreamGoogApiKey if secret(&self.goog_api_key) => self.goog_api_key.as_deref().into(),
+            Field::UpstreamAuthorization | Field::UpstreamApiKey | Field::UpstreamGoogApiKey => Variable::None,
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Provider credentials: sealed by the daemon, opened in the worker that needs them.
+//!
+//! Format of a sealed credential: version 1 (one byte), nonce (24 bytes), ciphertext and tag of XChaCha20-Poly1305, with
+//! the provider's id as associated data.
+
+use std::io;
+use std::path::Path;
+
+use chacha20poly1305::aead::{Aead, KeyInit, Payload};
+use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+
+const VERSION: u8 = 1;
+const NONCE: usize = 24;
+
+/// The key that opens credentials. Never shown.
+#[derive(Clone)]
+pub(crate) struct MasterKey([u8; 32]);
+
+impl MasterKey {
+    /// Reads 32 bytes, raw or as 64 hexadecimal digits.
+    pub fn read(path: &Path) -> io::Result<MasterKey> {
+        let bytes = std::fs::read(path)?;
+        let bad = || io::Error::new(io::ErrorKind::InvalidData, "must hold 32 bytes, raw or as 64 hexadecimal digits");
+        if let Ok(raw) = <[u8; 32]>::try_from(bytes.as_slice()) {
+            return Ok(MasterKey(raw));
+        }
+        let text = std::str::from_utf8(&bytes).map_err(|_| bad())?.trim();
+        if text.len() != 64 {
+            return Err(bad());
+        }
+        let mut key = [0; 32];
+        for (byte, digits) in key.iter_mut().zip(text.as_bytes().chunks(2)) {
+            let digits = std::str::from_utf8(digits).map_err(|_| bad())?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| bad())?;
+        }
+        Ok(MasterKey(key))
+    }
+
+    /// Opens a provider's credential; `None` if it was sealed with another key or for another provider.
+    pub fn open(&self, provider: &str, sealed: &[u8]) -> Option<String> {
+        let (version, rest) = sealed.split_first()?;
+        if *version != VERSION {
+            return None;
+        }
+        let (nonce, ciphertext) = rest.split_at_checked(NONCE)?;
+        let cipher = XChaCha20Poly1305::new((&self.0).into());
+        let payload = Payload { msg: ciphertext, aad: provider.as_bytes() };
+        let plain = cipher.decrypt(XNonce::from_slice(nonce), payload).ok()?;
+        String::from_utf8(plain).ok()
+    }
+}

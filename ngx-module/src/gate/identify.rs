@@ -1,0 +1,250 @@
+//! Who is calling: from the request's head alone, so that a stranger's body is never read.
+
+use std::borrow::Cow;
+
+use sha2::{Digest, Sha256};
+use tollgate_meter::Api;
+use tollgate_policy::ChannelView;
+use tollgate_policy::snapshot::SourceView;
+use tollgate_shm::Class;
+
+use super::context::{Charged, Context, Stage};
+use super::facts;
+use super::reply::{ErrorKind, Reply};
+use super::response::Response;
+use super::worker::{Generation, WorkerState};
+use crate::ngx::process;
+use crate::ngx::request::Request;
+
+/// What one walk over the header lines finds.
+#[derive(Default)]
+struct Found<'a> {
+    key: Option<&'a [u8]>,
+    request_id: Option<&'a [u8]>,
+    has_traceparent: bool,
+}
+
+/// Why a caller was not let in.
+enum Stranger {
+    NoChannel,
+    Unknown,
+    Disabled,
+    NoKey,
+    BadKey,
+}
+
+/// Starts a request: finds its channel and checks the key. `Err` means that there is no configuration to decide by;
+/// a refusal stands in the context's `reply`.
+pub(crate) fn begin(w: &mut WorkerState, request: &mut Request) -> Result<Context, Reply> {
+    let now = process::now_ms();
+    let api = Api::from_path(std::str::from_utf8(request.path()).unwrap_or_default());
+    let Some(generation) = w.current(now) else {
+        let message = "the gateway has no configuration yet; the daemon `tollgate serve` publishes one";
+        return Err(Reply::error(api, 503, ErrorKind::Unavailable, "no_configuration", message, "")
+            .header(b"Retry-After", "1".to_owned()));
+    };
+    let id_number = [w.random(), w.random()];
+    let mut found = Found::default();
+    for header in request.headers() {
+        match header.name {
+            b"authorization" => {
+                found.key = found.key.or_else(|| strip_bearer(header.value));
+            }
+            b"x-api-key" | b"api-key" | b"x-goog-api-key" => found.key = found.key.or(Some(header.value)),
+            b"x-request-id" if is_plain_id(header.value) => found.request_id = Some(header.value),
+            b"traceparent" if is_traceparent(header.value) => found.has_traceparent = true,
+            _ => {}
+        }
+    }
+    let mut request_id = hex(id_number);
+    if let Some(given) = found.request_id
+        && let Some(slot) = request_id.get_mut(..given.len())
+    {
+        slot.copy_from_slice(given);
+    }
+
+    let result = identify(&generation, request, &found);
+    let (channel, stranger) = match result {
+        Ok(channel) => (Some(channel), None),
+        Err(stranger) => (None, Some(stranger)),
+    };
+    let has_id = found.request_id.is_some();
+    let has_trace = found.has_traceparent;
+    if !has_id {
+        request.add_upstream_header(b"x-request-id", &request_id);
+    }
+    if !has_trace {
+        request.add_upstream_header(b"traceparent", &traceparent(id_number));
+    }
+
+    let mut context = Context {
+        stage: Stage::Identified,
+        api,
+        stream: false,
+        hide_usage: false,
+        input_exact: false,
+        proxied: false,
+        settled: false,
+        ended: false,
+        cut: false,
+        shadowed: false,
+        output_bounded: false,
+        attempts: 0,
+        class: Class::Internal,
+        channel,
+        model: None,
+        deployment: None,
+        usage: None,
+        grant: None,
+        answers: 1,
+        input: 0,
+        request_id,
+        id_number,
+        start_ms: now,
+        first_byte_ms: None,
+        upstream_status: 0,
+        limit_key: 0,
+        limit: None,
+        rule: None,
+        tags: None,
+        original_path: None,
+        authorization: None,
+        api_key: None,
+        goog_api_key: None,
+        reply: None,
+        response: Response::Opaque,
+        charged: Charged::default(),
+        output: Default::default(),
+        generation,
+    };
+    if let Some(stranger) = stranger
+        && !(matches!(stranger, Stranger::NoChannel) && channel_may_stand_in_body(&context.generation))
+    {
+        let reply = refusal(&context, &stranger);
+        context.reply = Some(Box::new(context.refuse(Class::Client, reply)));
+    }
+    Ok(context)
+}
+
+fn channel_may_stand_in_body(generation: &Generation) -> bool {
+    generation.snapshot().settings().channel_sources().any(|s| matches!(s, SourceView::Body(_)))
+}
+
+fn refusal(context: &Context, stranger: &Stranger) -> Reply {
+    let (status, kind, code, message) = match stranger {
+        Stranger::NoChannel => {
+            (401, ErrorKind::Authentication, "channel_required", "the request names no channel and carries no API key")
+        }
+        Stranger::Unknown => (401, ErrorKind::Authentication, "unknown_channel", "no such channel"),
+        Stranger::Disabled => (403, ErrorKind::Permission, "channel_disabled", "the channel is disabled"),
+        Stranger::NoKey => (401, ErrorKind::Authentication, "api_key_required", "the channel needs an API key"),
+        Stranger::BadKey => {
+            (401, ErrorKind::Authentication, "invalid_api_key", "the API key is not valid for the channel")
+        }
+    };
+    Reply::error(context.api, status, kind, code, message, context.request_id())
+}
+
+/// The channel by the configured sources, in their order.
+fn identify(generation: &Generation, request: &Request, found: &Found<'_>) -> Result<u32, Stranger> {
+    let snapshot = generation.snapshot();
+    let digest = found.key.map(|key| <[u8; 32]>::from(Sha256::digest(key)));
+    for source in snapshot.settings().channel_sources() {
+        let code: Option<Cow<'_, [u8]>> = match source {
+            SourceView::Header(name) => request
+                .headers()
+                .find(|h| h.name.eq_ignore_ascii_case(name.as_bytes()))
+                .map(|h| Cow::Borrowed(h.value)),
+            SourceView::Query(name) => facts::query(request.args(), name).map(|v| Cow::Owned(v.into_owned().into_bytes())),
+            SourceView::Cookie(name) => {
+                request.header(b"cookie").and_then(|c| facts::cookie(c, name)).map(Cow::Borrowed)
+            }
+            SourceView::Body(_) => None,
+            SourceView::ApiKey => {
+                if let Some((channel, key)) = digest.as_ref().and_then(|d| snapshot.channel_by_key(d)) {
+                    return check(&channel, Some(key.valid_at(now_unix())));
+                }
+                None
+            }
+        };
+        if let Some(code) = code.filter(|c| !c.is_empty()) {
+            let channel = snapshot.channel_by_code(&code).ok_or(Stranger::Unknown)?;
+            return admit(&channel, digest.as_ref());
+        }
+    }
+    Err(if digest.is_some() { Stranger::BadKey } else { Stranger::NoChannel })
+}
+
+/// Checks a channel that was found by its code: a code alone proves nothing unless the channel is trusted.
+fn admit(channel: &ChannelView<'_>, digest: Option<&[u8; 32]>) -> Result<u32, Stranger> {
+    if channel.keys().len() == 0 && channel.trusted() {
+        return check(channel, None);
+    }
+    let digest = digest.ok_or(Stranger::NoKey)?;
+    let valid = channel.find_key(digest).is_some_and(|key| key.valid_at(now_unix()));
+    check(channel, Some(valid))
+}
+
+fn check(channel: &ChannelView<'_>, key: Option<bool>) -> Result<u32, Stranger> {
+    if key == Some(false) {
+        return Err(Stranger::BadKey);
+    }
+    if channel.enabled() { Ok(channel.index()) } else { Err(Stranger::Disabled) }
+}
+
+/// The channel that a body field names, for configurations with such a source.
+pub(super) fn from_body(context: &Context, code: &str) -> Result<u32, Reply> {
+    let snapshot = context.generation.snapshot();
+    let found = snapshot.channel_by_code(code.as_bytes()).ok_or(Stranger::Unknown).and_then(|c| admit(&c, None));
+    found.map_err(|stranger| refusal(context, &stranger))
+}
+
+pub(super) fn no_channel(context: &Context) -> Reply {
+    refusal(context, &Stranger::NoChannel)
+}
+
+pub(super) fn now_unix() -> i64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
+}
+
+fn strip_bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, rest) = value.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| rest.trim_ascii())
+}
+
+/// A client's own request id is passed on when it is exactly as long as ours and harmless.
+fn is_plain_id(value: &[u8]) -> bool {
+    value.len() == 32 && value.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-' || *b == b'_')
+}
+
+/// W3C Trace Context, version 00: `00-<32 hex>-<16 hex>-<2 hex>`.
+fn is_traceparent(value: &[u8]) -> bool {
+    value.len() == 55
+        && value.iter().enumerate().all(|(i, b)| match i {
+            2 | 35 | 52 => *b == b'-',
+            _ => b.is_ascii_digit() || (b'a'..=b'f').contains(b),
+        })
+}
+
+fn hex(words: [u64; 2]) -> [u8; 32] {
+    let mut out = [0; 32];
+    let nibbles = words.into_iter().flat_map(|w| (0..16).rev().map(move |i| (w >> (i * 4)) & 15));
+    for (to, nibble) in out.iter_mut().zip(nibbles) {
+        *to = char::from_digit(nibble as u32, 16).map_or(b'0', |c| c as u8);
+    }
+    out
+}
+
+fn traceparent(id: [u64; 2]) -> [u8; 55] {
+    let mut out = *b"00-00000000000000000000000000000000-0000000000000000-01";
+    let [_, low] = id;
+    // The span is derived from the id: one request, one span of ours.
+    let span = hex([low.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1, 0]);
+    if let Some(slot) = out.get_mut(3..35) {
+        slot.copy_from_slice(&hex(id));
+    }
+    if let (Some(slot), Some(span)) = (out.get_mut(36..52), span.get(..16)) {
+        slot.copy_from_slice(span);
+    }
+    out
+}

@@ -1,0 +1,31 @@
+//! The gate: what happens to a request, in terms of snapshot, region and meter. No raw nginx in here; the shell in
+//! `crate::ngx` calls these functions from nginx's hooks.
+//!
+//! | step | file |
+//! | --- | --- |
+//! | who calls (headers only) | identify |
+//! | what is wanted, is it allowed, does it fit | decide |
+//! | which deployment, with which credentials | route |
+//! | what comes back | response |
+//! | what it cost | settle |
+
+mod context;
+mod credentials;
+mod decide;
+mod facts;
+mod identify;
+mod reply;
+mod response;
+mod route;
+mod settle;
+mod worker;
+
+pub(crate) use context::{Context, Field, Stage, Variable};
+pub(crate) use credentials::MasterKey;
+pub(crate) use decide::{Verdict, decide};
+pub(crate) use identify::begin;
+pub(crate) use reply::Reply;
+pub(crate) use response::{Mode, Piece, Plan, broken_stream, response_started, watch_json, watch_sse};
+pub(crate) use route::{next_deployment, target};
+pub(crate) use settle::settle;
+pub(crate) use worker::WorkerState;

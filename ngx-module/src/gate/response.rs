@@ -1,0 +1,302 @@
+//! What comes back: usage and text are read as they pass, and a stream that reaches its reservation is ended cleanly.
+
+use std::ops::Range;
+
+use tollgate_meter::response::{
+    Ending, EventKind, JsonWatch, SseSplitter, StreamState, TextSink, Usage, inspect, write_early_end, write_error_event,
+};
+use tollgate_meter::tokenizer::{Counter, StreamCounter};
+
+use super::context::Context;
+use super::worker::WorkerState;
+
+/// Largest event that is kept until it is whole; a larger one passes unread, counted by its bytes.
+const MAX_EVENT: usize = 256 * 1024;
+/// Bytes a token stands for where text cannot be counted.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// How an answer is watched.
+pub(crate) enum Response {
+    /// Not at all: an error, an upgrade, a kind that carries no usage.
+    Opaque,
+    Json(Box<Json>),
+    Sse(Box<Sse>),
+}
+
+/// What the filters have to do with an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mode {
+    Pass,
+    Json,
+    Sse,
+}
+
+#[derive(Default)]
+pub(crate) struct Json {
+    /// Made when the body does not come in one piece.
+    watch: Option<JsonWatch>,
+    pub usage: Option<Usage>,
+    pub text: StreamCounter,
+    complete: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct Sse {
+    splitter: SseSplitter,
+    pub state: StreamState,
+    carry: Vec<u8>,
+    oversized: bool,
+    pub text: StreamCounter,
+    /// Bytes of text so far: never fewer than tokens.
+    text_bytes: u64,
+    /// Bytes that passed unread.
+    pub unread_bytes: u64,
+}
+
+/// A part of what goes on to the client.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    /// Bytes of the chunk that was shown.
+    Range(Range<usize>),
+    /// Bytes of our own.
+    Owned(Vec<u8>),
+}
+
+/// What becomes of one chunk of a stream. What no piece covers is kept for later or dropped.
+#[derive(Default)]
+pub(crate) struct Plan {
+    pub pieces: Vec<Piece>,
+    /// The stream ends here; whatever the upstream still sends is not wanted.
+    pub cut: bool,
+}
+
+impl Plan {
+    pub fn clear(&mut self) {
+        self.pieces.clear();
+        self.cut = false;
+    }
+
+    /// Whether the chunk of this length passes as it is.
+    pub fn is_identity(&self, len: usize) -> bool {
+        !self.cut && matches!(self.pieces.as_slice(), [Piece::Range(r)] if r.start == 0 && r.end == len)
+    }
+
+    fn pass(&mut self, range: Range<usize>) {
+        match self.pieces.last_mut() {
+            Some(Piece::Range(last)) if last.end == range.start => last.end = range.end,
+            _ if range.is_empty() => {}
+            _ => self.pieces.push(Piece::Range(range)),
+        }
+    }
+}
+
+/// Counts text as it comes.
+struct Count<'a> {
+    counter: Option<&'a mut Counter<'static>>,
+    text: &'a mut StreamCounter,
+    bytes: u64,
+}
+
+impl TextSink for Count<'_> {
+    fn text(&mut self, text: &str) {
+        self.bytes += text.len() as u64;
+        if let Some(counter) = self.counter.as_deref_mut() {
+            self.text.push(counter, text);
+        }
+    }
+}
+
+/// The head of the answer is there.
+pub(crate) fn response_started(context: &mut Context, status: u16, content_type: &[u8], encoded: bool, now: u64) -> Mode {
+    context.first_byte_ms.get_or_insert(now);
+    context.upstream_status = status;
+    if !(200..300).contains(&status) || encoded {
+        return Mode::Pass;
+    }
+    let is = |kind: &[u8]| content_type.get(..kind.len()).is_some_and(|t| t.eq_ignore_ascii_case(kind));
+    if is(b"text/event-stream") {
+        context.response = Response::Sse(Box::default());
+        Mode::Sse
+    } else if is(b"application/json") {
+        context.response = Response::Json(Box::default());
+        Mode::Json
+    } else {
+        Mode::Pass
+    }
+}
+
+/// Bytes of a JSON answer.
+pub(crate) fn watch_json(w: &mut WorkerState, context: &mut Context, bytes: &[u8]) {
+    let api = context.api;
+    let tokenizer = context.model_view().map(|m| m.tokenizer());
+    let Response::Json(json) = &mut context.response else { return };
+    if json.complete || bytes.is_empty() {
+        return;
+    }
+    let counter = tokenizer.and_then(|t| w.counters.get(t));
+    let Json { watch, usage, text, complete } = json.as_mut();
+    let mut sink = Count { counter, text, bytes: 0 };
+    if watch.is_none() {
+        // Most answers come whole, and a JSON value that parses to its end is whole.
+        let answer = JsonWatch::whole(bytes, api, &mut sink);
+        if !answer.malformed {
+            *usage = answer.usage;
+            *complete = true;
+            return;
+        }
+        *sink.text = StreamCounter::new();
+    }
+    watch.get_or_insert_with(|| JsonWatch::new(api)).feed(bytes, &mut sink);
+}
+
+impl Json {
+    /// Usage and locally counted output, at the end.
+    pub fn finish(&mut self, counter: Option<&mut Counter<'static>>) -> (Option<Usage>, u64) {
+        let Some(counter) = counter else { return (self.usage, 0) };
+        if let Some(mut watch) = self.watch.take() {
+            let answer = watch.finish(&mut Count { counter: Some(counter), text: &mut self.text, bytes: 0 });
+            self.usage = answer.usage;
+        }
+        (self.usage, std::mem::take(&mut self.text).finish(counter))
+    }
+}
+
+/// Bytes of an event stream: decides what goes on. Whole events leave at once; the beginning of one stays.
+pub(crate) fn watch_sse(w: &mut WorkerState, context: &mut Context, chunk: &[u8], plan: &mut Plan) {
+    plan.clear();
+    let (api, hide_usage, answers) = (context.api, context.hide_usage, context.answers);
+    let (tokenizer, approximate) =
+        context.model_view().map_or((None, true), |m| (Some(m.tokenizer()), m.tokenizer_approximate()));
+    let granted = context.grant.filter(|_| context.output_bounded).map(|g| g.output);
+    // Where our count can differ from the model's own, an honest stream must not be cut short for it.
+    let bound = granted.map(|g| if approximate || answers > 1 { g + g / 4 + 16 } else { g });
+    let cut_already = context.cut;
+    let mut ended = false;
+    let mut cut = false;
+    {
+        let Response::Sse(sse) = &mut context.response else { return plan.pass(0..chunk.len()) };
+        let mut counter = tokenizer.and_then(|t| w.counters.get(t));
+        let mut at = 0;
+        while at < chunk.len() && !cut && !cut_already {
+            let rest = chunk.get(at..).unwrap_or_default();
+            let Some(length) = sse.splitter.next_boundary(rest) else {
+                sse.keep(rest, at, plan);
+                break;
+            };
+            let end = at + length;
+            let whole = chunk.get(at..end).unwrap_or_default();
+            if sse.oversized {
+                sse.oversized = false;
+                sse.unread_bytes += whole.len() as u64;
+                plan.pass(at..end);
+                at = end;
+                continue;
+            }
+            let carried = !sse.carry.is_empty();
+            if carried {
+                sse.carry.extend_from_slice(whole);
+            }
+            let before = sse.text.clone_if(bound.is_some_and(|b| sse.text_bytes + whole.len() as u64 > b));
+            let event: &[u8] = if carried { &sse.carry } else { whole };
+            let mut sink = Count { counter: counter.as_deref_mut(), text: &mut sse.text, bytes: 0 };
+            let facts = inspect(event, api, &mut sse.state, &mut sink);
+            let bytes = sink.bytes;
+            sse.text_bytes += bytes;
+            ended |= facts.kind == EventKind::Done;
+            if let (Some(bound), Some(before), Some(counter)) = (bound, before, counter.as_deref_mut())
+                && bytes > 0
+                && sse.text.clone().finish(counter) > bound
+            {
+                sse.text = before;
+                sse.text_bytes -= bytes;
+                cut = true;
+                break;
+            }
+            if facts.kind == EventKind::UsageOnly && hide_usage {
+                sse.carry.clear();
+            } else if carried {
+                plan.pieces.push(Piece::Owned(std::mem::take(&mut sse.carry)));
+            } else {
+                plan.pass(at..end);
+            }
+            at = end;
+        }
+    }
+    context.ended |= ended;
+    if cut {
+        context.cut = true;
+        context.ended = true;
+        plan.cut = true;
+        plan.pieces.push(Piece::Owned(early_end(w, context)));
+    }
+    if cut_already {
+        plan.cut = true;
+    }
+    note_progress(w, context);
+}
+
+trait CloneIf: Sized {
+    fn clone_if(&self, wanted: bool) -> Option<Self>;
+}
+impl CloneIf for StreamCounter {
+    fn clone_if(&self, wanted: bool) -> Option<StreamCounter> {
+        wanted.then(|| self.clone())
+    }
+}
+
+impl Sse {
+    /// The beginning of an event that is not complete.
+    fn keep(&mut self, rest: &[u8], at: usize, plan: &mut Plan) {
+        if self.oversized || self.carry.len() + rest.len() > MAX_EVENT {
+            self.oversized = true;
+            self.unread_bytes += (self.carry.len() + rest.len()) as u64;
+            if !self.carry.is_empty() {
+                plan.pieces.push(Piece::Owned(std::mem::take(&mut self.carry)));
+            }
+            plan.pass(at..at + rest.len());
+        } else {
+            self.carry.extend_from_slice(rest);
+        }
+    }
+
+    /// Output tokens counted so far, and those that are an estimate.
+    pub fn count(&self, counter: Option<&mut Counter<'static>>) -> (u64, u64) {
+        let counted = match counter {
+            Some(counter) => self.text.clone().finish(counter),
+            None => self.text_bytes / BYTES_PER_TOKEN,
+        };
+        (counted, self.unread_bytes / BYTES_PER_TOKEN)
+    }
+}
+
+/// Should this worker die, the request is charged what has been produced by now.
+fn note_progress(w: &WorkerState, context: &Context) {
+    if let (Some(attached), Some(grant), Response::Sse(sse)) = (&w.attached, &context.grant, &context.response) {
+        let produced = sse.text.counted() + sse.text.pending() as u64 / BYTES_PER_TOKEN;
+        attached.region.note_produced(grant.row, produced);
+    }
+}
+
+fn early_end(w: &mut WorkerState, context: &Context) -> Vec<u8> {
+    let mut out = Vec::new();
+    let Response::Sse(sse) = &context.response else { return out };
+    let counter = context.model_view().and_then(|m| w.counters.get(m.tokenizer()));
+    let usage = Usage { input: Some(context.input), output: Some(sse.count(counter).0), ..Usage::default() };
+    let now = super::identify::now_unix().unsigned_abs();
+    let model = context.model_view().map_or("", |m| m.name());
+    let ending = Ending { model, now, usage, include_usage: !context.hide_usage };
+    write_early_end(context.api, &sse.state, &ending, &mut out);
+    out
+}
+
+/// The upstream died in mid-stream: what to tell the client before the connection closes.
+pub(crate) fn broken_stream(context: &mut Context) -> Option<Vec<u8>> {
+    let Response::Sse(sse) = &mut context.response else { return None };
+    if context.ended {
+        return None;
+    }
+    sse.carry = Vec::new();
+    let mut out = Vec::new();
+    write_error_event(context.api, &sse.state, "upstream_error", "the upstream broke off its answer", &mut out);
+    Some(out)
+}

@@ -1,0 +1,240 @@
+//! What one worker holds: the region, its slot in it, the current snapshot, scratch space.
+
+use std::cell::RefCell;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use self_cell::self_cell;
+use tollgate_meter::request::{FieldPath, RequestFacts};
+use tollgate_meter::tokenizer::{Counter, Encoding, builtin};
+use tollgate_policy::documents::Tokenizer;
+use tollgate_policy::{RuleSet, Snapshot};
+use tollgate_shm::{MappedFile, Region, Sizes, SnapshotFiles, Worker};
+
+use super::credentials::MasterKey;
+use crate::ngx::log;
+
+/// How often, in milliseconds, a missing region or an unreadable snapshot is tried again.
+const RETRY_MS: u64 = 1_000;
+
+self_cell!(
+    struct MappedSnapshot {
+        owner: MappedFile,
+        #[covariant]
+        dependent: Snapshot,
+    }
+);
+
+/// One configuration, as this worker uses it. Requests that began with it keep it alive.
+pub(crate) struct Generation {
+    file: MappedSnapshot,
+    pub number: u64,
+    pub rules: Rc<Rules>,
+    /// Opened credentials by provider index.
+    secrets: RefCell<Vec<Option<Rc<str>>>>,
+}
+
+/// Compiled rules; shared by generations whose rules are the same.
+pub(crate) struct Rules {
+    pub checksum: u64,
+    pub set: RuleSet,
+    pub paths: Vec<FieldPath>,
+}
+
+impl Generation {
+    fn load(file: MappedFile, former: Option<&Rc<Generation>>) -> Result<Generation, String> {
+        let file = MappedSnapshot::try_new(file, |bytes| Snapshot::open(bytes)).map_err(|e| e.to_string())?;
+        let snapshot = *file.borrow_dependent();
+        let checksum = snapshot.rules_checksum();
+        let rules = match former.filter(|f| f.rules.checksum == checksum) {
+            Some(former) => Rc::clone(&former.rules),
+            None => {
+                let set = RuleSet::decode(snapshot.rules_blob()).map_err(|e| e.to_string())?;
+                let paths = set.body_paths().iter().map(|p| FieldPath::parse(p).map_err(|e| e.to_string()));
+                let paths = paths.collect::<Result<_, _>>()?;
+                Rc::new(Rules { checksum, set, paths })
+            }
+        };
+        let number = snapshot.generation();
+        Ok(Generation { number, rules, secrets: RefCell::new(Vec::new()), file })
+    }
+
+    pub fn snapshot(&self) -> Snapshot<'_> {
+        *self.file.borrow_dependent()
+    }
+
+    /// A provider's credential, opened once per generation and worker.
+    pub fn secret(&self, provider: u32, key: Option<&MasterKey>) -> Option<Rc<str>> {
+        let index = provider as usize;
+        if let Some(Some(secret)) = self.secrets.borrow().get(index) {
+            return Some(Rc::clone(secret));
+        }
+        let view = self.snapshot().provider(provider)?;
+        let opened: Rc<str> = key?.open(view.id(), view.sealed_credential())?.into();
+        let mut secrets = self.secrets.borrow_mut();
+        if secrets.len() <= index {
+            secrets.resize(index + 1, None);
+        }
+        if let Some(slot) = secrets.get_mut(index) {
+            *slot = Some(Rc::clone(&opened));
+        }
+        Some(opened)
+    }
+}
+
+/// Counters of this worker, one per vocabulary, made at first use.
+#[derive(Default)]
+pub(crate) struct Counters {
+    o200k: Option<Counter<'static>>,
+    cl100k: Option<Counter<'static>>,
+}
+
+impl Counters {
+    pub fn get(&mut self, tokenizer: Tokenizer) -> Option<&mut Counter<'static>> {
+        let (slot, encoding) = match tokenizer {
+            Tokenizer::Cl100kBase => (&mut self.cl100k, Encoding::Cl100kBase),
+            _ => (&mut self.o200k, Encoding::O200kBase),
+        };
+        if slot.is_none() {
+            *slot = builtin(encoding).ok().map(Counter::new);
+        }
+        slot.as_mut()
+    }
+}
+
+/// A worker that is attached to a region.
+pub(crate) struct Attached {
+    pub region: Arc<Region>,
+    pub worker: Worker,
+}
+
+/// Everything that one worker process holds.
+pub(crate) struct WorkerState {
+    region_dir: PathBuf,
+    state_dir: PathBuf,
+    pub master_key: Option<MasterKey>,
+    pub attached: Option<Attached>,
+    generation: Option<Rc<Generation>>,
+    retry_at: u64,
+    reported: Option<String>,
+    pub facts: RequestFacts,
+    pub scratch: Vec<u8>,
+    pub counters: Counters,
+    random: u64,
+}
+
+impl WorkerState {
+    /// A worker without a region: every request is answered with 503.
+    pub fn detached() -> WorkerState {
+        WorkerState::new(PathBuf::new(), PathBuf::new(), None)
+    }
+
+    pub fn new(region_dir: PathBuf, state_dir: PathBuf, master_key: Option<MasterKey>) -> WorkerState {
+        // Seeds differ per process: std's hasher keys come from the system's random source.
+        let seed = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), std::process::id());
+        WorkerState {
+            region_dir,
+            state_dir,
+            master_key,
+            attached: None,
+            generation: None,
+            retry_at: 0,
+            reported: None,
+            facts: RequestFacts::new(),
+            scratch: Vec::new(),
+            counters: Counters::default(),
+            random: seed | 1,
+        }
+    }
+
+    /// 64 random bits (splitmix64): request ids and weighted choices, nothing secret.
+    pub fn random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// The configuration that a new request begins with; follows the region's generation.
+    pub fn current(&mut self, monotonic_ms: u64) -> Option<Rc<Generation>> {
+        let published = self.attached.as_ref().map(|a| a.region.generation());
+        let have = self.generation.as_ref().map(|g| g.number);
+        if published.is_none() || (published != have && (published != Some(0) || have.is_none())) {
+            self.refresh(monotonic_ms);
+        }
+        self.generation.clone()
+    }
+
+    fn refresh(&mut self, monotonic_ms: u64) {
+        if monotonic_ms < self.retry_at || self.region_dir.as_os_str().is_empty() {
+            return;
+        }
+        match self.try_refresh(monotonic_ms) {
+            Ok(()) => self.reported = None,
+            Err(reason) => {
+                self.retry_at = monotonic_ms + RETRY_MS;
+                // Once per state, not per request.
+                if self.reported.as_ref() != Some(&reason) {
+                    log::error(format_args!("tollgate: {reason}"));
+                    self.reported = Some(reason);
+                }
+            }
+        }
+    }
+
+    fn try_refresh(&mut self, monotonic_ms: u64) -> Result<(), String> {
+        if self.attached.is_none() {
+            let region = Region::open_or_create(&self.region_dir, Sizes::default()).map_err(|e| e.to_string())?;
+            let worker = region.attach_worker().ok_or("every worker slot of the region is taken by a live process")?;
+            self.attached = Some(Attached { region: Arc::new(region), worker });
+        }
+        let Some(attached) = &self.attached else { return Ok(()) };
+        let published = attached.region.generation();
+        if published != 0 && self.generation.as_ref().is_some_and(|g| g.number == published) {
+            return Ok(());
+        }
+        let (file, whence) = if published == 0 {
+            let path = self.state_dir.join("snapshot.last");
+            (MappedFile::open(&path), path)
+        } else {
+            let files = SnapshotFiles::new(attached.region.dir());
+            (files.open(published), files.path(published))
+        };
+        let file = file.map_err(|e| match published {
+            0 => format!("no configuration yet: the daemon has published none and {} is not there: {e}", whence.display()),
+            _ => format!("cannot map {}: {e}", whence.display()),
+        })?;
+        let loaded = Generation::load(file, self.generation.as_ref())
+            .map_err(|e| format!("cannot use {}: {e}; going on with the former one", whence.display()))?;
+        attached.worker.beat(&attached.region, loaded.number, attached.region.time_at(monotonic_ms));
+        self.generation = Some(Rc::new(loaded));
+        Ok(())
+    }
+
+    /// Several times a second: follows the configuration even without traffic, shows that the worker lives, and sweeps
+    /// for the dead when no daemon does.
+    pub fn tick(&mut self, monotonic_ms: u64) {
+        let generation = self.current(monotonic_ms).map_or(0, |g| g.number);
+        let Some(attached) = &self.attached else { return };
+        let now = attached.region.time_at(monotonic_ms);
+        attached.worker.beat(&attached.region, generation, now);
+        if now.saturating_sub(attached.region.daemon_heartbeat_ms()) > 5_000 {
+            attached.region.sweep_dead_workers();
+        }
+    }
+
+    pub fn count_panic(&self) {
+        if let Some(attached) = &self.attached {
+            attached.worker.count_panic(&attached.region);
+        }
+    }
+
+    /// The process ends: whatever is still in flight is settled by what was noted of it.
+    pub fn leave(mut self) {
+        if let Some(Attached { region, worker }) = self.attached.take() {
+            worker.detach(&region);
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! Response filters: upstream bytes as they come, before gzip and before chunking.
+//!
+//! An event stream passes as the chain that nginx built, unless an event is incomplete, has to be taken out or ends the
+//! stream. Then our own buffers point into nginx's memory, and nginx's buffers count as read only once ours are sent:
+//! otherwise nginx would read over bytes that are still queued, or a slow client would make us hold everything.
+
+use std::ptr::null_mut;
+
+use ngx::ffi::{
+    ngx_buf_t, ngx_chain_t, ngx_http_output_body_filter_pt, ngx_http_output_header_filter_pt, ngx_http_request_t,
+    ngx_http_top_body_filter, ngx_http_top_header_filter, ngx_int_t,
+};
+
+use super::guard::{ERROR, OK, guarded};
+use super::request::Request;
+use super::{pool, process};
+use crate::gate::{self, Context, Mode, Piece, Plan, Stage};
+
+static mut NEXT_HEADER: ngx_http_output_header_filter_pt = None;
+static mut NEXT_BODY: ngx_http_output_body_filter_pt = None;
+
+/// Puts the filters in front of those that stand so far.
+pub(crate) fn install() {
+    // SAFETY: called from postconfiguration, in the master, where nothing else runs.
+    unsafe {
+        NEXT_HEADER = ngx_http_top_header_filter;
+        ngx_http_top_header_filter = Some(header);
+        NEXT_BODY = ngx_http_top_body_filter;
+        ngx_http_top_body_filter = Some(body);
+    }
+}
+
+fn next_header(r: *mut ngx_http_request_t) -> ngx_int_t {
+    // SAFETY: written before any request exists.
+    unsafe { NEXT_HEADER.map_or(ERROR, |next| next(r)) }
+}
+
+fn next_body(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> ngx_int_t {
+    // SAFETY: as above.
+    unsafe { NEXT_BODY.map_or(ERROR, |next| next(r, chain)) }
+}
+
+/// What the body filter holds between its calls.
+#[derive(Default)]
+pub(crate) struct Output {
+    pub mode: Option<Mode>,
+    /// nginx's buffers that count as unread until ours are sent.
+    held: Vec<*mut ngx_buf_t>,
+    /// Our links that are on their way.
+    busy: Vec<*mut ngx_chain_t>,
+    /// Links for reuse: pools never shrink.
+    free: Vec<*mut ngx_chain_t>,
+    /// Bytes that busy links of our own point to.
+    owned: Vec<Vec<u8>>,
+    plan: Plan,
+}
+
+unsafe extern "C" fn header(r: *mut ngx_http_request_t) -> ngx_int_t {
+    let fine = guarded("header filter", true, || {
+        // SAFETY: nginx passes the live request.
+        let request = unsafe { Request::from_ptr(r) };
+        if !request.is_main() {
+            return true;
+        }
+        let Some(context) = request.context() else { return true };
+        if context.stage != Stage::Admitted {
+            return true;
+        }
+        request.add_response_header(b"x-request-id", &context.request_id);
+        // SAFETY: the upstream, if any, belongs to the live request; buffering is read by nginx after this returns.
+        unsafe {
+            let Some(u) = (*r).upstream.as_mut() else { return true };
+            let out = &mut (*r).headers_out;
+            let encoded = !out.content_encoding.is_null() && (*out.content_encoding).value.len > 0;
+            let kind = out.content_type.as_bytes();
+            let status = u16::try_from(u.headers_in.status_n).unwrap_or(0);
+            let mode = gate::response_started(context, status, kind, encoded, process::now_ms());
+            context.output.mode = Some(mode);
+            match mode {
+                Mode::Pass => {}
+                Mode::Json => (*r).set_filter_need_in_memory(1),
+                Mode::Sse => {
+                    u.set_buffering(0);
+                    // Its length may change: an event taken out, an early end.
+                    out.content_length_n = -1;
+                    if let Some(length) = out.content_length.as_mut() {
+                        length.hash = 0;
+                        out.content_length = null_mut();
+                    }
+                }
+            }
+        }
+        true
+    });
+    if fine { next_header(r) } else { ERROR }
+}
+
+unsafe extern "C" fn body(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> ngx_int_t {
+    // A panic must not lose bytes: the chain then passes as it is.
+    let planned = guarded("body filter", None, || {
+        // SAFETY: nginx passes the live request and a chain of its buffers (or null).
+        let request = unsafe { Request::from_ptr(r) };
+        if !request.is_main() {
+            return None;
+        }
+        let context = request.context()?;
+        match context.output.mode? {
+            Mode::Pass => {
+                note_end(context, chain);
+                None
+            }
+            Mode::Json => {
+                for buf in bufs(chain) {
+                    process::with_worker(|w| gate::watch_json(w, context, memory(buf)));
+                }
+                note_end(context, chain);
+                None
+            }
+            Mode::Sse => stream(request, context, chain),
+        }
+    });
+    match planned {
+        None => next_body(r, chain),
+        Some(rc) => rc,
+    }
+}
+
+fn bufs(chain: *mut ngx_chain_t) -> impl Iterator<Item = &'static mut ngx_buf_t> {
+    let mut link = chain;
+    std::iter::from_fn(move || {
+        // SAFETY: a chain that nginx passes is null-terminated and every link has a buffer; both outlive the call.
+        unsafe {
+            let this = link.as_ref()?;
+            link = this.next;
+            this.buf.as_mut()
+        }
+    })
+}
+
+fn memory(buf: &ngx_buf_t) -> &'static [u8] {
+    if buf.pos.is_null() || buf.temporary() == 0 && buf.memory() == 0 && buf.mmap() == 0 {
+        return &[];
+    }
+    // SAFETY: a buffer in memory holds pos..last; the slice is only used within the filter call that got the buffer.
+    unsafe { std::slice::from_raw_parts(buf.pos, usize::try_from(buf.last.offset_from(buf.pos)).unwrap_or(0)) }
+}
+
+fn note_end(context: &mut Context, chain: *mut ngx_chain_t) {
+    if bufs(chain).any(|b| b.last_buf() == 1) {
+        context.ended = true;
+    }
+}
+
+/// An event stream's bytes. `None`: the chain passes as it is.
+fn stream(request: &mut Request, context: &mut Context, chain: *mut ngx_chain_t) -> Option<ngx_int_t> {
+    let r = request.raw();
+    let mut output = std::mem::take(&mut context.output);
+    let result = Stream { request, context, output: &mut output }.run(r, chain);
+    context.output = output;
+    result
+}
+
+struct Stream<'a> {
+    request: &'a mut Request,
+    context: &'a mut Context,
+    output: &'a mut Output,
+}
+
+impl Stream<'_> {
+    fn run(&mut self, r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> Option<ngx_int_t> {
+        if self.output.busy.is_empty() && self.output.held.is_empty() && !self.context.cut {
+            // One buffer is the rule; it is decided before anything is built.
+            let mut all = bufs(chain);
+            if let (Some(buf), None) = (all.next(), all.next()) {
+                if is_special(buf) {
+                    return self.special(r, chain, buf);
+                }
+                self.plan(memory(buf));
+                if self.output.plan.is_identity(memory(buf).len()) && buf.last_buf() == 0 {
+                    return None;
+                }
+                let links = self.build(buf, Vec::new());
+                return Some(self.send(r, links));
+            }
+        }
+        let mut links = Vec::new();
+        for buf in bufs(chain) {
+            if is_special(buf) {
+                if buf.last_buf() == 1 {
+                    self.context.ended = true;
+                }
+                if self.is_break(r, buf)
+                    && let Some(text) = gate::broken_stream(self.context)
+                {
+                    links.extend(self.own_bytes(text));
+                }
+                let Some(link) = self.link() else { return Some(ERROR) };
+                // SAFETY: our own link and buffer, fresh or free.
+                unsafe {
+                    let copy = &mut *(*link).buf;
+                    copy.set_last_buf(buf.last_buf());
+                    copy.set_last_in_chain(buf.last_in_chain());
+                    copy.set_flush(buf.flush());
+                    copy.set_sync(buf.sync());
+                }
+                links.push(link);
+                continue;
+            }
+            self.plan(memory(buf));
+            links = self.build(buf, links);
+        }
+        Some(self.send(r, links))
+    }
+
+    fn plan(&mut self, bytes: &[u8]) {
+        let (context, plan) = (&mut *self.context, &mut self.output.plan);
+        process::with_worker(|w| gate::watch_sse(w, context, bytes, plan));
+    }
+
+    /// A flush without data while the upstream is gone and the end has not been seen: it died in mid-stream.
+    fn is_break(&self, r: *mut ngx_http_request_t, buf: &ngx_buf_t) -> bool {
+        // SAFETY: the live request; its upstream exists in mid-stream.
+        let gone = unsafe { (*r).upstream.as_ref().is_some_and(|u| u.peer.connection.is_null()) };
+        buf.flush() == 1 && buf.last_buf() == 0 && gone && !self.context.ended
+    }
+
+    fn special(&mut self, r: *mut ngx_http_request_t, chain: *mut ngx_chain_t, buf: &mut ngx_buf_t) -> Option<ngx_int_t> {
+        if buf.last_buf() == 1 {
+            self.context.ended = true;
+            return None;
+        }
+        if self.is_break(r, buf)
+            && let Some(text) = gate::broken_stream(self.context)
+        {
+            let link = self.own_bytes(text)?;
+            // SAFETY: our own link; nginx's chain follows it for this call only.
+            unsafe { (*link).next = chain };
+            self.output.busy.push(link);
+            let rc = next_body(r, link);
+            self.settle_output();
+            return Some(rc);
+        }
+        None
+    }
+
+    /// Our links for the pieces of one of nginx's buffers.
+    fn build(&mut self, buf: &mut ngx_buf_t, mut links: Vec<*mut ngx_chain_t>) -> Vec<*mut ngx_chain_t> {
+        let pieces = std::mem::take(&mut self.output.plan.pieces);
+        for piece in pieces {
+            let link = match piece {
+                Piece::Owned(bytes) => self.own_bytes(bytes),
+                Piece::Range(range) => self.link().inspect(|link| {
+                    // SAFETY: the range lies within pos..last, which was the chunk that was planned.
+                    unsafe {
+                        let copy = &mut *(**link).buf;
+                        copy.start = buf.pos.add(range.start);
+                        copy.pos = copy.start;
+                        copy.last = buf.pos.add(range.end);
+                        copy.end = copy.last;
+                        copy.set_memory(1);
+                        copy.set_flush(1);
+                    }
+                }),
+            };
+            links.extend(link);
+        }
+        if buf.last_buf() == 1
+            && let Some(link) = self.link()
+        {
+            // SAFETY: our own link.
+            unsafe { (*(*link).buf).set_last_buf(1) };
+            self.context.ended = true;
+            links.push(link);
+        }
+        self.output.held.push(buf);
+        if self.output.plan.cut {
+            self.stop_upstream();
+        }
+        links
+    }
+
+    /// Nothing more is wanted: nginx ends the request as if the upstream had finished.
+    fn stop_upstream(&mut self) {
+        // SAFETY: the live request's upstream, in the unbuffered mode that the header filter has chosen.
+        unsafe {
+            if let Some(u) = (*self.request.raw()).upstream.as_mut() {
+                u.length = 0;
+                u.set_keepalive(0);
+            }
+        }
+    }
+
+    fn send(&mut self, r: *mut ngx_http_request_t, links: Vec<*mut ngx_chain_t>) -> ngx_int_t {
+        for pair in links.windows(2) {
+            if let [a, b] = pair {
+                // SAFETY: our own links.
+                unsafe { (**a).next = *b };
+            }
+        }
+        let first = links.first().copied().unwrap_or(null_mut());
+        self.output.busy.extend(links);
+        let pending = !self.output.busy.is_empty();
+        let rc = if pending || first != null_mut() { next_body(r, first) } else { OK };
+        self.settle_output();
+        rc
+    }
+
+    /// Takes back links that have been sent; once all are, nginx may reuse its buffers.
+    fn settle_output(&mut self) {
+        let output = &mut *self.output;
+        let sent = |link: &*mut ngx_chain_t| {
+            // SAFETY: our own links stay valid for the life of the request.
+            unsafe {
+                let buf = &*(**link).buf;
+                buf.pos == buf.last
+            }
+        };
+        if output.busy.iter().all(sent) {
+            output.free.append(&mut output.busy);
+            output.owned.clear();
+            for buf in output.held.drain(..) {
+                // SAFETY: nginx keeps these buffers while they are unread, which they are until now.
+                unsafe { (*buf).pos = (*buf).last };
+            }
+        }
+    }
+
+    /// A link with a clean buffer.
+    fn link(&mut self) -> Option<*mut ngx_chain_t> {
+        let link = match self.output.free.pop() {
+            Some(link) => link,
+            None => {
+                let buf = pool::zeroed::<ngx_buf_t>(self.request.pool())?;
+                let link = pool::zeroed::<ngx_chain_t>(self.request.pool())?;
+                link.buf = buf;
+                &raw mut *link
+            }
+        };
+        // SAFETY: ours alone while free; an all-zero buffer is nginx's own idea of a clean one.
+        unsafe {
+            (*(*link).buf) = std::mem::zeroed();
+            (*(*link).buf).tag = (&raw const super::module::ngx_http_tollgate_module).cast_mut().cast();
+            (*link).next = null_mut();
+        }
+        Some(link)
+    }
+
+    /// `None` for no bytes: nginx takes an empty buffer without flags for a bug.
+    fn own_bytes(&mut self, mut bytes: Vec<u8>) -> Option<*mut ngx_chain_t> {
+        if bytes.is_empty() {
+            return None;
+        }
+        let link = self.link()?;
+        // SAFETY: the vector's heap memory does not move when the vector does, and stays until the link is sent.
+        unsafe {
+            let buf = &mut *(*link).buf;
+            buf.start = bytes.as_mut_ptr();
+            buf.pos = buf.start;
+            buf.last = buf.start.add(bytes.len());
+            buf.end = buf.last;
+            buf.set_memory(1);
+            buf.set_flush(1);
+        }
+        self.output.owned.push(bytes);
+        Some(link)
+    }
+}
+
+/// A buffer without data that carries a flag.
+fn is_special(buf: &ngx_buf_t) -> bool {
+    memory(buf).is_empty() && buf.in_file() == 0
+}

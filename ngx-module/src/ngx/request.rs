@@ -1,0 +1,349 @@
+//! A request as the gate sees it: safe accessors over nginx's struct.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ngx::ffi::{
+    ngx_buf_t, ngx_chain_t, ngx_connection_t, ngx_hash_key, ngx_http_request_t, ngx_list_part_t,
+    ngx_list_push, ngx_pool_t, ngx_read_file, ngx_str_t, ngx_table_elt_t, off_t, sockaddr_in, sockaddr_in6,
+};
+
+use super::conf::LocConf;
+use super::{module, pool};
+use crate::gate::Context;
+
+/// nginx's request. Only ever used by reference, for the duration of one entry point.
+#[repr(transparent)]
+pub(crate) struct Request(ngx_http_request_t);
+
+/// One request header line.
+#[derive(Clone, Copy)]
+pub(crate) struct Header<'a> {
+    /// Name in lower case.
+    pub name: &'a [u8],
+    pub value: &'a [u8],
+    element: *mut ngx_table_elt_t,
+}
+
+/// Walks nginx's list of header elements, part by part.
+pub(crate) struct Headers<'a> {
+    part: *const ngx_list_part_t,
+    next: usize,
+    request: std::marker::PhantomData<&'a Request>,
+}
+
+impl<'a> Iterator for Headers<'a> {
+    type Item = Header<'a>;
+
+    fn next(&mut self) -> Option<Header<'a>> {
+        // SAFETY: the list belongs to the request that 'a borrows; every part's elts holds nelts elements, and both
+        // strings of an element point into memory of the request.
+        unsafe {
+            loop {
+                let part = self.part.as_ref()?;
+                if self.next >= part.nelts {
+                    self.part = part.next;
+                    self.next = 0;
+                    continue;
+                }
+                let element = part.elts.cast::<ngx_table_elt_t>().add(self.next);
+                self.next += 1;
+                let e = &*element;
+                let name: &[u8] = if e.lowcase_key.is_null() || e.key.len == 0 {
+                    continue;
+                } else {
+                    std::slice::from_raw_parts(e.lowcase_key, e.key.len)
+                };
+                return Some(Header { name, value: bytes(&e.value), element });
+            }
+        }
+    }
+}
+
+/// An nginx string's bytes; nginx leaves `data` null in empty ones.
+unsafe fn bytes<'a>(s: &ngx_str_t) -> &'a [u8] {
+    if s.len == 0 || s.data.is_null() {
+        return &[];
+    }
+    // SAFETY: a non-empty ngx_str_t points to len bytes; the caller bounds the lifetime.
+    unsafe { std::slice::from_raw_parts(s.data, s.len) }
+}
+
+impl Request {
+    /// # Safety
+    /// `r` must be the live request of the entry point that calls, and not be borrowed elsewhere in it.
+    pub unsafe fn from_ptr<'a>(r: *mut ngx_http_request_t) -> &'a mut Request {
+        // SAFETY: repr(transparent); the caller vouches for the pointer.
+        unsafe { &mut *r.cast::<Request>() }
+    }
+
+    pub fn raw(&mut self) -> *mut ngx_http_request_t {
+        &raw mut self.0
+    }
+
+    pub fn is_main(&self) -> bool {
+        std::ptr::eq(self.0.main, &self.0)
+    }
+
+    pub fn pool(&self) -> *mut ngx_pool_t {
+        self.0.pool
+    }
+
+    pub fn connection(&self) -> *mut ngx_connection_t {
+        self.0.connection
+    }
+
+    /// Whether `tollgate on` holds where the request is served.
+    pub fn enabled(&self) -> bool {
+        // SAFETY: loc_conf has a slot per HTTP module, ours was filled by create_loc_conf.
+        unsafe {
+            let conf = (*self.0.loc_conf.add(module::ctx_index())).cast::<LocConf>();
+            conf.as_ref().is_some_and(|c| c.enabled == 1)
+        }
+    }
+
+    pub fn method(&self) -> &[u8] {
+        // SAFETY: nginx's parser set it; the text lives as long as the request.
+        unsafe { bytes(&self.0.method_name) }
+    }
+
+    pub fn is_head(&self) -> bool {
+        self.method() == b"HEAD"
+    }
+
+    /// The normalised path, without arguments.
+    pub fn path(&self) -> &[u8] {
+        // SAFETY: as above.
+        unsafe { bytes(&self.0.uri) }
+    }
+
+    /// Another path for the upstream; the request line in the logs stays the client's.
+    pub fn set_path(&mut self, path: &[u8]) -> Option<()> {
+        self.0.uri = pool::string(self.0.pool, path)?;
+        self.0.set_valid_unparsed_uri(0);
+        Some(())
+    }
+
+    pub fn args(&self) -> &[u8] {
+        // SAFETY: as above.
+        unsafe { bytes(&self.0.args) }
+    }
+
+    pub fn headers(&self) -> Headers<'_> {
+        Headers { part: &raw const self.0.headers_in.headers.part, next: 0, request: std::marker::PhantomData }
+    }
+
+    pub fn header(&self, name: &[u8]) -> Option<&[u8]> {
+        self.headers().find(|h| h.name == name).map(|h| h.value)
+    }
+
+    /// Address of the peer, as realip may have corrected it.
+    pub fn client_ip(&self) -> Option<IpAddr> {
+        const AF_INET: u16 = 2;
+        const AF_INET6: u16 = 10;
+        // SAFETY: a connection's sockaddr is long enough for the family that it names.
+        unsafe {
+            let address = (*self.0.connection).sockaddr;
+            match address.as_ref()?.sa_family {
+                AF_INET => {
+                    let v4 = &*address.cast::<sockaddr_in>();
+                    Some(IpAddr::V4(Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr))))
+                }
+                AF_INET6 => {
+                    let v6 = &*address.cast::<sockaddr_in6>();
+                    let octets: [u8; 16] = std::ptr::read((&raw const v6.sin6_addr).cast());
+                    Some(IpAddr::V6(Ipv6Addr::from(octets)).to_canonical())
+                }
+                _ => None,
+            }
+        }
+    }
+
+    /// Keeps header lines from the upstream: they take the name of one that the proxy module always drops. Nothing
+    /// moves, so pointers that nginx holds to the elements stay good.
+    pub fn hide_headers(&mut self, private: impl Fn(&[u8]) -> bool) {
+        const DROPPED: &[u8] = b"keep-alive";
+        // SAFETY: a hash of constant bytes.
+        let hash = unsafe { ngx_hash_key(DROPPED.as_ptr().cast_mut(), DROPPED.len()) };
+        let mut headers = self.headers();
+        while let Some(header) = headers.next() {
+            if !private(header.name) {
+                continue;
+            }
+            // SAFETY: the element belongs to this request, and &mut self keeps others from it; the new name is static
+            // and never written to by nginx.
+            unsafe {
+                let element = header.element;
+                (*element).key = ngx_str_t { len: DROPPED.len(), data: DROPPED.as_ptr().cast_mut() };
+                (*element).lowcase_key = DROPPED.as_ptr().cast_mut();
+                (*element).hash = hash;
+                (*element).value = ngx_str_t { len: 0, data: DROPPED.as_ptr().cast_mut() };
+            }
+        }
+    }
+
+    /// Adds a header line that the proxy module will pass on. `name` must be in lower case.
+    pub fn add_upstream_header(&mut self, name: &'static [u8], value: &[u8]) -> Option<()> {
+        let value = pool::string(self.0.pool, value)?;
+        // SAFETY: the list is the request's own; a pushed element is zeroed before it is filled, since 1.28 has a
+        // `next` pointer that must be null.
+        unsafe {
+            let element = ngx_list_push(&raw mut self.0.headers_in.headers).cast::<ngx_table_elt_t>().as_mut()?;
+            *element = std::mem::zeroed();
+            element.key = ngx_str_t { len: name.len(), data: name.as_ptr().cast_mut() };
+            element.lowcase_key = name.as_ptr().cast_mut();
+            element.hash = ngx_hash_key(name.as_ptr().cast_mut(), name.len());
+            element.value = value;
+        }
+        Some(())
+    }
+
+    /// Adds a line to the answer's header.
+    pub fn add_response_header(&mut self, name: &'static [u8], value: &[u8]) -> Option<()> {
+        let value = pool::string(self.0.pool, value)?;
+        // SAFETY: as above.
+        unsafe {
+            let element = ngx_list_push(&raw mut self.0.headers_out.headers).cast::<ngx_table_elt_t>().as_mut()?;
+            *element = std::mem::zeroed();
+            element.hash = 1;
+            element.key = ngx_str_t { len: name.len(), data: name.as_ptr().cast_mut() };
+            element.value = value;
+        }
+        Some(())
+    }
+
+    /// The body that has been read, in one piece: in place when it is in one buffer, else copied into `scratch`.
+    /// `Err` when a temporary file cannot be read.
+    pub fn body<'a>(&'a self, scratch: &'a mut Vec<u8>) -> Result<&'a [u8], ()> {
+        scratch.clear();
+        // SAFETY: request_body and its chain belong to the request; buffers in memory hold pos..last, those in a file
+        // hold file_pos..file_last of an open file.
+        unsafe {
+            let Some(body) = self.0.request_body.as_ref() else { return Ok(&[]) };
+            let Some(first) = body.bufs.as_ref() else { return Ok(&[]) };
+            if first.next.is_null() && (*first.buf).in_file() == 0 {
+                return Ok(memory(&*first.buf));
+            }
+            let mut link: *const ngx_chain_t = first;
+            while let Some(chain) = link.as_ref() {
+                let buf = &*chain.buf;
+                if buf.in_file() == 1 {
+                    let len = usize::try_from(buf.file_last - buf.file_pos).map_err(|_| ())?;
+                    let start = scratch.len();
+                    scratch.resize(start + len, 0);
+                    let to = scratch.get_mut(start..).ok_or(())?;
+                    let read = ngx_read_file(buf.file, to.as_mut_ptr(), len, buf.file_pos);
+                    if usize::try_from(read) != Ok(len) {
+                        return Err(());
+                    }
+                } else {
+                    scratch.extend_from_slice(memory(buf));
+                }
+                link = chain.next;
+            }
+        }
+        Ok(scratch)
+    }
+
+    /// Replaces the body by `bytes`, for the proxy module and for everyone else who looks at its length.
+    pub fn replace_body(&mut self, bytes: &[u8]) -> Option<()> {
+        let chain = self.body_chain(bytes)?;
+        let length = bytes.len() as off_t;
+        let mut digits = [0u8; 20];
+        let text = pool::string(self.0.pool, decimal(bytes.len() as u64, &mut digits))?;
+        // SAFETY: all of these are fields of the live request; the temporary file's own cleanup still closes it.
+        unsafe {
+            let body = self.0.request_body.as_mut()?;
+            body.bufs = chain;
+            body.buf = std::ptr::null_mut();
+            body.temp_file = std::ptr::null_mut();
+            let headers = &mut self.0.headers_in;
+            headers.content_length_n = length;
+            headers.set_chunked(0);
+            if let Some(element) = headers.content_length.as_mut() {
+                element.value = text;
+            }
+            if let Some(element) = headers.transfer_encoding.as_mut() {
+                element.hash = 0;
+            }
+        }
+        Some(())
+    }
+
+    /// A chain of one buffer with a copy of `bytes`. `start == pos`: a retry rewinds to `start`.
+    fn body_chain(&self, bytes: &[u8]) -> Option<*mut ngx_chain_t> {
+        let text = pool::string(self.0.pool, bytes)?;
+        let buf = pool::zeroed::<ngx_buf_t>(self.0.pool)?;
+        let link = pool::zeroed::<ngx_chain_t>(self.0.pool)?;
+        // SAFETY: end is one past the fresh allocation.
+        let end = unsafe { text.data.add(text.len) };
+        buf.start = text.data;
+        buf.pos = text.data;
+        buf.last = end;
+        buf.end = end;
+        buf.set_temporary(1);
+        buf.set_last_buf(1);
+        link.buf = buf;
+        Some(link)
+    }
+
+    /// This module's context. A cleared one (internal redirect) is found again through the pool.
+    pub fn context<'c>(&mut self) -> Option<&'c mut Context> {
+        // SAFETY: the slot holds null or what set_context stored: a Context in the request's own pool. One entry
+        // point runs at a time and calls this once, so the reference is unique while it lasts.
+        unsafe {
+            let slot = self.0.ctx.add(module::ctx_index());
+            if (*slot).is_null() && (self.0.internal() == 1 || self.0.filter_finalize() == 1) {
+                *slot = pool::find::<Context>(self.0.pool).cast();
+            }
+            (*slot).cast::<Context>().as_mut()
+        }
+    }
+
+    /// Moves the context into the request's pool.
+    pub fn set_context<'c>(&mut self, context: Context) -> Option<&'c mut Context> {
+        let placed = pool::place(self.0.pool, context)?;
+        // SAFETY: ctx has a slot per HTTP module; see context().
+        unsafe {
+            *self.0.ctx.add(module::ctx_index()) = placed.cast();
+            Some(&mut *placed)
+        }
+    }
+
+    /// HTTP status that was sent; 0 before.
+    pub fn response_status(&self) -> u16 {
+        let status = if self.0.err_status != 0 { self.0.err_status } else { self.0.headers_out.status };
+        u16::try_from(status).unwrap_or(0)
+    }
+
+    /// Whether the client's connection has failed or was closed by it.
+    pub fn client_is_gone(&self) -> bool {
+        // SAFETY: the connection outlives the request.
+        unsafe { (*self.0.connection).error() == 1 }
+    }
+}
+
+unsafe fn memory<'a>(buf: &ngx_buf_t) -> &'a [u8] {
+    // SAFETY: a buffer in memory holds pos..last.
+    unsafe {
+        let len = usize::try_from(buf.last.offset_from(buf.pos)).unwrap_or(0);
+        if len == 0 || buf.pos.is_null() { &[] } else { std::slice::from_raw_parts(buf.pos, len) }
+    }
+}
+
+/// Formats a number without allocating.
+pub(crate) fn decimal(mut n: u64, digits: &mut [u8; 20]) -> &[u8] {
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        if let Some(digit) = digits.get_mut(at) {
+            *digit = b'0' + (n % 10) as u8;
+        }
+        n /= 10;
+        if n == 0 {
+            break;
+        }
+    }
+    digits.get(at..).unwrap_or_default()
+}
+
+const _: () = assert!(size_of::<Request>() == size_of::<ngx_http_request_t>());
