@@ -104,7 +104,7 @@ fn count_members(body: &[u8], api: Api, counter: &mut dyn TokenCounter) -> Resul
     })?;
     cursor.end()?;
     let hidden_input = input.hidden;
-    let price = ImagePrice::of_model(&model);
+    let price = ImagePrice::of(api, &model);
     let mut count = exact.count;
     for (size, low_detail) in exact.images {
         count.tokens = count.tokens.saturating_add(price.cost(size, low_detail));

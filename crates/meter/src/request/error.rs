@@ -12,6 +12,8 @@ pub enum ScanErrorKind {
     Utf8,
     /// A key that the gateway reads stands twice in one object: parsers differ in which one they take.
     DuplicateKey,
+    /// A key that the gateway reads in other letters (`Model`): some parsers take it for the same key.
+    KeyCase,
     /// A value of another type was due; the text says which.
     WrongType(&'static str),
     /// A count below its minimum, which is given.
@@ -28,6 +30,7 @@ impl std::fmt::Display for ScanErrorKind {
             Self::Syntax(error) => write!(f, "invalid JSON: {error}"),
             Self::Utf8 => f.write_str("invalid UTF-8"),
             Self::DuplicateKey => f.write_str("duplicate key"),
+            Self::KeyCase => f.write_str("key must be in lower case"),
             Self::WrongType(wanted) => write!(f, "must be {wanted}"),
             Self::TooSmall(minimum) => write!(f, "must be at least {minimum}"),
             Self::Fraction => f.write_str("must be an integer"),

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::field::Scalar;
 use super::image::ImagePrice;
+use crate::Api;
 
 /// Byte range in the body.
 pub type Span = Range<usize>;
@@ -31,6 +32,20 @@ pub enum MaxTokensName {
 impl MaxTokensName {
     /// All of them, in the order of [`RequestFacts::max_tokens`].
     pub const ALL: [Self; 3] = [Self::MaxTokens, Self::MaxCompletionTokens, Self::MaxOutputTokens];
+
+    /// Whether an upstream of this API follows this spelling. Others are capped too, in case it does, but do not
+    /// count as a maximum: an upstream that ignores them would write without end.
+    #[must_use]
+    pub const fn applies_to(self, api: Api) -> bool {
+        match api {
+            Api::ChatCompletions => matches!(self, Self::MaxTokens | Self::MaxCompletionTokens),
+            Api::Responses => matches!(self, Self::MaxOutputTokens),
+            Api::Completions | Api::AnthropicMessages | Api::AnthropicCountTokens | Api::Embeddings => {
+                matches!(self, Self::MaxTokens)
+            }
+            Api::Other => true,
+        }
+    }
 
     /// The key in the body.
     #[must_use]
@@ -98,6 +113,7 @@ pub struct RequestFacts {
     pub hidden_input: bool,
     /// The wanted fields in the order of the paths; `None` where the body has no such field.
     pub wanted: Vec<Option<Scalar>>,
+    pub(super) api: Option<Api>,
     pub(super) image_price: ImagePrice,
     pub(super) spare: Vec<String>,
     pub(super) scratch: String,
@@ -137,21 +153,26 @@ impl RequestFacts {
         };
     }
 
-    /// The largest output maximum that the client named, tokens per answer. The largest, because upstreams differ
-    /// in which spelling they follow.
+    /// The largest output maximum that the client named in a spelling of this API, tokens per answer. The largest,
+    /// because upstreams differ in which of two they follow.
     #[must_use]
     pub fn max_output(&self) -> Option<u64> {
-        self.max_tokens.iter().flatten().filter_map(|max| max.value).max()
+        self.effective_maxima().map(|(_, value)| value).max()
     }
 
-    /// The spelling that the client used, the first one that is not `null`.
-    #[must_use]
-    pub fn max_tokens_name(&self) -> Option<MaxTokensName> {
+    /// The maxima that this API's upstreams follow.
+    fn effective_maxima(&self) -> impl Iterator<Item = (MaxTokensName, u64)> {
         MaxTokensName::ALL
             .into_iter()
             .zip(&self.max_tokens)
-            .find(|(_, max)| max.as_ref().is_some_and(|max| max.value.is_some()))
-            .map(|(name, _)| name)
+            .filter(|(name, _)| self.api.is_none_or(|api| name.applies_to(api)))
+            .filter_map(|(name, max)| Some((name, max.as_ref()?.value?)))
+    }
+
+    /// The spelling of this API that the client used, the first one that is not `null`.
+    #[must_use]
+    pub fn max_tokens_name(&self) -> Option<MaxTokensName> {
+        self.effective_maxima().map(|(name, _)| name).next()
     }
 
     /// How many answers are generated, so the factor on [`Self::max_output`]: prompts × max(n, `best_of`).

@@ -3,6 +3,8 @@
 //! Formulas: OpenAI "Images and vision" guide (tiles of 512 px with a base and a price per tile; patches of 32 px with
 //! a multiplier), Anthropic "Vision" guide (patches of 28 px with a cap).
 
+use crate::Api;
+
 /// How a model prices images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ImagePrice {
@@ -28,8 +30,17 @@ const MAX_TILES: u64 = 8;
 const OPENAI_PATCHES: u64 = 1536;
 
 impl ImagePrice {
-    /// The price list of a model family, by the public model name. Unknown names get gpt-4o's.
-    pub(crate) fn of_model(model: &str) -> Self {
+    /// The price list of a model family, by the public model name. Unknown names get gpt-4o's, or with Anthropic's
+    /// API that of its models before 4.7.
+    pub(crate) fn of(api: Api, model: &str) -> Self {
+        match Self::of_model(model) {
+            price @ Self::Anthropic { .. } => price,
+            _ if api.is_anthropic() => Self::Anthropic { cap: 1568 },
+            price => price,
+        }
+    }
+
+    fn of_model(model: &str) -> Self {
         // `openai/gpt-4o` and the like.
         let name = model.rsplit('/').next().unwrap_or(model);
         let starts = |prefix: &str| name.starts_with(prefix);

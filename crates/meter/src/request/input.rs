@@ -17,7 +17,7 @@ pub(super) trait InputSink {
     fn token_text(&mut self, token: &[u8]);
     /// Tokens of a formula.
     fn overhead(&mut self, tokens: u64);
-    /// Bytes of the body that a schema takes: what a bound may use in place of the schema's texts.
+    /// An image, whose price depends on the model.
     fn image(&mut self, image: Image<'_>);
     /// A medium whose cost can only be estimated from its size.
     fn estimated(&mut self, tokens: u64);

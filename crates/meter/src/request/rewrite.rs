@@ -48,20 +48,16 @@ impl<'f> Rewrite<'f> {
         }
     }
 
-    /// Caps the output at `max` tokens per answer: every spelling that the client used is lowered to `max` if it is
-    /// above; if there is none, `inject` is added (over a `null` if the client sent one).
+    /// Caps the output at `max` tokens per answer: every spelling in the body is lowered to `max` if it is above; if
+    /// none of them is one that the API's upstreams follow, `inject` is added (over a `null` if the client sent one).
     pub fn limit_output(&mut self, max: u64, inject: MaxTokensName) {
-        let mut named = false;
         for maximum in self.facts.max_tokens.iter().flatten() {
-            if let Some(value) = maximum.value {
-                named = true;
-                self.edits.retain(|edit| edit.replaced != maximum.span);
-                if value > max {
-                    self.replace(maximum.span.clone(), |text| text.push_str(&max.to_string()));
-                }
+            self.edits.retain(|edit| edit.replaced != maximum.span);
+            if maximum.value.is_some_and(|value| value > max) {
+                self.replace(maximum.span.clone(), |text| text.push_str(&max.to_string()));
             }
         }
-        if named {
+        if self.facts.max_output().is_some() {
             return;
         }
         let null = MaxTokensName::ALL

@@ -35,6 +35,24 @@ const INTERPRETED: [&[u8]; 23] = [
     b"conversation",
 ];
 
+/// Whether a key is an interpreted one to a parser that ignores case, as Go's does (which also takes U+017F for `s` and
+/// U+212A for `k`): such a server would follow `Model` where the gateway has judged `model`.
+fn is_disguised(key: &[u8]) -> bool {
+    let plain = |byte: &u8| byte.is_ascii() && !byte.is_ascii_uppercase();
+    if key.iter().all(plain) || key.len() > 64 {
+        return false;
+    }
+    let folded: String = String::from_utf8_lossy(key)
+        .chars()
+        .map(|character| match character {
+            '\u{17f}' => 's',
+            '\u{212a}' => 'k',
+            other => other.to_ascii_lowercase(),
+        })
+        .collect();
+    INTERPRETED.contains(&folded.as_bytes())
+}
+
 /// Adds up what the input can cost at most.
 #[derive(Default)]
 struct Bound {
@@ -71,8 +89,8 @@ impl InputSink for Bound {
 ///
 /// # Errors
 /// On anything that is not strict JSON in UTF-8 (RFC 8259, nesting up to 128), on a duplicate of an interpreted or
-/// wanted key, and on interpreted fields of a wrong type or range. `null` is as good as absent for optional fields.
-/// `out` is then incomplete.
+/// wanted key, on an interpreted key in another case, and on interpreted fields of a wrong type or range. `null` is as
+/// good as absent for optional fields. `out` is then incomplete.
 pub fn scan(body: &[u8], api: Api, wanted: &[FieldPath], out: &mut RequestFacts) -> Result<(), ScanError> {
     out.clear();
     check_utf8(body)?;
@@ -118,6 +136,8 @@ fn scan_members(
                     return Err(ScanFault::new(ScanErrorKind::DuplicateKey, cursor.at()));
                 }
                 seen |= 1 << bit;
+            } else if is_disguised(key) {
+                return Err(ScanFault::new(ScanErrorKind::KeyCase, cursor.at()));
             }
             match key {
                 b"model" => model(cursor, out)?,
@@ -139,11 +159,12 @@ fn scan_members(
     out.scratch = scratch;
     result?;
 
+    out.api = Some(api);
     out.object_empty = members == 0;
     out.prompts = prompts;
     out.hidden_input = hidden;
     out.images = bound.images;
-    out.image_price = ImagePrice::of_model(out.model.as_ref().map_or("", |model| model.value.as_str()));
+    out.image_price = ImagePrice::of(api, out.model.as_ref().map_or("", |model| model.value.as_str()));
     out.input_bound = bound
         .tokens
         .saturating_add(u64::from(bound.images).saturating_mul(out.image_price.upper_bound()));

@@ -88,6 +88,18 @@ fn refusals_name_the_field_and_the_byte() {
             "messages: duplicate key (at byte 26)",
         ),
         (
+            r#"{"model":"a","Model":"b"}"#,
+            "Model: key must be in lower case (at byte 21)",
+        ),
+        (
+            "{\"me\u{17f}\u{17f}ages\":1}",
+            "me\u{17f}\u{17f}ages: key must be in lower case (at byte 14)",
+        ),
+        (
+            r#"{"MAX_TOKENS":1}"#,
+            "MAX_TOKENS: key must be in lower case (at byte 14)",
+        ),
+        (
             r#"{"max_tokens":"10"}"#,
             "max_tokens: must be an integer (at byte 14)",
         ),
@@ -456,6 +468,19 @@ fn rewrites_in_place() {
     ] {
         assert_eq!(rewritten(body, all), want);
     }
+    // A maximum in a spelling that the API does not know limits nothing.
+    assert_eq!(
+        rewritten(r#"{"max_output_tokens":9}"#, |rewrite| rewrite
+            .limit_output(5, MaxTokensName::MaxTokens)),
+        r#"{"max_tokens":5,"max_output_tokens":5}"#
+    );
+    assert_eq!(chat(r#"{"max_output_tokens":9}"#).max_output(), None);
+    assert_eq!(
+        facts(r#"{"max_output_tokens":9}"#, Api::Responses)
+            .unwrap()
+            .max_output(),
+        Some(9)
+    );
     let same = r#"{"model":"m","max_tokens":5,"stream_options":{"include_usage":true}}"#;
     let unchanged = rewritten(same, |rewrite| {
         rewrite.set_model("m");

@@ -83,7 +83,9 @@ fn openai(state: &StreamState, ending: &Ending<'_>, object: &str, id: &str, out:
             "{head}\"choices\":[{{\"index\":{index},{content},\"logprobs\":null,\"finish_reason\":\"length\"}}]}}\n\n"
         );
     }
-    if ending.include_usage {
+    // The upstream's own usage chunk comes after it has stopped.
+    let reported = state.phase() == Phase::Stopped && state.usage().is_some();
+    if ending.include_usage && !reported {
         let usage = &ending.usage;
         let _ = write!(
             out,
