@@ -47,44 +47,68 @@ pub struct CompileInput<'a> {
 /// Every problem of [`crate::validate`] if one of them is an error, or if a document could not be decoded; a credential
 /// that could not be sealed; two limits whose identities hash to one key.
 pub fn compile(documents: &Documents, input: &CompileInput<'_>) -> Result<Vec<u8>, Vec<Problem>> {
-    let (checked, mut problems) = validate::check(documents);
-    for kind in documents.incomplete() {
-        let file = format!("tollgate.{}.json", kind.name());
-        problems.push(Problem::error(
-            file,
-            "",
-            "could not be decoded; see the problems of its entries",
-        ));
-    }
-    if problems.iter().any(Problem::is_error) {
-        return Err(problems);
-    }
-    let mut compiler = Compiler {
-        documents,
-        input,
-        writer: Writer::default(),
-        problems: Vec::new(),
-    };
-    let laid_out = compiler.all(&checked);
-    let Compiler { writer, problems, .. } = compiler;
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    laid_out
-        .and_then(|()| writer.finish(input.generation, input.created_unix_ms))
-        .map_err(|TooLarge| {
-            vec![Problem::error(
+    let (validated, problems) = Validated::new(documents);
+    validated.ok_or(problems)?.compile(input)
+}
+
+/// Documents without an error: what is needed to compile them, as far as validation has worked it out already.
+pub struct Validated<'d> {
+    documents: &'d Documents,
+    checked: Checked<'d>,
+}
+
+impl<'d> Validated<'d> {
+    /// Validates. All problems are returned, those of [`crate::validate`] and one for each kind of which something could
+    /// not be decoded; `None` with them if one is an error.
+    pub fn new(documents: &'d Documents) -> (Option<Self>, Vec<Problem>) {
+        let (checked, mut problems) = validate::check(documents);
+        for kind in documents.incomplete() {
+            let file = format!("tollgate.{}.json", kind.name());
+            problems.push(Problem::error(
+                file,
                 "",
-                "",
-                "the configuration is too large: a part of it exceeds 4 GiB",
-            )]
-        })
+                "could not be decoded; see the problems of its entries",
+            ));
+        }
+        let sound = !problems.iter().any(Problem::is_error);
+        (sound.then_some(Self { documents, checked }), problems)
+    }
+
+    /// Compiles.
+    ///
+    /// # Errors
+    /// A credential that could not be sealed; two limits whose identities hash to one key.
+    pub fn compile(&self, input: &CompileInput<'_>) -> Result<Vec<u8>, Vec<Problem>> {
+        let mut compiler = Compiler {
+            documents: self.documents,
+            input,
+            writer: Writer::default(),
+            inherited: HashMap::new(),
+            problems: Vec::new(),
+        };
+        let laid_out = compiler.all(&self.checked);
+        let Compiler { writer, problems, .. } = compiler;
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        laid_out
+            .and_then(|()| writer.finish(input.generation, input.created_unix_ms))
+            .map_err(|TooLarge| {
+                vec![Problem::error(
+                    "",
+                    "",
+                    "the configuration is too large: a part of it exceeds 4 GiB",
+                )]
+            })
+    }
 }
 
 struct Compiler<'d> {
     documents: &'d Documents,
     input: &'d CompileInput<'d>,
     writer: Writer,
+    /// Records of templates' limits, by their address in the documents.
+    inherited: HashMap<(usize, Enforcement), U32>,
     problems: Vec<Problem>,
 }
 
@@ -262,14 +286,8 @@ impl<'d> Compiler<'d> {
             });
         }
         let mut ids = Vec::with_capacity(effective.limits.len());
-        for EffectiveLimit {
-            limit,
-            enforcement,
-            shape,
-            ..
-        } in &effective.limits
-        {
-            ids.push(self.limit(limit, *enforcement, *shape, Owner::Channel)?);
+        for own in &effective.limits {
+            ids.push(self.channel_limit(own)?);
         }
         let allow = match effective.allow {
             Some(patterns) => self.writer.texts(patterns.iter().map(String::as_str))?,
@@ -290,6 +308,27 @@ impl<'d> Compiler<'d> {
         };
         self.writer.channels.push(record);
         Ok(())
+    }
+
+    fn channel_limit(&mut self, effective: &EffectiveLimit<'_>) -> Result<U32, TooLarge> {
+        let EffectiveLimit {
+            limit,
+            enforcement,
+            shape,
+            at,
+            ..
+        } = *effective;
+        // A template's limit comes by as often as there are channels that extend it.
+        if at.kind != Kind::Templates {
+            return self.limit(limit, enforcement, shape, Owner::Channel);
+        }
+        let written = (std::ptr::from_ref(limit).addr(), enforcement);
+        if let Some(id) = self.inherited.get(&written) {
+            return Ok(*id);
+        }
+        let id = self.limit(limit, enforcement, shape, Owner::Channel)?;
+        self.inherited.insert(written, id);
+        Ok(id)
     }
 
     fn limits(&mut self, limits: &[Limit], owner: Owner<'_>) -> Result<Range, TooLarge> {

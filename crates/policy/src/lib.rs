@@ -26,7 +26,7 @@ mod text;
 mod validate;
 
 pub use cidr::Cidr;
-pub use compile::{CompileInput, Seal, compile};
+pub use compile::{CompileInput, Seal, Validated, compile};
 pub use documents::{Documents, Kind};
 pub use duration::Span;
 pub use glob::glob_matches;

@@ -525,3 +525,33 @@ proptest! {
         }
     }
 }
+
+/// Templates of one position in two files are two templates, also for what they share.
+#[test]
+fn templates_in_shards_keep_their_limits_apart() {
+    let template = |name: &str, max: u64| {
+        json!({ "templates": [{ "name": name, "limits": [{ "metric": "connections", "max": max }] }] })
+            .to_string()
+    };
+    let channels = json!({ "channels": [
+        { "code": "a", "trusted": true, "extends": "one" }, { "code": "b", "trusted": true, "extends": "two" },
+        { "code": "c", "trusted": true, "extends": "one" } ] });
+    let texts = [
+        ("tollgate.templates.x.json", template("one", 1)),
+        ("tollgate.templates.y.json", template("two", 2)),
+        ("tollgate.channels.json", channels.to_string()),
+    ];
+    let files: Vec<(String, &[u8])> = texts
+        .iter()
+        .map(|(name, text)| ((*name).to_owned(), text.as_bytes()))
+        .collect();
+    let (documents, problems) = tollgate_policy::Documents::parse(&files);
+    assert!(problems.is_empty(), "{problems:?}");
+    let bytes = compile_with(&documents, 1).unwrap();
+    let snapshot = Snapshot::open(&bytes).unwrap();
+    let maxima: Vec<u64> = snapshot
+        .channels()
+        .map(|channel| channel.limits().iter().next().unwrap().max())
+        .collect();
+    assert_eq!(maxima, [1, 2, 1]);
+}

@@ -2,6 +2,7 @@
 
 mod channel;
 mod codes;
+mod intern;
 mod limit;
 mod model;
 mod records;

@@ -3,10 +3,11 @@
 use super::{
     AddressRecord, ChannelRecord, DeploymentRecord, Extent, FORMAT, Header, KeyRecord, LimitRecord, MAGIC,
     ModelNameRecord, ModelRecord, PermissionRecord, ProviderRecord, ProxyRecord, Range, SECTIONS, Section,
-    SettingsRecord, Slot, SourceRecord, Str, UNCHECKED, key_hash, slot_of,
+    SettingsRecord, Slot, SourceRecord, Str, UNCHECKED,
+    intern::{Interner, hash_of},
+    key_hash, slot_of,
 };
 use crate::identity::{checksum, hash_name};
-use std::{collections::HashMap, hash::Hash};
 use zerocopy::{Immutable, IntoBytes, little_endian::U32};
 
 /// More of something than 32 bits count.
@@ -16,27 +17,71 @@ pub(crate) struct TooLarge;
 /// A list of records in which equal runs are stored once.
 struct Shared<T> {
     records: Vec<T>,
-    runs: HashMap<Box<[T]>, Range>,
+    ranges: Vec<Range>,
+    known: Interner,
 }
 
 impl<T> Default for Shared<T> {
     fn default() -> Self {
         Self {
             records: Vec::new(),
-            runs: HashMap::new(),
+            ranges: Vec::new(),
+            known: Interner::default(),
         }
     }
 }
 
-impl<T: Copy + Eq + Hash> Shared<T> {
+impl<T: Copy + PartialEq + IntoBytes + Immutable> Shared<T> {
     fn run(&mut self, items: &[T]) -> Result<Range, TooLarge> {
-        if let Some(range) = self.runs.get(items) {
-            return Ok(*range);
+        let same = |at: usize| {
+            self.ranges
+                .get(at)
+                .is_some_and(|range| super::run(&self.records, *range) == items)
+        };
+        match self.known.find(hash_of(items), same) {
+            Ok(at) => usize::try_from(at)
+                .ok()
+                .and_then(|at| self.ranges.get(at))
+                .copied()
+                .ok_or(TooLarge),
+            Err(key) => {
+                let range = range(self.records.len(), items.len())?;
+                self.known.add(key, small(self.ranges.len())?);
+                self.records.extend_from_slice(items);
+                self.ranges.push(range);
+                Ok(range)
+            }
         }
-        let range = range(self.records.len(), items.len())?;
-        self.records.extend_from_slice(items);
-        self.runs.insert(items.into(), range);
-        Ok(range)
+    }
+}
+
+/// A list of records in which equal ones are stored once.
+struct Unique<T> {
+    records: Vec<T>,
+    known: Interner,
+}
+
+impl<T> Default for Unique<T> {
+    fn default() -> Self {
+        Self {
+            records: Vec::new(),
+            known: Interner::default(),
+        }
+    }
+}
+
+impl<T: PartialEq + IntoBytes + Immutable> Unique<T> {
+    fn id(&mut self, record: T) -> Result<U32, TooLarge> {
+        let same = |at: usize| self.records.get(at) == Some(&record);
+        match self.known.find(hash_of(&record), same) {
+            Ok(id) => Ok(id.into()),
+            Err(key) => {
+                let id = small(self.records.len())?;
+                self.known.add(key, id);
+                self.records.push(record);
+                Ok(id.into())
+            }
+        }
     }
 }
 
@@ -66,14 +111,11 @@ pub(crate) struct Writer {
     pub providers: Vec<ProviderRecord>,
     pub addresses: Vec<AddressRecord>,
     pub rules: Vec<u8>,
-    limits: Vec<LimitRecord>,
-    limit_ids: HashMap<LimitRecord, u32>,
+    limits: Unique<LimitRecord>,
     limit_lists: Shared<U32>,
-    permissions: Vec<PermissionRecord>,
-    permission_ids: HashMap<PermissionRecord, u32>,
+    permissions: Unique<PermissionRecord>,
     string_lists: Shared<Str>,
-    strings: Vec<u8>,
-    string_places: HashMap<Box<[u8]>, Str>,
+    strings: Shared<u8>,
 }
 
 impl Writer {
@@ -82,18 +124,8 @@ impl Writer {
     }
 
     pub fn blob(&mut self, bytes: &[u8]) -> Result<Str, TooLarge> {
-        if let Some(place) = self.string_places.get(bytes) {
-            return Ok(*place);
-        }
-        let end = self.strings.len().checked_add(bytes.len()).ok_or(TooLarge)?;
-        small(end)?;
-        let place = Str {
-            offset: small(self.strings.len())?.into(),
-            len: small(bytes.len())?.into(),
-        };
-        self.strings.extend_from_slice(bytes);
-        self.string_places.insert(bytes.into(), place);
-        Ok(place)
+        let Range { start, len } = self.strings.run(bytes)?;
+        Ok(Str { offset: start, len })
     }
 
     pub fn texts<'t>(&mut self, texts: impl IntoIterator<Item = &'t str>) -> Result<Range, TooLarge> {
@@ -105,13 +137,7 @@ impl Writer {
     }
 
     pub fn limit(&mut self, record: LimitRecord) -> Result<U32, TooLarge> {
-        if let Some(id) = self.limit_ids.get(&record) {
-            return Ok((*id).into());
-        }
-        let id = small(self.limits.len())?;
-        self.limits.push(record);
-        self.limit_ids.insert(record, id);
-        Ok(id.into())
+        self.limits.id(record)
     }
 
     pub fn limit_list(&mut self, ids: &[U32]) -> Result<Range, TooLarge> {
@@ -119,13 +145,7 @@ impl Writer {
     }
 
     pub fn permission(&mut self, record: PermissionRecord) -> Result<U32, TooLarge> {
-        if let Some(id) = self.permission_ids.get(&record) {
-            return Ok((*id).into());
-        }
-        let id = small(self.permissions.len())?;
-        self.permissions.push(record);
-        self.permission_ids.insert(record, id);
-        Ok(id.into())
+        self.permissions.id(record)
     }
 
     /// The run that the last `len` records of a list of `total` make.
@@ -138,7 +158,7 @@ impl Writer {
         let channel_index = table(self.channels.iter().map(|channel| channel.hash.get()))?;
         let key_index = table(self.keys.iter().map(|key| key_hash(&key.sha256)))?;
         let model_index = {
-            let strings = &self.strings;
+            let strings = &self.strings.records;
             table(
                 self.model_names
                     .iter()
@@ -160,12 +180,12 @@ impl Writer {
             (Section::Deployments, bytes_of(&self.deployments)),
             (Section::Providers, bytes_of(&self.providers)),
             (Section::Addresses, bytes_of(&self.addresses)),
-            (Section::Limits, bytes_of(&self.limits)),
+            (Section::Limits, bytes_of(&self.limits.records)),
             (Section::LimitLists, bytes_of(&self.limit_lists.records)),
-            (Section::Permissions, bytes_of(&self.permissions)),
+            (Section::Permissions, bytes_of(&self.permissions.records)),
             (Section::StringLists, bytes_of(&self.string_lists.records)),
             (Section::Rules, &self.rules),
-            (Section::Strings, &self.strings),
+            (Section::Strings, &self.strings.records),
         ];
         let mut extents = [Extent {
             offset: 0.into(),

@@ -1,6 +1,6 @@
 //! Channels and templates.
 
-use super::{Context, Named, check_name, limits};
+use super::{Context, Named, Path, check_name, limits};
 use crate::{
     documents::{Entry, Location, ModelPatterns, Template},
     effective::{EffectiveChannel, Templates, unknown_template},
@@ -17,7 +17,7 @@ pub(super) fn check_templates(context: &mut Context<'_>) {
     context.unique(documents.templates.iter().map(|entry| Named {
         key: entry.value.name.as_str(),
         at: &entry.at,
-        path: "name".to_owned(),
+        path: Path::Field("name"),
         what: "a template of this name",
     }));
     for entry in &documents.templates {
@@ -41,14 +41,14 @@ pub(super) fn check<'d>(context: &mut Context<'d>, templates: &Templates<'d>) ->
     context.unique(documents.channels.iter().map(|entry| Named {
         key: entry.value.code.as_str(),
         at: &entry.at,
-        path: "code".to_owned(),
+        path: Path::Field("code"),
         what: "this channel code",
     }));
     context.unique(documents.channels.iter().flat_map(|entry| {
         entry.value.keys.iter().enumerate().map(|(index, key)| Named {
             key: key.sha256,
             at: &entry.at,
-            path: format!("keys[{index}].sha256"),
+            path: Path::Of("keys", index, "sha256"),
             what: "this key",
         })
     }));
@@ -99,11 +99,11 @@ fn check_keys(context: &mut Context<'_>, entry: &Entry<crate::documents::Channel
     }
     let mut ids = HashSet::with_capacity(channel.keys.len());
     for (index, key) in channel.keys.iter().enumerate() {
-        check_name(context, at, &format!("keys[{index}].id"), &key.id, 64);
+        check_name(context, at, format_args!("keys[{index}].id"), &key.id, 64);
         if !ids.insert(key.id.as_str()) {
             context.error(
                 at,
-                &format!("keys[{index}].id"),
+                format_args!("keys[{index}].id"),
                 format!("the channel has two keys `{}`", key.id),
             );
         }
@@ -115,7 +115,7 @@ fn check_tags(context: &mut Context<'_>, at: &Location, tags: &[String]) {
         context.error(at, "tags", format!("at most {MAX_LIST} tags"));
     }
     for (index, tag) in tags.iter().enumerate() {
-        check_name(context, at, &format!("tags[{index}]"), tag, 64);
+        check_name(context, at, format_args!("tags[{index}]"), tag, 64);
     }
 }
 
@@ -129,13 +129,13 @@ fn check_patterns(context: &mut Context<'_>, at: &Location, models: &ModelPatter
             context.error(at, name, format!("at most {MAX_LIST} globs"));
         }
         for (index, pattern) in patterns.iter().enumerate() {
-            let path = format!("{name}[{index}]");
-            check_name(context, at, &path, pattern, 128);
+            let path = Path::Item(name, index);
+            check_name(context, at, path, pattern, 128);
             if is_glob(pattern) {
                 if !pattern.trim_matches('*').is_empty() && !context.any_model_matches(pattern) {
-                    context.warning(at, &path, format!("no model matches `{pattern}`"));
+                    context.warning(at, path, format!("no model matches `{pattern}`"));
                 }
-            } else if let Some(mut problem) = context.unknown_model(at, &path, pattern) {
+            } else if let Some(mut problem) = context.unknown_model(at, path, pattern) {
                 // A model may well be removed before each channel forgets it; a denied alias would not deny, though.
                 if !context.aliases.contains_key(pattern.as_str()) {
                     problem.severity = crate::Severity::Warning;

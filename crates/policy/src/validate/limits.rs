@@ -1,6 +1,6 @@
 //! Limits: each by itself, the lists they stand in, and how many one request can meet.
 
-use super::{Context, check_name};
+use super::{Context, Path, check_name};
 use crate::{
     documents::{Algorithm, Limit, Location, Metric},
     effective::EffectiveChannel,
@@ -11,26 +11,34 @@ use std::collections::{HashMap, HashSet};
 
 /// Most limits that one request may meet: what a row of the in-flight table holds.
 pub(crate) const MAX_PER_REQUEST: usize = 16;
+/// Longest list of limits as written; far above what can apply to one request.
+const MAX_LIST: usize = 256;
 /// Longest window.
 const MAX_WINDOW_MS: u64 = 31 * 86_400_000;
 const MAX_DELAY_MS: u64 = 60_000;
 
 /// Checks a list of limits as it was written.
 pub(super) fn check_list(context: &mut Context<'_>, at: &Location, limits: &[Limit], owner: Owner<'_>) {
-    let mut shapes: HashMap<u64, usize> = HashMap::new();
-    let mut names: HashMap<String, usize> = HashMap::new();
+    if limits.len() > MAX_LIST {
+        context.error(at, "limits", format!("at most {MAX_LIST} limits"));
+        return;
+    }
+    let mut shapes: Vec<u64> = Vec::with_capacity(limits.len());
+    let mut names: Vec<String> = Vec::with_capacity(limits.len());
     for (index, limit) in limits.iter().enumerate() {
-        let path = format!("limits[{index}]");
-        check_limit(context, at, &path, limit, owner);
-        if let Some(first) = shapes.insert(limit_shape(limit, owner), index) {
+        check_limit(context, at, index, limit, owner);
+        let (shape, name) = (limit_shape(limit, owner), limit.display_name());
+        if let Some(first) = shapes.iter().position(|earlier| *earlier == shape) {
             let reason = format!(
                 "counts the same as `limits[{first}]`: metric, window, model and algorithm are equal"
             );
-            context.error(at, &path, reason);
-        } else if let Some(first) = names.insert(limit.display_name(), index) {
-            let reason = format!("`limits[{first}]` has the same name, `{}`", limit.display_name());
-            context.error(at, &format!("{path}.name"), reason);
+            context.error(at, Path::Item("limits", index), reason);
+        } else if let Some(first) = names.iter().position(|earlier| *earlier == name) {
+            let reason = format!("`limits[{first}]` has the same name, `{name}`");
+            context.error(at, Path::Of("limits", index, "name"), reason);
         }
+        shapes.push(shape);
+        names.push(name);
     }
 }
 
@@ -50,36 +58,36 @@ pub(super) fn check_effective_names(context: &mut Context<'_>, channel: &Effecti
         if !names.insert(name.clone()) && std::ptr::eq(limit.at, channel.at) {
             context.error(
                 limit.at,
-                &limit.path(),
+                limit.path(),
                 format!("an inherited limit has the same name, `{name}`"),
             );
         }
     }
 }
 
-fn check_limit(context: &mut Context<'_>, at: &Location, path: &str, limit: &Limit, owner: Owner<'_>) {
-    let field = |name: &str| format!("{path}.{name}");
+fn check_limit(context: &mut Context<'_>, at: &Location, index: usize, limit: &Limit, owner: Owner<'_>) {
+    let field = |name| Path::Of("limits", index, name);
     if limit.metric == Metric::Cost {
-        context.error(at, &field("metric"), "`cost` is not supported yet");
+        context.error(at, field("metric"), "`cost` is not supported yet");
         return;
     }
     if limit.max > Limit::MAX {
-        context.error(at, &field("max"), format!("must be 0..={}", Limit::MAX));
+        context.error(at, field("max"), format!("must be 0..={}", Limit::MAX));
     }
     if let Some(name) = &limit.name {
-        check_name(context, at, &field("name"), name, 128);
+        check_name(context, at, field("name"), name, 128);
     }
-    check_algorithm(context, at, path, limit);
-    check_window(context, at, &field("window"), limit);
+    check_algorithm(context, at, index, limit);
+    check_window(context, at, field("window"), limit);
     match (owner, limit.model.as_deref()) {
         (Owner::Model(_), Some(_)) => {
             context.error(
                 at,
-                &field("model"),
+                field("model"),
                 "a model's own limits are for that model already",
             );
         }
-        (_, Some(pattern)) => check_model(context, at, &field("model"), pattern),
+        (_, Some(pattern)) => check_model(context, at, field("model"), pattern),
         _ => {}
     }
     if limit.per_model {
@@ -88,14 +96,14 @@ fn check_limit(context: &mut Context<'_>, at: &Location, path: &str, limit: &Lim
         if one {
             context.warning(
                 at,
-                &field("per_model"),
+                field("per_model"),
                 "there is only one model here; `per_model` makes no difference",
             );
         }
     }
 }
 
-fn check_model(context: &mut Context<'_>, at: &Location, path: &str, pattern: &str) {
+fn check_model(context: &mut Context<'_>, at: &Location, path: Path, pattern: &str) {
     check_name(context, at, path, pattern, 128);
     if !is_glob(pattern) {
         context.expect_model(at, path, pattern);
@@ -104,27 +112,23 @@ fn check_model(context: &mut Context<'_>, at: &Location, path: &str, pattern: &s
     }
 }
 
-fn check_algorithm(context: &mut Context<'_>, at: &Location, path: &str, limit: &Limit) {
-    let field = |name: &str| format!("{path}.{name}");
+fn check_algorithm(context: &mut Context<'_>, at: &Location, index: usize, limit: &Limit) {
+    let field = |name| Path::Of("limits", index, name);
     let algorithm = limit.algorithm();
     match (limit.metric, algorithm) {
         (Metric::Connections, Algorithm::Concurrency) => {}
         (Metric::Connections, _) => {
-            context.error(
-                at,
-                &field("algorithm"),
-                "connections are counted by `concurrency`",
-            );
+            context.error(at, field("algorithm"), "connections are counted by `concurrency`");
         }
         (_, Algorithm::Concurrency) => {
-            context.error(at, &field("algorithm"), "`concurrency` is for connections");
+            context.error(at, field("algorithm"), "`concurrency` is for connections");
         }
         (Metric::Requests, _)
         | (_, Algorithm::SlidingWindow | Algorithm::FixedWindow | Algorithm::TokenBucket) => {}
         (_, Algorithm::LeakyBucket) => {
             context.error(
                 at,
-                &field("algorithm"),
+                field("algorithm"),
                 "`leaky_bucket` delays requests; it cannot count tokens",
             );
         }
@@ -133,23 +137,23 @@ fn check_algorithm(context: &mut Context<'_>, at: &Location, path: &str, limit: 
         (None, _) => {}
         (Some(burst), Algorithm::TokenBucket) => {
             if burst > Limit::MAX || (burst == 0 && limit.max > 0) {
-                context.error(at, &field("burst"), format!("must be 1..={}", Limit::MAX));
+                context.error(at, field("burst"), format!("must be 1..={}", Limit::MAX));
             }
         }
-        (Some(_), _) => context.error(at, &field("burst"), "only `token_bucket` has a burst"),
+        (Some(_), _) => context.error(at, field("burst"), "only `token_bucket` has a burst"),
     }
     match (limit.max_delay, algorithm) {
         (None, _) => {}
         (Some(delay), Algorithm::LeakyBucket) => {
             if delay.as_millis() > MAX_DELAY_MS {
-                context.error(at, &field("max_delay"), "must be at most 60s");
+                context.error(at, field("max_delay"), "must be at most 60s");
             }
         }
-        (Some(_), _) => context.error(at, &field("max_delay"), "only `leaky_bucket` delays"),
+        (Some(_), _) => context.error(at, field("max_delay"), "only `leaky_bucket` delays"),
     }
 }
 
-fn check_window(context: &mut Context<'_>, at: &Location, path: &str, limit: &Limit) {
+fn check_window(context: &mut Context<'_>, at: &Location, path: Path, limit: &Limit) {
     let window = match (limit.metric, limit.window) {
         (Metric::Connections, None) => return,
         (Metric::Connections, Some(_)) => return context.error(at, path, "connections have no window"),

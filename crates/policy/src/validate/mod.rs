@@ -16,7 +16,9 @@ use crate::{
     suggest,
 };
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, hash_map},
+    fmt,
+    fmt::Display,
     hash::Hash,
 };
 
@@ -84,34 +86,40 @@ impl<'d> Context<'d> {
         }
     }
 
-    fn error(&mut self, at: &Location, path: &str, reason: impl Into<String>) {
-        self.problems.push(at.error(path, reason));
+    fn error(&mut self, at: &Location, path: impl Display, reason: impl Into<String>) {
+        self.problems.push(at.error(&path.to_string(), reason));
     }
 
-    fn warning(&mut self, at: &Location, path: &str, reason: impl Into<String>) {
-        self.problems.push(at.warning(path, reason));
+    fn warning(&mut self, at: &Location, path: impl Display, reason: impl Into<String>) {
+        self.problems.push(at.warning(&path.to_string(), reason));
     }
 
     /// An error if `model` is not a model's canonical name.
-    fn expect_model(&mut self, at: &Location, path: &str, model: &str) {
+    fn expect_model(&mut self, at: &Location, path: impl Display, model: &str) {
         if let Some(problem) = self.unknown_model(at, path, model) {
             self.problems.push(problem);
         }
     }
 
-    fn unknown_model(&self, at: &Location, path: &str, model: &str) -> Option<Problem> {
+    fn unknown_model(&self, at: &Location, path: impl Display, model: &str) -> Option<Problem> {
         if self.models.contains(model) || !self.documents.is_complete(Kind::Models) {
             return None;
         }
         if let Some(name) = self.aliases.get(model) {
             let hint = Some(format!("write `{name}`"));
             return Some(
-                at.error(path, format!("`{model}` is an alias; its name is expected here"))
-                    .hint(hint),
+                at.error(
+                    &path.to_string(),
+                    format!("`{model}` is an alias; its name is expected here"),
+                )
+                .hint(hint),
             );
         }
         let hint = suggest::did_you_mean(model, self.models.iter().copied());
-        Some(at.error(path, format!("unknown model `{model}`")).hint(hint))
+        Some(
+            at.error(&path.to_string(), format!("unknown model `{model}`"))
+                .hint(hint),
+        )
     }
 
     fn any_model_matches(&self, pattern: &str) -> bool {
@@ -121,13 +129,18 @@ impl<'d> Context<'d> {
 
     /// Reports what stands twice in a list of names.
     fn unique<'l, K: Eq + Hash>(&mut self, items: impl Iterator<Item = Named<'l, K>>) {
-        let mut seen: HashMap<K, String> = HashMap::new();
+        let mut seen = HashMap::with_capacity(items.size_hint().0);
         for Named { key, at, path, what } in items {
-            if let Some(first) = seen.get(&key) {
-                let reason = format!("{what} stands at `{first}` already");
-                self.problems.push(at.error(&path, reason));
-            } else {
-                seen.insert(key, at.path(&path));
+            match seen.entry(key) {
+                hash_map::Entry::Vacant(free) => {
+                    free.insert((at, path));
+                }
+                hash_map::Entry::Occupied(taken) => {
+                    let (first, first_path) = taken.get();
+                    let first = first.path(&first_path.to_string());
+                    self.problems
+                        .push(at.error(&path.to_string(), format!("{what} stands at `{first}` already")));
+                }
             }
         }
     }
@@ -137,12 +150,33 @@ impl<'d> Context<'d> {
 struct Named<'l, K> {
     key: K,
     at: &'l Location,
-    path: String,
+    path: Path,
     what: &'static str,
 }
 
+/// A path below an entry, as text only when a problem needs it.
+#[derive(Clone, Copy)]
+enum Path {
+    /// `name`
+    Field(&'static str),
+    /// `list[index]`
+    Item(&'static str, usize),
+    /// `list[index].name`
+    Of(&'static str, usize, &'static str),
+}
+
+impl Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Path::Field(name) => f.write_str(name),
+            Path::Item(list, index) => write!(f, "{list}[{index}]"),
+            Path::Of(list, index, name) => write!(f, "{list}[{index}].{name}"),
+        }
+    }
+}
+
 /// Reports a name that is empty, too long (in bytes) or holds control characters.
-fn check_name(context: &mut Context<'_>, at: &Location, path: &str, name: &str, longest: usize) {
+fn check_name(context: &mut Context<'_>, at: &Location, path: impl Display, name: &str, longest: usize) {
     if name.is_empty() || name.len() > longest {
         context.error(at, path, format!("must be 1..={longest} bytes"));
     } else if name.chars().any(char::is_control) {

@@ -1,6 +1,6 @@
 //! Models and deployments.
 
-use super::{Context, Named, check_name, limits};
+use super::{Context, Named, Path, check_name, limits};
 use crate::{
     documents::{Entry, Kind, Location, Model},
     identity::Owner,
@@ -21,13 +21,13 @@ pub(super) fn check(context: &mut Context<'_>) {
         let name = Named {
             key: model.name.as_str(),
             at: &entry.at,
-            path: "name".to_owned(),
+            path: Path::Field("name"),
             what: "this model name",
         };
         let aliases = model.aliases.iter().enumerate().map(|(index, alias)| Named {
             key: alias.as_str(),
             at: &entry.at,
-            path: format!("aliases[{index}]"),
+            path: Path::Item("aliases", index),
             what: "this model name",
         });
         std::iter::once(name).chain(aliases)
@@ -41,7 +41,7 @@ pub(super) fn check(context: &mut Context<'_>) {
             .map(|(index, deployment)| Named {
                 key: deployment.id(&entry.value.name),
                 at: &entry.at,
-                path: format!("deployments[{index}].id"),
+                path: Path::Of("deployments", index, "id"),
                 what: "a deployment of this id",
             })
     }));
@@ -49,7 +49,7 @@ pub(super) fn check(context: &mut Context<'_>) {
         let Entry { value: model, at } = entry;
         check_name(context, at, "name", &model.name, 128);
         for (index, alias) in model.aliases.iter().enumerate() {
-            check_name(context, at, &format!("aliases[{index}]"), alias, 128);
+            check_name(context, at, format_args!("aliases[{index}]"), alias, 128);
         }
         check_deployments(context, at, model);
         limits::check_list(context, at, &model.limits, Owner::Model(&model.name));
@@ -70,20 +70,20 @@ fn check_deployments(context: &mut Context<'_>, at: &Location, model: &Model) {
     for (index, deployment) in model.deployments.iter().enumerate() {
         let path = |name: &str| format!("deployments[{index}].{name}");
         if let Some(id) = &deployment.id {
-            check_name(context, at, &path("id"), id, 256);
+            check_name(context, at, path("id"), id, 256);
         }
         if let Some(name) = &deployment.upstream_model {
-            check_name(context, at, &path("upstream_model"), name, 256);
+            check_name(context, at, path("upstream_model"), name, 256);
         }
         if deployment.version.len() > 64 || deployment.version.chars().any(char::is_control) {
             context.error(
                 at,
-                &path("version"),
+                path("version"),
                 "must be at most 64 bytes without control characters",
             );
         }
         if deployment.weight > MAX_WEIGHT {
-            context.error(at, &path("weight"), format!("must be 0..={MAX_WEIGHT}"));
+            context.error(at, path("weight"), format!("must be 0..={MAX_WEIGHT}"));
         }
         let provider = deployment.provider.as_str();
         if !context.providers.contains(provider) && context.documents.is_complete(Kind::Providers) {
@@ -130,14 +130,14 @@ fn check_timeouts(context: &mut Context<'_>, at: &Location, model: &Model) {
     ];
     for (name, span) in stages.into_iter().chain([("total", timeouts.total)]) {
         if !(1..=86_400_000).contains(&span.as_millis()) {
-            context.error(at, &format!("timeouts.{name}"), "must be 1ms..=24h");
+            context.error(at, format_args!("timeouts.{name}"), "must be 1ms..=24h");
         }
     }
     for (name, span) in stages {
         if span > timeouts.total {
             context.warning(
                 at,
-                &format!("timeouts.{name}"),
+                format_args!("timeouts.{name}"),
                 "is longer than `total`, which ends the request first",
             );
         }

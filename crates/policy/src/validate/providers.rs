@@ -1,6 +1,6 @@
 //! Providers.
 
-use super::{Context, Named, check_name};
+use super::{Context, Named, Path, check_name};
 use crate::{
     documents::{CredentialKind, Endpoint, Entry, Location, Provider},
     rules::is_token,
@@ -22,7 +22,7 @@ pub(super) fn check(context: &mut Context<'_>) {
     context.unique(documents.providers.iter().map(|entry| Named {
         key: entry.value.id.as_str(),
         at: &entry.at,
-        path: "id".to_owned(),
+        path: Path::Field("id"),
         what: "a provider of this id",
     }));
     for entry in &documents.providers {
@@ -181,7 +181,7 @@ fn check_health(context: &mut Context<'_>, at: &Location, provider: &Provider) {
         ("healthy_after", check.healthy_after),
     ] {
         if !(1..=100).contains(&times) {
-            context.error(at, &format!("health_check.{name}"), "must be 1..=100");
+            context.error(at, format_args!("health_check.{name}"), "must be 1..=100");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Rules and rule templates.
 
-use super::{Context, Named, check_name};
+use super::{Context, Named, Path, check_name};
 use crate::{
     decode,
     documents::{Condition, Entry, Kind, Location, Rule, RuleTemplate, Then},
@@ -19,7 +19,7 @@ pub(super) fn check(context: &mut Context<'_>) -> Vec<PlainRule> {
     context.unique(documents.rules.iter().map(|entry| Named {
         key: entry.value.name.as_str(),
         at: &entry.at,
-        path: "name".to_owned(),
+        path: Path::Field("name"),
         what: "a rule of this name",
     }));
     if let Some(entry) = documents.rules.get(MAX_RULES) {
@@ -158,7 +158,7 @@ fn check_templates(context: &mut Context<'_>) {
     context.unique(documents.rule_templates.iter().map(|entry| Named {
         key: entry.value.name.as_str(),
         at: &entry.at,
-        path: "name".to_owned(),
+        path: Path::Field("name"),
         what: "a rule template of this name",
     }));
     for Entry {
@@ -216,7 +216,7 @@ fn check_targets(context: &mut Context<'_>, at: &Location, then: &Then, path: &s
             context.problems.push(problem);
         }
         if let Some(model) = action.set_model.as_deref() {
-            context.expect_model(at, &format!("{path}.set_model"), model);
+            context.expect_model(at, format!("{path}.set_model"), model);
         }
         if let Some(shadow) = &action.shadow {
             check_targets(context, at, shadow, path);

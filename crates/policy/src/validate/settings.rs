@@ -100,7 +100,11 @@ fn check_region(context: &mut Context<'_>, at: &Location, settings: &Settings) {
         ("workers", region.workers, 1, 1_024),
     ] {
         if !(least..=most).contains(&size) {
-            context.error(at, &format!("region.{name}"), format!("must be {least}..={most}"));
+            context.error(
+                at,
+                format_args!("region.{name}"),
+                format!("must be {least}..={most}"),
+            );
         }
     }
 }
