@@ -263,7 +263,7 @@ impl Connection<'_> {
             Err(_) => ("", 0),
         };
         let model = base_model(model);
-        let entry = self.shared.stats.begin(Arrival {
+        let mut entry = self.shared.stats.begin(Arrival {
             method,
             target,
             headers: request.headers,
@@ -277,12 +277,12 @@ impl Connection<'_> {
         match ready {
             Ok(ready) => self.send(&ready.0, &ready.1, entry, close).await,
             Err(error) => {
+                entry.end(End::Failed);
                 let mut wire = Wire::new(&mut self.stream, &Behaviour::default(), Framing::Length);
                 wire.hold(head_of(&error, Framing::Length, false, close).as_bytes());
                 for piece in &error.pieces {
                     wire.body(&piece.bytes).await?;
                 }
-                entry.finish(End::Failed);
                 Ok(if close { Next::Close } else { Next::Keep })
             }
         }
@@ -311,21 +311,27 @@ impl Connection<'_> {
     }
 
     /// A WebSocket that sends back whatever bytes come, frames and all; ends with the client.
-    async fn echo(&mut self, entry: Entry) -> Result<Next, Gone> {
+    async fn echo(&mut self, mut entry: Entry) -> Result<Next, Gone> {
         let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
         self.stream.write_all(head.as_bytes()).await?;
         let mut buffer = vec![0; 4096];
         loop {
             let read = self.stream.read(&mut buffer).await?;
             if read == 0 {
-                entry.finish(End::Completed);
+                entry.end(End::Completed);
                 return Ok(Next::Close);
             }
             self.stream.write_all(&buffer[..read]).await?;
         }
     }
 
-    async fn send(&mut self, ask: &Ask, answer: &Answer, entry: Entry, close: bool) -> Result<Next, Gone> {
+    async fn send(
+        &mut self,
+        ask: &Ask,
+        answer: &Answer,
+        mut entry: Entry,
+        close: bool,
+    ) -> Result<Next, Gone> {
         let behaviour = &ask.behaviour;
         let streams = answer.content_type == "text/event-stream";
         // A compressed body's length is not known beforehand, nor is that of an endless one.
@@ -339,27 +345,20 @@ impl Connection<'_> {
         };
         let close = close || !behaviour.keepalive || framing == Framing::Close;
         let mut wire = Wire::new(&mut self.stream, behaviour, framing);
-        let sent = write_answer(&mut wire, ask, answer, &entry, framing, close).await;
+        let sent = write_answer(&mut wire, ask, answer, &mut entry, framing, close).await;
         match sent {
-            Ok(Sent::Whole) => {
-                entry.finish(if answer.status == 200 {
-                    End::Completed
-                } else {
-                    End::Failed
-                });
-                Ok(if close { Next::Close } else { Next::Keep })
-            }
+            Ok(Sent::Whole) => Ok(if close { Next::Close } else { Next::Keep }),
             Ok(Sent::Fault(Fault::Reset)) => {
-                entry.finish(End::Failed);
+                entry.end(End::Failed);
                 let _ = rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO));
                 Err(Gone)
             }
             Ok(Sent::Fault(_)) => {
-                entry.finish(End::Failed);
+                entry.end(End::Failed);
                 Ok(Next::Close)
             }
             Err(gone) => {
-                entry.finish(End::Aborted);
+                entry.end(End::Aborted);
                 Err(gone)
             }
         }
@@ -375,7 +374,7 @@ async fn write_answer(
     wire: &mut Wire<'_>,
     ask: &Ask,
     answer: &Answer,
-    entry: &Entry,
+    entry: &mut Entry,
     framing: Framing,
     close: bool,
 ) -> Result<Sent, Gone> {
@@ -408,6 +407,11 @@ async fn write_answer(
         wire.body(&piece.bytes[..at.min(piece.bytes.len())]).await?;
         return Ok(fault(wire, behaviour, Point::Mid).await?.unwrap_or(Sent::Whole));
     }
+    let end = if answer.status == 200 && broken.is_none() {
+        End::Completed
+    } else {
+        End::Failed
+    };
     let stop = broken.map(|_| behaviour.at.unwrap_or(answer.pieces.len() as u64 / 2));
     let mut number = 0;
     let mut index = 0;
@@ -422,10 +426,17 @@ async fn write_answer(
             }
             return Ok(fault(wire, behaviour, Point::Mid).await?.unwrap_or(Sent::Whole));
         }
-        wire.body(&piece.bytes).await?;
-        entry.wrote(piece.tokens, piece.reported);
-        number += 1;
         index += 1;
+        // The client has everything with these bytes: it must then find the request ended.
+        if framing == Framing::Length && index == answer.pieces.len() {
+            entry.end(end);
+        }
+        entry.writes(piece.tokens, piece.reported);
+        if let Err(gone) = wire.body(&piece.bytes).await {
+            entry.takes_back(piece.tokens, piece.reported);
+            return Err(gone);
+        }
+        number += 1;
         if index == answer.pieces.len() {
             index = answer.repeat.unwrap_or(index);
         }
@@ -434,6 +445,7 @@ async fn write_answer(
             tokio::task::yield_now().await;
         }
     }
+    entry.end(end);
     wire.end().await?;
     Ok(Sent::Whole)
 }

@@ -25,7 +25,8 @@ pub struct Tally {
     pub max_in_flight: u64,
     /// True input tokens of the requests that were answered with 200.
     pub prompt_tokens: u64,
-    /// Completion tokens whose events or bodies were written to the socket completely.
+    /// Completion tokens whose events or bodies were written to the socket completely; those that are
+    /// being written count already.
     pub completion_tokens: u64,
     /// Input tokens that were told in `usage`.
     pub reported_prompt_tokens: u64,
@@ -34,6 +35,14 @@ pub struct Tally {
 }
 
 impl Tally {
+    fn ended(&mut self, end: End) -> &mut u64 {
+        match end {
+            End::Completed => &mut self.completed,
+            End::Aborted => &mut self.aborted,
+            End::Failed => &mut self.failed,
+        }
+    }
+
     fn to_json(&self) -> Value {
         json!({
             "requests": self.requests, "completed": self.completed, "aborted": self.aborted, "failed": self.failed,
@@ -126,7 +135,7 @@ pub(super) struct Entry {
     number: u64,
     model: String,
     credential: Option<String>,
-    finished: bool,
+    end: Option<End>,
 }
 
 impl Stats {
@@ -259,7 +268,7 @@ impl Stats {
             number,
             model: arrival.model.to_owned(),
             credential,
-            finished: false,
+            end: None,
         };
         inner.each(&entry, |tally| {
             tally.requests += 1;
@@ -294,38 +303,44 @@ impl Inner {
 }
 
 impl Entry {
-    /// Something was written: its completion tokens, and the usage told in it.
-    pub(super) fn wrote(&self, tokens: u64, reported: Option<(u64, u64)>) {
+    /// Something is about to be written: its completion tokens, and the usage told in it. Before and not after the
+    /// write, so that a client that has read it finds it counted.
+    pub(super) fn writes(&self, tokens: u64, reported: Option<(u64, u64)>) {
+        self.count(tokens, reported, u64::wrapping_add);
+    }
+
+    /// It could not be written after all.
+    pub(super) fn takes_back(&self, tokens: u64, reported: Option<(u64, u64)>) {
+        self.count(tokens, reported, u64::wrapping_sub);
+    }
+
+    fn count(&self, tokens: u64, reported: Option<(u64, u64)>, change: fn(u64, u64) -> u64) {
         if tokens == 0 && reported.is_none() {
             return;
         }
         let mut inner = self.stats.lock();
         inner.each(self, |tally| {
-            tally.completion_tokens += tokens;
+            tally.completion_tokens = change(tally.completion_tokens, tokens);
             if let Some((input, output)) = reported {
-                tally.reported_prompt_tokens = tally.reported_prompt_tokens.saturating_add(input);
-                tally.reported_completion_tokens = tally.reported_completion_tokens.saturating_add(output);
+                tally.reported_prompt_tokens = change(tally.reported_prompt_tokens, input);
+                tally.reported_completion_tokens = change(tally.reported_completion_tokens, output);
             }
         });
         if let Some(record) = inner.record(self.number) {
-            record.completion_tokens += tokens;
+            record.completion_tokens = change(record.completion_tokens, tokens);
         }
     }
 
-    pub(super) fn finish(mut self, end: End) {
-        self.end(end);
-    }
-
-    fn end(&mut self, end: End) {
-        self.finished = true;
+    /// How it ends. Said again, it corrects what was said before: the last bytes may fail to leave.
+    pub(super) fn end(&mut self, end: End) {
+        let before = self.end.replace(end);
         let mut inner = self.stats.lock();
         inner.each(self, |tally| {
-            tally.in_flight = tally.in_flight.saturating_sub(1);
-            match end {
-                End::Completed => tally.completed += 1,
-                End::Aborted => tally.aborted += 1,
-                End::Failed => tally.failed += 1,
+            match before {
+                Some(before) => *tally.ended(before) = tally.ended(before).saturating_sub(1),
+                None => tally.in_flight = tally.in_flight.saturating_sub(1),
             }
+            *tally.ended(end) += 1;
         });
         if let Some(record) = inner.record(self.number) {
             record.end = Some(end);
@@ -335,7 +350,7 @@ impl Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        if !self.finished {
+        if self.end.is_none() {
             self.end(End::Aborted);
         }
     }
@@ -382,10 +397,16 @@ mod tests {
             name: "Authorization",
             value: b"Bearer k",
         }];
-        let first = stats.begin(arrival(&headers));
-        let second = stats.begin(arrival(&headers));
-        first.wrote(5, Some((7, 5)));
-        first.finish(End::Completed);
+        let mut first = stats.begin(arrival(&headers));
+        let mut second = stats.begin(arrival(&headers));
+        first.writes(5, Some((7, 5)));
+        first.end(End::Completed);
+        drop(first);
+        second.writes(3, None);
+        second.end(End::Completed);
+        // The last write failed.
+        second.takes_back(3, None);
+        second.end(End::Aborted);
         drop(second);
         let tally = stats.credential("Bearer k");
         assert_eq!(tally, stats.total());
@@ -405,8 +426,8 @@ mod tests {
     fn old_records_make_room() {
         let stats = Stats::new(2);
         let entries: Vec<_> = (0..3).map(|_| stats.begin(arrival(&[]))).collect();
-        for entry in entries {
-            entry.finish(End::Completed);
+        for mut entry in entries {
+            entry.end(End::Completed);
         }
         let numbers: Vec<_> = stats.records().iter().map(|record| record.number).collect();
         assert_eq!(numbers, [1, 2]);
