@@ -1,4 +1,11 @@
 //! Rules as operators write them, against requests.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that meets the unexpected should end there"
+)]
 
 mod support;
 

@@ -1,5 +1,11 @@
 //! What goes into documents comes out of the snapshot.
-#![allow(clippy::float_cmp)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that meets the unexpected should end there"
+)]
 
 mod support;
 

@@ -1,4 +1,11 @@
 //! Every problem is found at once, and named by file, path and reason.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that meets the unexpected should end there"
+)]
 
 mod support;
 
