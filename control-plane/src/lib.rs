@@ -1,6 +1,19 @@
 //! The Tollgate daemon: configuration, ledger, reclaim and the admin API beside an nginx with the Tollgate module.
+//!
+//! ```text
+//! documents ─config─► snapshot ─► region ◄─► nginx workers
+//!                                   │ usage, events
+//!                                   ▼
+//!                                ledger ─► api ◄─ cli, dashboard, Prometheus
+//! ```
 #![forbid(unsafe_code)]
 
+pub mod api;
+pub mod cli;
 pub mod config;
+pub mod daemon;
+pub mod explain;
 pub mod ledger;
+pub mod live;
+pub mod process;
 pub mod secrets;

@@ -1,2 +1,6 @@
 //! The `tollgate` daemon and command line.
-fn main() {}
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    tollgate::cli::main()
+}

@@ -40,6 +40,7 @@ pub fn parse_set(set: &DocumentSet) -> (Documents, Vec<Problem>) {
 /// Publishes what a source says.
 pub struct Publisher {
     source: Arc<dyn ConfigSource>,
+    documents: watch::Receiver<Arc<DocumentSet>>,
     region: Arc<Region>,
     files: SnapshotFiles,
     state: StateFolder,
@@ -66,6 +67,7 @@ impl Publisher {
     ) -> Publisher {
         let files = SnapshotFiles::new(region.dir());
         let mut publisher = Publisher {
+            documents: source.documents(),
             source,
             files,
             last: state.last_good(),
@@ -116,13 +118,12 @@ impl Publisher {
 
     /// Publishes every set until `stop` changes.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        let mut documents = self.source.documents();
         let mut again = RETRY;
         loop {
             let names = tokio::select! {
                 biased;
                 _ = stop.wait_for(|s| *s) => return,
-                changed = documents.changed() => {
+                changed = self.documents.changed() => {
                     if changed.is_err() {
                         return;
                     }
@@ -130,7 +131,7 @@ impl Publisher {
                 }
                 () = tokio::time::sleep(again) => true,
             };
-            let set = Arc::clone(&documents.borrow_and_update());
+            let set = Arc::clone(&self.documents.borrow_and_update());
             again = if self.take(&set, names).await {
                 RESOLVE_AGAIN
             } else {
@@ -141,7 +142,7 @@ impl Publisher {
 
     /// Takes the source's present set. Returns whether there is nothing to be tried again soon.
     pub async fn take_present(&mut self) -> bool {
-        let set = Arc::clone(&self.source.documents().borrow());
+        let set = Arc::clone(&self.documents.borrow_and_update());
         self.take(&set, false).await
     }
 

@@ -1,0 +1,244 @@
+//! Documents: what is there, what is wrong with it, and changing it under optimistic locking.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, HeaderName, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tollgate_policy::{Kind, Problem};
+
+use super::{ApiError, AppState};
+use crate::config::{Document, DocumentSet, Etag, parse_set, redacted, sealed, with_restored};
+
+/// Longest wait for a written document to be looked at.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// All documents, without their content, and everything that is wrong with them.
+pub(super) async fn list(State(state): State<AppState>) -> Json<Value> {
+    let status = state.status();
+    let documents: Vec<Value> = status
+        .documents
+        .documents
+        .iter()
+        .map(|d| json!({ "name": d.name, "kind": d.kind().map(Kind::name), "etag": d.etag.as_str(), "bytes": d.bytes.len() }))
+        .collect();
+    Json(json!({
+        "source": state.source.describe(),
+        "generation": status.generation(),
+        "in_force": status.in_force,
+        "documents": documents,
+        "problems": *status.problems,
+    }))
+}
+
+/// The name of the document that a request means: a document's own name, or a kind.
+fn resolve(set: &DocumentSet, name: &str) -> Result<String, ApiError> {
+    if set.get(name).is_some() {
+        return Ok(name.to_owned());
+    }
+    if let Some(kind) = Kind::from_name(name) {
+        let of_kind: Vec<&str> = set
+            .documents
+            .iter()
+            .filter(|d| d.kind() == Some(kind))
+            .map(|d| d.name.as_str())
+            .collect();
+        return match of_kind.as_slice() {
+            [] => Ok(format!("tollgate.{name}.json")),
+            [only] => Ok((*only).to_owned()),
+            several => Err(ApiError::conflict(format!(
+                "there are several documents of this kind, name one of them: {}",
+                several.join(", ")
+            ))),
+        };
+    }
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
+    if Kind::from_file_name(name).is_some() && !name.starts_with('.') && name.bytes().all(plain) {
+        return Ok(name.to_owned());
+    }
+    Err(ApiError::not_found(format!(
+        "`{name}` is neither a document nor a kind of document"
+    )))
+}
+
+fn with_etag(etag: &Etag, body: impl IntoResponse) -> Response {
+    let quoted = format!("\"{}\"", etag.as_str());
+    ([(header::ETAG, quoted)], body).into_response()
+}
+
+/// A document's content, its credentials taken out.
+pub(super) async fn read(
+    State(state): State<AppState>,
+    Path(name): Path<String>,
+) -> Result<Response, ApiError> {
+    let status = state.status();
+    let name = resolve(&status.documents, &name)?;
+    let document = status
+        .documents
+        .get(&name)
+        .ok_or_else(|| ApiError::not_found(format!("there is no document `{name}`")))?;
+    let bytes = match document.kind() {
+        Some(Kind::Providers) => redacted(&document.bytes).ok_or_else(|| {
+            ApiError::conflict("the document is not JSON, so that its credentials cannot be told from the rest; see its file")
+        })?,
+        _ => document.bytes.to_vec(),
+    };
+    let place = [
+        (header::CONTENT_TYPE, "application/json".to_owned()),
+        (HeaderName::from_static("x-tollgate-document"), name),
+    ];
+    Ok(with_etag(&document.etag, (place, bytes)))
+}
+
+/// How a document is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WriteQuery {
+    /// Only say what would happen.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// The version that a client says it knows; `*` and nothing are `None`.
+fn version(headers: &HeaderMap, name: HeaderName) -> Result<Option<String>, ApiError> {
+    let Some(value) = headers.get(&name) else {
+        return Ok(None);
+    };
+    let text = value
+        .to_str()
+        .map_err(|_| ApiError::bad_request(format!("`{name}` is no ETag")))?;
+    let text = text.trim().trim_start_matches("W/");
+    Ok(Some(text.trim_matches('"').to_owned()))
+}
+
+/// Checks what the client knows against what is there; returns the version to replace.
+fn precondition(headers: &HeaderMap, present: Option<&Document>) -> Result<Option<Etag>, ApiError> {
+    let known = version(headers, header::IF_MATCH)?;
+    let absent = version(headers, header::IF_NONE_MATCH)?.is_some_and(|v| v == "*");
+    match (present, known) {
+        (Some(_), _) if absent => Err(ApiError::changed("the document is there already")),
+        (Some(document), Some(known)) if known == "*" || known == document.etag.as_str() => {
+            Ok(Some(document.etag.clone()))
+        }
+        (Some(document), Some(_)) => Err(ApiError::changed(format!(
+            "the document is version \"{}\" now",
+            document.etag.as_str()
+        ))),
+        (Some(_), None) => Err(ApiError::needs_version()),
+        (None, Some(_)) => Err(ApiError::changed("the document is not there any more")),
+        (None, None) => Ok(None),
+    }
+}
+
+/// The content as it will be written: credentials that were taken out put back, those in the clear sealed.
+fn prepared(
+    state: &AppState,
+    kind: Option<Kind>,
+    name: &str,
+    body: &[u8],
+    present: Option<&Document>,
+) -> Result<Vec<u8>, ApiError> {
+    if kind != Some(Kind::Providers) {
+        return Ok(body.to_vec());
+    }
+    let whole = with_restored(body, present.map(|d| &*d.bytes)).map_err(|unknown| {
+        let problem = |id| {
+            let reason = format!("no credential is stored for the provider `{id}`; write it out");
+            Problem::error(name, "providers", reason)
+        };
+        ApiError::invalid(unknown.into_iter().map(problem).collect())
+    })?;
+    match sealed(&whole, &state.sealer.key) {
+        Ok(Some(bytes)) => Ok(bytes),
+        Ok(None) => Ok(whole),
+        Err(error) => Err(ApiError::bad_request(format!(
+            "a credential cannot be sealed: {error}"
+        ))),
+    }
+}
+
+/// Validates a document together with all others, writes it, and waits until it has been looked at.
+pub(super) async fn write(
+    State(state): State<AppState>,
+    Path(name): Path<String>,
+    Query(query): Query<WriteQuery>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let set = Arc::clone(&state.status().documents);
+    let name = resolve(&set, &name)?;
+    let present = set.get(&name);
+    let expected = precondition(&headers, present)?;
+    let bytes = prepared(&state, Kind::from_file_name(&name), &name, &body, present)?;
+    let document = Document::new(name.clone(), bytes);
+    let etag = document.etag.clone();
+    let candidate = DocumentSet {
+        problems: Vec::new(),
+        ..set.with(document.clone())
+    };
+    let problems = tokio::task::spawn_blocking(move || parse_set(&candidate).1).await?;
+    if problems.iter().any(Problem::is_error) {
+        return Err(ApiError::invalid(problems));
+    }
+    if query.dry_run {
+        let answer =
+            json!({ "document": name, "written": false, "etag": etag.as_str(), "problems": problems });
+        return Ok(Json(answer).into_response());
+    }
+    let (source, bytes) = (Arc::clone(&state.source), Arc::clone(&document.bytes));
+    let target = name.clone();
+    tokio::task::spawn_blocking(move || source.put(&target, &bytes, expected.as_ref())).await??;
+    let mut config = state.config.clone();
+    let seen = config.wait_for(|s| s.documents.get(&name).is_some_and(|d| d.etag == etag));
+    let seen = tokio::time::timeout(PATIENCE, seen).await;
+    let in_force = matches!(seen, Ok(Ok(status)) if status.in_force);
+    let answer = json!({
+        "document": name,
+        "written": true,
+        "in_force": in_force,
+        "generation": state.status().generation(),
+        "etag": etag.as_str(),
+        "problems": problems,
+    });
+    Ok(with_etag(&etag, Json(answer)))
+}
+
+/// Documents to validate: they replace those of the same name, the others are taken as they are.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Candidates {
+    /// Content by document name or kind.
+    documents: BTreeMap<String, Value>,
+}
+
+/// Validates documents together with those that are there. Writes nothing.
+pub(super) async fn check(State(state): State<AppState>, body: Bytes) -> Result<Json<Value>, ApiError> {
+    let candidates: Candidates = serde_json::from_slice(&body)
+        .map_err(|e| ApiError::bad_request(format!("expected {{\"documents\": {{name: content}}}}: {e}")))?;
+    let present = Arc::clone(&state.status().documents);
+    let mut set = DocumentSet {
+        problems: Vec::new(),
+        ..DocumentSet::clone(&present)
+    };
+    for (name, content) in candidates.documents {
+        let name = resolve(&set, &name)?;
+        let bytes = content.to_string().into_bytes();
+        let bytes = prepared(
+            &state,
+            Kind::from_file_name(&name),
+            &name,
+            &bytes,
+            present.get(&name),
+        )?;
+        set = set.with(Document::new(name, bytes));
+    }
+    let problems = tokio::task::spawn_blocking(move || parse_set(&set).1).await?;
+    let valid = !problems.iter().any(Problem::is_error);
+    Ok(Json(json!({ "valid": valid, "problems": problems })))
+}

@@ -1,0 +1,43 @@
+//! Requests being served now.
+
+use axum::Json;
+use axum::extract::{Query, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::AppState;
+
+/// Most requests in one answer.
+const MOST: usize = 10_000;
+
+/// How many.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    /// At most so many; 100 by default.
+    #[serde(default = "hundred")]
+    limit: usize,
+}
+
+fn hundred() -> usize {
+    100
+}
+
+/// Requests in flight, in no order.
+pub(super) async fn read(State(state): State<AppState>, Query(wanted): Query<Wanted>) -> Json<Value> {
+    let region = &state.region;
+    let now = region.now_ms();
+    let rows: Vec<Value> = region
+        .inflight(wanted.limit.min(MOST))
+        .into_iter()
+        .map(|r| {
+            let names = r.usage.and_then(|u| region.usage(u));
+            let (channel, model) = names.map(|t| (t.channel, t.model)).unzip();
+            json!({
+                "row": r.row, "age_ms": now.saturating_sub(r.start_ms), "channel": channel, "model": model,
+                "input_tokens": r.input, "reserved_output": r.output, "produced": r.produced,
+            })
+        })
+        .collect();
+    Json(json!({ "requests": rows }))
+}

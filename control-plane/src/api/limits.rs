@@ -1,0 +1,98 @@
+//! Limits as they stand now.
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{ApiError, AppState};
+use crate::live;
+
+/// Most channels on one page.
+const MOST: usize = 1_000;
+
+/// A model to ask about.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct OfModel {
+    /// Its name or alias.
+    model: Option<String>,
+}
+
+/// Every limit that a channel's requests meet.
+pub(super) async fn of_channel(
+    State(state): State<AppState>,
+    Path(code): Path<String>,
+    Query(query): Query<OfModel>,
+) -> Result<Json<Value>, ApiError> {
+    let status = state.status();
+    let active = status.active().ok_or_else(no_configuration)?;
+    let snapshot = active.snapshot().ok_or_else(no_configuration)?;
+    let channel = snapshot
+        .channel_by_code(code.as_bytes())
+        .ok_or_else(|| ApiError::not_found(format!("there is no channel `{code}`")))?;
+    let model = match &query.model {
+        None => None,
+        Some(name) => Some(
+            snapshot
+                .model(name.as_bytes())
+                .ok_or_else(|| ApiError::not_found(format!("there is no model `{name}`")))?,
+        ),
+    };
+    let limits = live::all_limits(&*state.region, &snapshot, &channel, model.as_ref());
+    Ok(Json(json!({
+        "generation": active.generation(),
+        "channel": code,
+        "name": channel.name(),
+        "enabled": channel.enabled(),
+        "model": model.map(|m| m.name()),
+        "limits": limits,
+    })))
+}
+
+pub(super) fn no_configuration() -> ApiError {
+    ApiError::unavailable("no configuration is in force")
+}
+
+/// A page of channels.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Page {
+    /// Channels to skip.
+    #[serde(default)]
+    offset: usize,
+    /// Channels to show; 100 by default, at most 1,000.
+    #[serde(default = "hundred")]
+    limit: usize,
+}
+
+fn hundred() -> usize {
+    100
+}
+
+/// The limits of all channels, page by page, and the global ones.
+pub(super) async fn all(
+    State(state): State<AppState>,
+    Query(page): Query<Page>,
+) -> Result<Json<Value>, ApiError> {
+    let status = state.status();
+    let active = status.active().ok_or_else(no_configuration)?;
+    let snapshot = active.snapshot().ok_or_else(no_configuration)?;
+    let all = snapshot.channels();
+    let total = all.len();
+    let channels: Vec<Value> = all
+        .skip(page.offset)
+        .take(page.limit.min(MOST))
+        .map(|c| {
+            let limits = live::channel_limits(&*state.region, &snapshot, &c);
+            json!({ "channel": c.code(), "name": c.name(), "enabled": c.enabled(), "limits": limits })
+        })
+        .collect();
+    Ok(Json(json!({
+        "generation": active.generation(),
+        "offset": page.offset,
+        "total": total,
+        "channels": channels,
+        "global": live::global_limits(&*state.region, &snapshot),
+    })))
+}

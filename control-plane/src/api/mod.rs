@@ -1,0 +1,94 @@
+//! The admin API, `/api/v1`: JSON over HTTP for operators, the dashboard and the command line. Errors are problem
+//! documents (RFC 9457). Everything but health needs the bearer token; metrics are open while the API listens on
+//! loopback only.
+
+mod auth;
+mod documents;
+mod error;
+mod explain;
+mod health;
+mod inflight;
+mod instance;
+mod limits;
+mod metrics;
+mod requests;
+mod schema;
+mod usage;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware;
+use axum::routing::{get, post};
+use tollgate_shm::Region;
+
+use crate::config::{ConfigSource, ConfigStatus, StatusWatch};
+use crate::ledger::{DrainStatus, SqliteReader};
+use crate::secrets::{ApiToken, Sealer};
+
+pub use error::ApiError;
+
+/// Longest body of a request to the API.
+const MAX_BODY: usize = 256 << 20;
+
+/// What handlers work with.
+#[derive(Clone)]
+pub struct AppState {
+    /// The region.
+    pub region: Arc<Region>,
+    /// The configuration's state.
+    pub config: StatusWatch,
+    /// Where documents are written to.
+    pub source: Arc<dyn ConfigSource>,
+    /// The ledger.
+    pub ledger: Arc<SqliteReader>,
+    /// How the ledger is filled.
+    pub drain: Arc<DrainStatus>,
+    /// Who has it may do everything.
+    pub token: ApiToken,
+    /// Seals credentials in documents.
+    pub sealer: Sealer,
+    /// Whether metrics need no token.
+    pub open_metrics: bool,
+    /// When the daemon started.
+    pub started: Instant,
+}
+
+impl AppState {
+    fn status(&self) -> Arc<ConfigStatus> {
+        Arc::clone(&self.config.borrow())
+    }
+}
+
+/// The API as a service; tests call it without a socket.
+pub fn app(state: AppState) -> Router {
+    let guarded = Router::new()
+        .route("/documents", get(documents::list))
+        .route("/documents/validate", post(documents::check))
+        .route("/documents/{name}", get(documents::read).put(documents::write))
+        .route("/schema/{kind}", get(schema::read))
+        .route("/usage", get(usage::read))
+        .route("/channels/{code}/limits", get(limits::of_channel))
+        .route("/limits", get(limits::all))
+        .route("/instance", get(instance::read))
+        .route("/inflight", get(inflight::read))
+        .route("/requests", get(requests::read))
+        .route("/explain", post(explain::answer))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .route_layer(middleware::from_fn_with_state(state.clone(), auth::require));
+    let mut shown = Router::new()
+        .route("/metrics", get(metrics::read))
+        .route("/api/v1/metrics", get(metrics::read));
+    if !state.open_metrics {
+        shown = shown.route_layer(middleware::from_fn_with_state(state.clone(), auth::require));
+    }
+    Router::new()
+        .route("/api/v1/health", get(health::read))
+        .nest("/api/v1", guarded)
+        .merge(shown)
+        .fallback(async || ApiError::not_found("there is nothing here"))
+        .method_not_allowed_fallback(async || ApiError::method_not_allowed())
+        .with_state(state)
+}

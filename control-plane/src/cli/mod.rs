@@ -1,0 +1,80 @@
+//! The command line.
+
+mod check;
+mod client;
+mod explain;
+mod keys;
+mod serve;
+mod status;
+mod top;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// An AI gateway inside nginx: its daemon and its tools.
+#[derive(Debug, Parser)]
+#[command(name = "tollgate", version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon
+    Serve(serve::Args),
+    /// Validate a folder of documents; exit code 1 if one has an error
+    Check(check::Args),
+    /// Say what would become of a request, and why
+    Explain(explain::Args),
+    /// Show the state of a running daemon and its workers
+    Status(status::Args),
+    /// Show channels and what is left of their limits, again and again
+    Top(top::Args),
+    /// Print the JSON Schema of a kind of document
+    Schema(check::SchemaArgs),
+    /// Encrypt a provider's credential (read from standard input) for a document
+    Seal(keys::SealArgs),
+    /// Print the SHA-256 of a channel's key (read from standard input) for a document
+    HashKey,
+}
+
+/// What went wrong, for standard error; the exit code is 1.
+type Failure = Box<dyn std::error::Error>;
+
+/// Runs the command that the process was called with.
+pub fn main() -> ExitCode {
+    let result = match Cli::parse().command {
+        Command::Serve(args) => serve::run(args),
+        Command::Check(args) => return exit(check::run(&args)),
+        Command::Explain(args) => return exit(explain::run(&args)),
+        Command::Status(args) => status::run(&args),
+        Command::Top(args) => top::run(&args),
+        Command::Schema(args) => check::schema(&args),
+        Command::Seal(args) => keys::seal(&args),
+        Command::HashKey => keys::hash(),
+    };
+    exit(result.map(|()| true))
+}
+
+fn exit(result: Result<bool, Failure>) -> ExitCode {
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "tollgate: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Writes to standard output; whoever reads may go away at any time.
+fn print(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
+}

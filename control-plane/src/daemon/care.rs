@@ -1,0 +1,111 @@
+//! Threads that look after the region: signs of life, dead workers, the ledger, the checkpoint.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tollgate_shm::Region;
+
+use super::{Checkpoint, Stop};
+use crate::config::{StatusWatch, keep};
+use crate::ledger::{Drain, Store};
+
+/// Time between two sweeps for dead workers, and between two batches of the ledger.
+const PERIOD: Duration = Duration::from_millis(200);
+/// How often the rings are looked at, in case they fill faster than that.
+const LOOK: Duration = Duration::from_millis(20);
+/// Time between two comparisons of the ledger with the usage table.
+const COMPARE: Duration = Duration::from_secs(1);
+/// Time between two prunings.
+const PRUNE: Duration = Duration::from_secs(10);
+/// Least time between two checkpoints. They may take a fiftieth of the time.
+const CHECKPOINT: Duration = Duration::from_secs(1);
+
+/// Shows that the daemon lives and settles for dead workers.
+pub(super) fn watch_over(region: &Region, stop: &Stop) {
+    loop {
+        region.daemon_beat();
+        let done = region.sweep_dead_workers();
+        if done.workers > 0 {
+            tracing::warn!(
+                workers = done.workers,
+                requests = done.requests,
+                "settled for workers that died"
+            );
+        }
+        if stop.sleep(PERIOD) {
+            return;
+        }
+    }
+}
+
+/// Books usage until it is time to end, and once more then.
+pub(super) fn keep_ledger<S: Store>(
+    region: &Region,
+    drain: &mut Drain<S>,
+    config: &StatusWatch,
+    stop: &Stop,
+) {
+    let start = Instant::now();
+    let full = u64::from(region.sizes().ring) / 4;
+    let (mut compared, mut pruned, mut stepped): (Option<Instant>, Option<Instant>, Option<Instant>) =
+        (None, None, None);
+    let mut failing = false;
+    let due = |last: Option<Instant>, every| last.is_none_or(|at: Instant| at.elapsed() >= every);
+    loop {
+        let ending = stop.sleep(LOOK);
+        if !(ending || due(stepped, PERIOD) || region.ring_depth() > full) {
+            continue;
+        }
+        let status = Arc::clone(&config.borrow());
+        let compare = ending || due(compared, COMPARE);
+        let clock_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let log = status.settings.request_log.enabled;
+        let result = drain.step(clock_ms, compare, log, &|generation, index| {
+            status.deployment(generation, index)
+        });
+        stepped = Some(Instant::now());
+        if compare {
+            compared = stepped;
+        }
+        match &result {
+            Err(error) if !failing => {
+                tracing::error!(%error, "usage waits in the region until the ledger can be written")
+            }
+            Ok(_) if failing => tracing::info!("the ledger can be written again"),
+            _ => {}
+        }
+        failing = result.is_err();
+        if due(pruned, PRUNE) && !ending {
+            pruned = Some(Instant::now());
+            if let Err(error) = drain.store().prune(&keep(&status.settings, region.now_ms())) {
+                tracing::warn!(%error, "the ledger grows");
+            }
+        }
+        if ending {
+            return;
+        }
+    }
+}
+
+/// Writes the counters to the disk until it is time to end, and once more then.
+pub(super) fn keep_checkpoint(region: &Region, checkpoint: &mut Checkpoint, stop: &Stop) {
+    let mut failing = false;
+    loop {
+        let begun = Instant::now();
+        let result = checkpoint.write(region);
+        match &result {
+            Err(error) if !failing => {
+                tracing::error!(%error, "counters cannot be saved; a reboot now would empty the windows");
+            }
+            Ok(_) if failing => tracing::info!("counters can be saved again"),
+            _ => {}
+        }
+        failing = result.is_err();
+        if stop.sleep(CHECKPOINT.max(begun.elapsed() * 50)) {
+            if let Err(error) = checkpoint.write(region) {
+                tracing::error!(%error, "counters could not be saved at the end");
+            }
+            return;
+        }
+    }
+}

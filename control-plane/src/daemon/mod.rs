@@ -1,0 +1,12 @@
+//! The running daemon: everything that goes on beside the API.
+
+mod care;
+mod checkpoint;
+mod logging;
+mod serve;
+mod stop;
+
+pub use checkpoint::{Checkpoint, CheckpointError};
+pub use logging::{LogFile, init as init_logging};
+pub use serve::{DaemonError, ServeOptions, serve};
+pub use stop::Stop;

@@ -1,0 +1,279 @@
+//! Puts the daemon together, in the order in which things depend on each other, and takes it apart again.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tollgate_shm::Region;
+
+use super::{Checkpoint, LogFile, Stop, care};
+use crate::api::{AppState, app};
+use crate::config::{
+    ConfigSource, Directory, Document, Fixed, Publisher, StateFolder, parse_set, region_sizes,
+};
+use crate::ledger::{Drain, SqliteReader, SqliteStore};
+use crate::secrets::{ApiToken, CredentialFolder, MasterKey, Sealer};
+
+/// What `tollgate serve` is told.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// Folder of documents; `None` for the sample.
+    pub config: Option<PathBuf>,
+    /// State folder.
+    pub state: PathBuf,
+    /// Folder of the region.
+    pub region: PathBuf,
+    /// Address of the API; the settings' one if not given.
+    pub listen: Option<SocketAddr>,
+    /// File with the API's token; `api.token` in the state folder by default.
+    pub token_file: Option<PathBuf>,
+    /// File with the master key; `master.key` in the state folder by default.
+    pub master_key_file: Option<PathBuf>,
+    /// The master key itself, from the environment.
+    pub master_key: Option<MasterKey>,
+    /// Folder of credentials that documents name by `key_ref`; `credentials` in the state folder by default.
+    pub credentials: Option<PathBuf>,
+}
+
+/// Why the daemon cannot run. The text says what an operator can do.
+#[derive(Debug)]
+pub struct DaemonError(String);
+
+impl std::fmt::Display for DaemonError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+impl std::error::Error for DaemonError {}
+
+impl DaemonError {
+    fn from(error: impl std::fmt::Display) -> DaemonError {
+        DaemonError(error.to_string())
+    }
+
+    fn at(what: &str, path: &std::path::Path) -> impl Fn(io::Error) -> DaemonError {
+        move |e| DaemonError(format!("cannot {what} {}: {e}", path.display()))
+    }
+}
+
+/// The configuration that is compiled in.
+fn sample() -> Fixed {
+    let document = |name: &str, text: &'static str| Document::new(name, text.as_bytes());
+    Fixed::new(vec![
+        document(
+            "tollgate.channels.json",
+            include_str!("../../sample/tollgate.channels.json"),
+        ),
+        document(
+            "tollgate.models.json",
+            include_str!("../../sample/tollgate.models.json"),
+        ),
+        document(
+            "tollgate.providers.json",
+            include_str!("../../sample/tollgate.providers.json"),
+        ),
+    ])
+}
+
+fn open_source(options: &ServeOptions) -> Result<Arc<dyn ConfigSource>, DaemonError> {
+    match &options.config {
+        None => Ok(Arc::new(sample())),
+        Some(dir) => {
+            let directory =
+                Directory::watch(dir).map_err(DaemonError::at("read the configuration in", dir))?;
+            Ok(Arc::new(directory))
+        }
+    }
+}
+
+/// Opens or creates the region and registers as its daemon.
+fn open_region(options: &ServeOptions, source: &dyn ConfigSource) -> Result<Arc<Region>, DaemonError> {
+    let (documents, _) = parse_set(&source.documents().borrow());
+    let sizes = region_sizes(&documents.settings());
+    let region = Region::open_or_create(&options.region, sizes).map_err(DaemonError::from)?;
+    region.attach_daemon().map_err(|other| {
+        let dir = region.dir().display();
+        DaemonError(format!(
+            "another daemon, process {}, serves the region {dir}",
+            other.pid()
+        ))
+    })?;
+    region.daemon_beat();
+    Ok(Arc::new(region))
+}
+
+fn sealer(options: &ServeOptions, state: &StateFolder) -> Result<Sealer, DaemonError> {
+    let key = match (&options.master_key, &options.master_key_file) {
+        (Some(key), _) => key.clone(),
+        (None, Some(path)) => MasterKey::read(path).map_err(DaemonError::from)?,
+        (None, None) => MasterKey::read_or_create(&state.file("master.key")).map_err(DaemonError::from)?,
+    };
+    let folder = options
+        .credentials
+        .clone()
+        .unwrap_or_else(|| state.file("credentials"));
+    Ok(Sealer {
+        key,
+        folder: CredentialFolder(folder),
+    })
+}
+
+fn token(options: &ServeOptions, state: &StateFolder) -> Result<ApiToken, DaemonError> {
+    match &options.token_file {
+        Some(path) => ApiToken::read(path),
+        None => ApiToken::read_or_create(&state.file("api.token")),
+    }
+    .map_err(DaemonError::from)
+}
+
+/// A bound socket that does not listen yet: a busy address is found before anything is touched, and nobody connects
+/// before there is something to answer.
+fn bind(address: SocketAddr) -> Result<tokio::net::TcpSocket, DaemonError> {
+    let open = || {
+        let socket = match address {
+            SocketAddr::V4(_) => tokio::net::TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => tokio::net::TcpSocket::new_v6()?,
+        };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(socket)
+    };
+    open().map_err(|e: io::Error| DaemonError(format!("cannot listen on {address}: {e}")))
+}
+
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, DaemonError> {
+    std::thread::Builder::new()
+        .name(name.into())
+        .spawn(work)
+        .map_err(DaemonError::from)
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// If it cannot start.
+pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), DaemonError> {
+    let mut signals = Signals::new().map_err(DaemonError::from)?;
+    let state =
+        StateFolder::open(&options.state).map_err(DaemonError::at("use the state folder", &options.state))?;
+    let source = open_source(&options)?;
+    let listen = match options.listen {
+        Some(address) => address,
+        None => {
+            let text = parse_set(&source.documents().borrow()).0.settings().api.listen;
+            text.parse()
+                .map_err(|_| DaemonError(format!("`{text}` is no address to listen on")))?
+        }
+    };
+    let socket = bind(listen)?;
+    let token = token(&options, &state)?;
+    let sealer = sealer(&options, &state)?;
+    let region = open_region(&options, &*source)?;
+
+    let mut checkpoint = Checkpoint::new(state.file("counters.ckpt"));
+    match checkpoint.restore(&region) {
+        Ok(0) => {}
+        Ok(counters) => tracing::info!(counters, "restored usage from before the region was made"),
+        Err(error) => tracing::error!(%error, "windows begin empty"),
+    }
+    let ledger = state.file("tollgate.db");
+    let store = SqliteStore::open(&ledger).map_err(DaemonError::from)?;
+    let reader = SqliteReader::open(&ledger).map_err(DaemonError::from)?;
+    let mut drain = Drain::new(Arc::clone(&region), store).map_err(DaemonError::from)?;
+
+    let mut publisher = Publisher::new(
+        Arc::clone(&source),
+        Arc::clone(&region),
+        state.clone(),
+        sealer.clone(),
+    );
+    publisher.take_present().await;
+    let config = publisher.status();
+
+    let app_state = AppState {
+        region: Arc::clone(&region),
+        config: config.clone(),
+        source,
+        ledger: Arc::new(reader),
+        drain: drain.status(),
+        token,
+        sealer,
+        open_metrics: listen.ip().is_loopback(),
+        started: Instant::now(),
+    };
+    let stop = Stop::default();
+    let threads = [
+        thread("region", {
+            let (region, stop) = (Arc::clone(&region), stop.clone());
+            move || care::watch_over(&region, &stop)
+        })?,
+        thread("ledger", {
+            let (region, stop) = (Arc::clone(&region), stop.clone());
+            move || care::keep_ledger(&region, &mut drain, &config, &stop)
+        })?,
+        thread("checkpoint", {
+            let (region, stop) = (Arc::clone(&region), stop.clone());
+            move || care::keep_checkpoint(&region, &mut checkpoint, &stop)
+        })?,
+    ];
+    let publishing = tokio::spawn(publisher.run(stop.watch()));
+
+    let listener = socket.listen(1_024).map_err(DaemonError::from)?;
+    tracing::info!(address = %listen, region = %options.region.display(), version = env!("CARGO_PKG_VERSION"), "ready");
+    let mut ending = stop.watch();
+    let server = axum::serve(listener, app(app_state)).with_graceful_shutdown(async move {
+        let _ = ending.wait_for(|s| *s).await;
+    });
+    let mut server = tokio::spawn(server.into_future());
+
+    let outcome = tokio::select! {
+        () = signals.until_end(log.as_ref()) => Ok(()),
+        ended = &mut server => Err(DaemonError(format!("the API ended: {ended:?}"))),
+    };
+    tracing::info!("stopping");
+    stop.raise();
+    let _ = publishing.await;
+    let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok()));
+    if !joined.await.unwrap_or(false) {
+        return Err(DaemonError("a thread ended with a panic".into()));
+    }
+    // Connections that are idle or slow do not keep a stopped daemon alive.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), server).await;
+    tracing::info!("stopped");
+    outcome
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reopen: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            reopen: signal(SignalKind::user_defined1())?,
+        })
+    }
+
+    /// Returns when it is time to end; opens the log anew on USR1.
+    async fn until_end(&mut self, log: Option<&LogFile>) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.reopen.recv() => {
+                    if let Some(log) = log && let Err(error) = log.reopen() {
+                        tracing::error!(%error, "the log file cannot be opened anew");
+                    }
+                }
+            }
+        }
+    }
+}

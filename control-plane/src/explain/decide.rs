@@ -1,0 +1,346 @@
+//! The steps between a read body and the proxy.
+
+use tollgate_meter::Api;
+use tollgate_meter::request::{FieldPath, RequestFacts, count_input, scan};
+use tollgate_meter::tokenizer::{Counter, Encoding, builtin};
+use tollgate_policy::documents::{Enforcement, Metric, Tokenizer};
+use tollgate_policy::{ChannelView, Decision, LimitView, ModelView, Outcome, RuleSet, Snapshot};
+
+use super::identify::identify;
+use super::request::DryFacts;
+use super::{
+    Changes, ExplainRequest, ExplainedDeployment, ExplainedInput, ExplainedLimit, ExplainedModel,
+    ExplainedOutput, ExplainedRule, Explanation,
+};
+use crate::live::{self, Levels, LiveLimit};
+
+struct Refused {
+    by: &'static str,
+    status: u16,
+    code: String,
+    message: String,
+}
+
+fn refused(by: &'static str, status: u16, code: &str, message: impl Into<String>) -> Refused {
+    Refused {
+        by,
+        status,
+        code: code.to_owned(),
+        message: message.into(),
+    }
+}
+
+/// What the gateway would do with a request, at the given levels. Reserves nothing.
+pub fn explain(
+    snapshot: Snapshot<'_>,
+    rules: &RuleSet,
+    request: &ExplainRequest,
+    levels: &dyn Levels,
+) -> Explanation {
+    let mut shown = Explanation::default();
+    match steps(snapshot, rules, request, levels, &mut shown) {
+        Ok(()) => {
+            shown.admitted = true;
+            shown.decided_by = "admitted";
+        }
+        Err(refused) => {
+            shown.decided_by = refused.by;
+            shown.status = Some(refused.status);
+            shown.code = refused.code;
+            shown.message = refused.message;
+        }
+    }
+    shown
+}
+
+fn steps(
+    snapshot: Snapshot<'_>,
+    rules: &RuleSet,
+    request: &ExplainRequest,
+    levels: &dyn Levels,
+    shown: &mut Explanation,
+) -> Result<(), Refused> {
+    let api = Api::from_path(request.plain_path());
+    let channel = identify(&snapshot, request, api, &mut shown.channel)
+        .map_err(|(status, code, message)| refused("channel", status, code, message))?;
+    let body = request.body_bytes();
+    let scanned = scanned(&body, api, rules)?;
+
+    let query_model = request.query("model");
+    let asked = scanned
+        .model
+        .as_ref()
+        .map(|m| m.value.as_str())
+        .or(query_model.as_deref());
+    let (outcome, traces) = rules.explain(&DryFacts {
+        request,
+        scanned: &scanned,
+        snapshot,
+        channel: Some(channel.code()),
+        model: asked,
+    });
+    shown.rules = traces
+        .into_iter()
+        .map(|t| ExplainedRule {
+            rule: t.rule.to_string(),
+            matched: t.matched,
+            failed: t.failed,
+        })
+        .collect();
+    shown.changes = changes(&outcome);
+    let channel = after_rules(&snapshot, channel, &outcome)?;
+
+    let asked = outcome.set_model.as_deref().or(asked);
+    let model = find_model(&snapshot, &channel, asked, body.len(), shown)?;
+    shown.deployments = deployments(&model);
+    let fits = limits(
+        &snapshot, &channel, &model, api, &body, &scanned, &outcome, levels, shown,
+    );
+    if let Some(limit) = fits {
+        return Err(refused("limit", 429, "rate_limit_exceeded", limit));
+    }
+    if shown.deployments.iter().all(|d| !d.usable) {
+        return Err(refused(
+            "route",
+            503,
+            "no_deployment",
+            "no deployment of the model is enabled, has a weight and an address",
+        ));
+    }
+    Ok(())
+}
+
+fn scanned(body: &[u8], api: Api, rules: &RuleSet) -> Result<RequestFacts, Refused> {
+    let mut facts = RequestFacts::new();
+    let paths: Vec<FieldPath> = rules
+        .body_paths()
+        .iter()
+        .filter_map(|p| FieldPath::parse(p).ok())
+        .collect();
+    if api != Api::Other || body.trim_ascii_start().first() == Some(&b'{') {
+        scan(body, api, &paths, &mut facts)
+            .map_err(|e| refused("body", 400, "invalid_body", e.to_string()))?;
+    }
+    Ok(facts)
+}
+
+fn changes(outcome: &Outcome) -> Changes {
+    Changes {
+        channel: outcome.set_channel.as_deref().map(str::to_owned),
+        model: outcome.set_model.as_deref().map(str::to_owned),
+        cap_max_tokens: outcome.cap_max_tokens,
+        tags: outcome.tags.iter().map(|t| t.to_string()).collect(),
+        shadow: outcome
+            .shadow
+            .iter()
+            .map(|(r, w)| (r.to_string(), w.to_string()))
+            .collect(),
+    }
+}
+
+fn after_rules<'a>(
+    snapshot: &Snapshot<'a>,
+    channel: ChannelView<'a>,
+    outcome: &Outcome,
+) -> Result<ChannelView<'a>, Refused> {
+    if let Decision::Deny {
+        rule,
+        status,
+        code,
+        message,
+    } = &outcome.decision
+    {
+        let text = if message.is_empty() {
+            format!("denied by the rule {rule:?}")
+        } else {
+            message.to_string()
+        };
+        return Err(refused("rule", *status, code, text));
+    }
+    let Some(code) = &outcome.set_channel else {
+        return Ok(channel);
+    };
+    snapshot
+        .channel_by_code(code.as_bytes())
+        .filter(|c| c.enabled())
+        .ok_or_else(|| {
+            let text = format!(
+                "a rule moved the request to the channel {code:?}, which does not exist or is disabled"
+            );
+            refused("rule", 403, "unknown_channel", text)
+        })
+}
+
+fn find_model<'a>(
+    snapshot: &Snapshot<'a>,
+    channel: &ChannelView<'_>,
+    asked: Option<&str>,
+    body_len: usize,
+    shown: &mut Explanation,
+) -> Result<ModelView<'a>, Refused> {
+    let name = asked.ok_or_else(|| refused("model", 400, "model_required", "the request names no model"))?;
+    let explained = shown.model.insert(ExplainedModel {
+        asked: name.to_owned(),
+        ..ExplainedModel::default()
+    });
+    let model = snapshot.model(name.as_bytes()).ok_or_else(|| {
+        refused(
+            "model",
+            404,
+            "model_not_found",
+            format!("the model {name:?} does not exist"),
+        )
+    })?;
+    explained.name = Some(model.name().to_owned());
+    explained.permitted = channel.permits(model.name());
+    if !explained.permitted {
+        let text = format!("the channel may not use the model {:?}", model.name());
+        return Err(refused("permission", 403, "model_not_permitted", text));
+    }
+    if body_len as u64 > model.max_body_bytes() {
+        let most = model.max_body_bytes();
+        let text = format!("the body has {body_len} bytes, the model takes at most {most}");
+        return Err(refused("body", 413, "body_too_large", text));
+    }
+    Ok(model)
+}
+
+fn deployments(model: &ModelView<'_>) -> Vec<ExplainedDeployment> {
+    let all = model.deployments();
+    let usable = |d: &tollgate_policy::DeploymentView<'_>| {
+        d.enabled()
+            && d.weight() > 0
+            && d.provider()
+                .is_some_and(|p| p.enabled() && p.addresses().len() > 0)
+    };
+    let total: u64 = model
+        .deployments()
+        .filter(usable)
+        .map(|d| u64::from(d.weight()))
+        .sum();
+    all.map(|d| {
+        let provider = d.provider();
+        let chosen = usable(&d);
+        ExplainedDeployment {
+            id: d.id().to_owned(),
+            provider: provider.map_or("", |p| p.id()).to_owned(),
+            upstream_model: d.upstream_model().to_owned(),
+            version: d.version().to_owned(),
+            usable: chosen,
+            share: if chosen {
+                f64::from(d.weight()) / total.max(1) as f64
+            } else {
+                0.0
+            },
+            addresses: provider
+                .map(|p| p.addresses().map(|a| a.to_string()).collect())
+                .unwrap_or_default(),
+        }
+    })
+    .collect()
+}
+
+fn count(model: &ModelView<'_>, api: Api, body: &[u8], bound: u64) -> ExplainedInput {
+    let encoding = match model.tokenizer() {
+        Tokenizer::O200kBase => Encoding::O200kBase,
+        Tokenizer::Cl100kBase => Encoding::Cl100kBase,
+    };
+    let counted = builtin(encoding)
+        .ok()
+        .and_then(|v| count_input(body, api, &mut Counter::new(v)).ok());
+    ExplainedInput {
+        tokens: counted.as_ref().map_or(bound, |c| c.tokens.min(bound)),
+        bound,
+        estimated: model.tokenizer_approximate() || counted.is_none_or(|c| c.estimated || c.hidden_input),
+    }
+}
+
+/// Fills in tokens and limits; returns why a limit refuses.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one step of `steps`, which has all of these at hand"
+)]
+fn limits(
+    snapshot: &Snapshot<'_>,
+    channel: &ChannelView<'_>,
+    model: &ModelView<'_>,
+    api: Api,
+    body: &[u8],
+    scanned: &RequestFacts,
+    outcome: &Outcome,
+    levels: &dyn Levels,
+    shown: &mut Explanation,
+) -> Option<String> {
+    let answers = scanned.answers().max(1);
+    let produces = !matches!(api, Api::Embeddings | Api::AnthropicCountTokens | Api::Other);
+    let ceiling = model
+        .max_output_tokens()
+        .min(outcome.cap_max_tokens.unwrap_or(u64::MAX));
+    let each = scanned
+        .max_output()
+        .unwrap_or(model.default_max_tokens())
+        .min(ceiling);
+    let wanted = if produces { each.saturating_mul(answers) } else { 0 };
+    let least = snapshot
+        .settings()
+        .min_output_reservation()
+        .saturating_mul(answers)
+        .min(wanted);
+    let input = count(model, api, body, scanned.input_bound);
+    let applying = live::applying(snapshot, Some(channel), Some(model));
+    let before: Vec<(LimitView<'_>, LiveLimit)> = applying
+        .into_iter()
+        .filter_map(|l| live::level(levels, &l, model.name()).map(|level| (l, level)))
+        .collect();
+    // An output reservation is clamped to what every strict limit has left.
+    let part_of_input = |l: &LimitView<'_>| {
+        if l.metric() == Metric::TotalTokens {
+            input.tokens
+        } else {
+            0
+        }
+    };
+    let mut reserved = wanted;
+    for (limit, level) in &before {
+        let bounds = matches!(limit.metric(), Metric::OutputTokens | Metric::TotalTokens);
+        if bounds && limit.enforcement() == Enforcement::Strict {
+            reserved = reserved
+                .min(level.left.saturating_sub(part_of_input(limit)))
+                .max(least);
+        }
+    }
+    let expected = wanted.min(model.default_max_tokens()) / 4;
+    let mut refusing = None;
+    for (limit, level) in before {
+        let output = if limit.enforcement() == Enforcement::Strict {
+            reserved
+        } else {
+            expected
+        };
+        let units = match limit.metric() {
+            Metric::Connections | Metric::Requests => 1,
+            Metric::InputTokens => input.tokens,
+            Metric::OutputTokens => output,
+            Metric::TotalTokens => input.tokens.saturating_add(output),
+            Metric::Cost => 0,
+        };
+        // A leaky bucket makes requests wait rather than refusing them; by how much its level does not say.
+        let fits =
+            limit.algorithm() == tollgate_policy::documents::Algorithm::LeakyBucket || units <= level.left;
+        if !fits && refusing.is_none() {
+            refusing = Some(format!(
+                "the limit {:?} has {} of {} left, the request needs {units}; something is freed in {} ms",
+                level.name, level.left, level.max, level.reset_ms
+            ));
+        }
+        shown.limits.push(ExplainedLimit {
+            after: level.used.saturating_add(units),
+            before: level,
+            wanted: units,
+            fits,
+        });
+    }
+    shown.input = Some(input);
+    shown.output = Some(ExplainedOutput { wanted, reserved });
+    refusing
+}
