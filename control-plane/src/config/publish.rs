@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 use tollgate_policy::documents::Documents;
-use tollgate_policy::{CompileInput, Kind, Problem, SecretRef, compile, validate};
+use tollgate_policy::{CompileInput, Kind, Problem, SecretRef, compile, hash_name, validate};
 use tollgate_shm::{Region, SnapshotFiles};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -182,6 +182,8 @@ impl Publisher {
             next.problems = Arc::new(problems);
             if in_force {
                 next.settings = Arc::new(documents.settings());
+                let names = documents.rules.iter().map(|r| r.value.name.clone());
+                next.rules = Arc::new(names.map(|n| (hash_name(n.as_bytes()), n)).collect());
             }
             if let Some(active) = fresh {
                 next.activate(active);
@@ -312,16 +314,17 @@ impl Publisher {
         Ok(active)
     }
 
-    /// Says what is wrong, once.
+    /// Says what is wrong, each thing once.
     fn log(&mut self, problems: &[Problem], in_force: bool) {
         if self.logged == problems {
             return;
         }
-        for problem in problems {
+        for problem in problems.iter().filter(|p| !self.logged.contains(p)) {
+            let (document, path, hint) = (&problem.document, &problem.path, problem.hint.as_deref());
             if problem.is_error() {
-                tracing::error!("{problem}");
+                tracing::error!(document, path, hint, "{}", problem.reason);
             } else {
-                tracing::warn!("{problem}");
+                tracing::warn!(document, path, hint, "{}", problem.reason);
             }
         }
         if !in_force {
@@ -329,8 +332,8 @@ impl Publisher {
                 generation = self.region.generation(),
                 "the documents have errors and do not take effect; what was in force stays so"
             );
-        } else if !self.logged.is_empty() && problems.is_empty() {
-            tracing::info!("the documents have no problems any more");
+        } else if self.logged.iter().any(Problem::is_error) {
+            tracing::info!("the documents have no errors any more");
         }
         self.logged = problems.to_vec();
     }

@@ -1,17 +1,22 @@
 //! What the daemon remembers of its configuration in the state folder: the last snapshot that was in force, and what
 //! it was made of.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use rustix::fs::FlockOperation;
 use serde::{Deserialize, Serialize};
 use tollgate_policy::Snapshot;
 use tollgate_shm::write_atomically;
 
-/// The state folder (`/var/lib/tollgate`).
+/// The state folder (`/var/lib/tollgate`), locked against other daemons as long as a clone of this lives.
 #[derive(Clone, Debug)]
-pub struct StateFolder(PathBuf);
+pub struct StateFolder {
+    path: PathBuf,
+    _lock: Arc<File>,
+}
 
 /// The last good configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,16 +31,21 @@ impl StateFolder {
     /// The folder, created with mode 0750 if need be.
     ///
     /// # Errors
-    /// If it cannot be created.
+    /// If it cannot be created, or another process uses it (`WouldBlock`): two would spoil each other's ledger.
     pub fn open(path: &Path) -> io::Result<StateFolder> {
         use std::os::unix::fs::DirBuilderExt;
         fs::DirBuilder::new().recursive(true).mode(0o750).create(path)?;
-        Ok(StateFolder(path.to_owned()))
+        let lock = File::create(path.join("lock"))?;
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive)?;
+        Ok(StateFolder {
+            path: path.to_owned(),
+            _lock: Arc::new(lock),
+        })
     }
 
     /// A file in it.
     pub fn file(&self, name: &str) -> PathBuf {
-        self.0.join(name)
+        self.path.join(name)
     }
 
     /// The last snapshot that was in force; nginx uses it when it starts before the daemon.

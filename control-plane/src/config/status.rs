@@ -1,5 +1,6 @@
 //! What is in force and what is wrong: the one answer for the API, the metrics and the ledger.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -22,6 +23,8 @@ pub struct ConfigStatus {
     pub in_force: bool,
     /// Settings in force.
     pub settings: Arc<Settings>,
+    /// Names of the rules in force by the hash that events carry.
+    pub rules: Arc<BTreeMap<u64, String>>,
     /// Snapshots by age: the first is in force.
     pub recent: Vec<Arc<Active>>,
     /// How many times documents were looked at since the start.

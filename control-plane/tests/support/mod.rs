@@ -1,0 +1,207 @@
+//! What the daemon's tests share: folders, a configuration, a region, an API without a socket.
+
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "test code; each test file uses a part of it"
+)]
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tollgate::api::{AppState, app};
+use tollgate::config::{ConfigSource, Directory, Publisher, StateFolder};
+use tollgate::ledger::{Drain, SqliteReader, SqliteStore};
+use tollgate::secrets::{ApiToken, CredentialFolder, MasterKey, Sealer};
+use tollgate_shm::{Region, Sizes};
+use tower::ServiceExt;
+
+pub const TOKEN: &str = "a-token-for-tests-only";
+pub const SECRET: &str = "sk-very-secret-credential";
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub fn sizes() -> Sizes {
+    Sizes {
+        counters: 1_024,
+        inflight: 64,
+        ring: 64,
+        usage: 64,
+    }
+}
+
+/// Folders that go away with the test.
+pub struct Folders {
+    root: tempfile::TempDir,
+}
+
+impl Folders {
+    /// With a small valid configuration.
+    pub fn new() -> Folders {
+        let folders = Folders {
+            root: tempfile::tempdir().unwrap(),
+        };
+        fs::create_dir(folders.config()).unwrap();
+        folders.write("channels", &channels(10_000));
+        folders.write(
+            "models",
+            &json!({"models": [{"name": "gpt-4o", "aliases": ["4o"], "deployments": [{"provider": "p"}],
+                "limits": [{"metric": "requests", "max": 5, "window": "1s"}]}]}),
+        );
+        folders.write(
+            "providers",
+            &json!({"providers": [{"id": "p", "protocol": "openai", "base_url": "http://127.0.0.1:9",
+                "credentials": {"type": "bearer", "key": SECRET}}]}),
+        );
+        folders.write(
+            "rules",
+            &json!({"rules": [{"name": "no opus", "when": {"field": "body.model", "op": "eq", "value": "opus"},
+                "then": {"deny": {"status": 403, "code": "no_opus", "message": "no opus here"}}}]}),
+        );
+        folders.write(
+            "settings",
+            &json!({"settings": {"region": {"counters": 1024, "inflight": 64, "ring": 4096, "usage": 64}}}),
+        );
+        folders
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.root.path().join("config")
+    }
+    pub fn state(&self) -> PathBuf {
+        self.root.path().join("state")
+    }
+    pub fn region(&self) -> PathBuf {
+        self.root.path().join("region")
+    }
+    pub fn file(&self, kind: &str) -> PathBuf {
+        self.config().join(format!("tollgate.{kind}.json"))
+    }
+    pub fn write(&self, kind: &str, value: &Value) {
+        fs::write(self.file(kind), serde_json::to_vec_pretty(value).unwrap()).unwrap();
+    }
+}
+
+pub fn channels(max: u64) -> Value {
+    json!({"channels": [{"code": "wechat001", "name": "微信", "trusted": true, "limits": [
+        {"metric": "input_tokens", "max": max, "window": "10m"},
+        {"metric": "connections", "max": 3},
+        {"metric": "output_tokens", "max": 500, "window": "10m", "per_model": true}]}]})
+}
+
+/// The daemon without its socket and threads: publisher and API.
+pub struct Daemon {
+    pub folders: Folders,
+    pub region: Arc<Region>,
+    pub state: AppState,
+    pub app: Router,
+    pub drain: Drain<SqliteStore>,
+    stop: watch::Sender<bool>,
+}
+
+impl Daemon {
+    pub async fn start(folders: Folders) -> Daemon {
+        let state_folder = StateFolder::open(&folders.state()).unwrap();
+        let source: Arc<dyn ConfigSource> = Arc::new(Directory::watch(&folders.config()).unwrap());
+        let region = Arc::new(Region::open_or_create(&folders.region(), sizes()).unwrap());
+        let sealer = Sealer {
+            key: MasterKey::from_bytes([5; 32]),
+            folder: CredentialFolder(folders.state().join("credentials")),
+        };
+        let ledger = folders.state().join("tollgate.db");
+        let drain = Drain::new(Arc::clone(&region), SqliteStore::open(&ledger).unwrap()).unwrap();
+        let mut publisher = Publisher::new(
+            Arc::clone(&source),
+            Arc::clone(&region),
+            state_folder,
+            sealer.clone(),
+        );
+        publisher.take_present().await;
+        let state = AppState {
+            region: Arc::clone(&region),
+            config: publisher.status(),
+            source,
+            ledger: Arc::new(SqliteReader::open(&ledger).unwrap()),
+            drain: drain.status(),
+            token: ApiToken::new(TOKEN),
+            sealer,
+            open_metrics: true,
+            started: Instant::now(),
+        };
+        let (stop, stopped) = watch::channel(false);
+        tokio::spawn(publisher.run(stopped));
+        Daemon {
+            folders,
+            region,
+            app: app(state.clone()),
+            state,
+            drain,
+            stop,
+        }
+    }
+
+    /// Sends a request without a socket; the answer's body as JSON, or as a JSON string if it is none.
+    pub async fn send(&self, request: Request<Body>) -> (StatusCode, axum::http::HeaderMap, Value) {
+        let response = self.app.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.unwrap().to_bytes();
+        let value = serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&bytes).into_owned()));
+        (parts.status, parts.headers, value)
+    }
+
+    pub fn request(method: &str, path: &str) -> axum::http::request::Builder {
+        Request::builder()
+            .method(method)
+            .uri(path)
+            .header("authorization", format!("Bearer {TOKEN}"))
+    }
+
+    pub async fn get(&self, path: &str) -> Value {
+        let request = Daemon::request("GET", path).body(Body::empty()).unwrap();
+        let (status, _, body) = self.send(request).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {body}");
+        body
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
+        let request = Daemon::request("POST", path)
+            .body(Body::from(body.to_string()))
+            .unwrap();
+        let (status, _, body) = self.send(request).await;
+        (status, body)
+    }
+
+    pub async fn etag(&self, document: &str) -> String {
+        let path = format!("/api/v1/documents/{document}");
+        let request = Daemon::request("GET", &path).body(Body::empty()).unwrap();
+        let (status, headers, body) = self.send(request).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        headers["etag"].to_str().unwrap().to_owned()
+    }
+
+    /// Waits until the configuration's state is as wanted.
+    pub async fn until(&self, what: impl Fn(&tollgate::config::ConfigStatus) -> bool) {
+        let mut config = self.state.config.clone();
+        tokio::time::timeout(PATIENCE, config.wait_for(|s| what(s)))
+            .await
+            .expect("the configuration did not become what it should")
+            .unwrap();
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+    }
+}
