@@ -6,6 +6,8 @@
     reason = "a broken expectation is a failed test"
 )]
 
+use std::collections::HashMap;
+
 use proptest::prelude::*;
 use tollgate_meter::TokenCounter;
 use tollgate_meter::tokenizer::{
@@ -66,7 +68,7 @@ fn soups_of_every_character_class_have_the_reference_ids() {
     for encoding in ENCODINGS {
         let mut counter = counter(encoding);
         let mut rng = Rng::new(1);
-        for _ in 0..6000 {
+        for _ in 0..10_000 {
             check(encoding, &mut counter, &soup(&mut rng, 200));
         }
         for _ in 0..60 {
@@ -79,7 +81,7 @@ fn soups_of_every_character_class_have_the_reference_ids() {
 fn natural_texts_have_the_reference_ids() {
     for encoding in ENCODINGS {
         let mut counter = counter(encoding);
-        for (name, text) in natural_like(0..8, 40_000) {
+        for (name, text) in natural_like(0..12, 40_000) {
             assert!(text.len() >= 30_000, "{name} is long enough to matter");
             check(encoding, &mut counter, &text);
         }
@@ -337,7 +339,7 @@ fn damaged_vocabularies_are_refused() {
         .map(|byte| (vec![byte], byte.into()))
         .chain([(b"ab".to_vec(), 256), (b"abab".to_vec(), 257)])
         .collect();
-    let good = compile(&tokens, Pattern::O200k.id()).expect("a small vocabulary");
+    let good = compile(&tokens, Pattern::O200k).expect("a small vocabulary");
     let mut counter = Counter::new(Vocabulary::from_bytes(&good).expect("a good buffer"));
     assert_eq!(counter.encode("ababab ab"), [257, 256, 32, 256]);
     assert_eq!(counter.vocabulary().tokens(), 258);
@@ -368,8 +370,11 @@ fn damaged_vocabularies_are_refused() {
 fn unusable_rank_lists_are_refused() {
     use tollgate_meter::tokenizer::CompileError;
     let bytes: Vec<(Vec<u8>, u32)> = (0..=255u8).map(|byte| (vec![byte], byte.into())).collect();
-    let with = |extra: (Vec<u8>, u32)| compile(&[bytes.clone(), vec![extra]].concat(), 2).err();
-    assert_eq!(compile(&bytes[1..], 2).err(), Some(CompileError::MissingByte(0)));
+    let with = |extra: (Vec<u8>, u32)| compile(&[bytes.clone(), vec![extra]].concat(), Pattern::O200k).err();
+    assert_eq!(
+        compile(&bytes[1..], Pattern::O200k).err(),
+        Some(CompileError::MissingByte(0))
+    );
     assert_eq!(with((vec![], 300)), Some(CompileError::BadLength(300)));
     assert_eq!(with((vec![b'a'; 2000], 300)), Some(CompileError::BadLength(300)));
     assert_eq!(
@@ -389,4 +394,69 @@ fn builtin_vocabularies_are_whole_and_small() {
     assert!(sizes.iter().sum::<usize>() < 6_000_000, "{sizes:?}");
     assert_eq!(builtin(Encoding::O200kBase).expect("built-in").tokens(), 199_998);
     assert_eq!(builtin(Encoding::Cl100kBase).expect("built-in").tokens(), 100_256);
+}
+
+/// The definition, word for word: of all neighbours that form a token join those of lowest rank, leftmost first.
+fn merged_by_definition(tokens: &HashMap<Vec<u8>, u32>, piece: &str) -> Vec<u32> {
+    let mut parts: Vec<Vec<u8>> = match tokens.get(piece.as_bytes()) {
+        Some(_) => vec![piece.as_bytes().to_vec()],
+        None => piece.bytes().map(|byte| vec![byte]).collect(),
+    };
+    let join = |parts: &[Vec<u8>]| {
+        (1..parts.len())
+            .filter_map(|at| Some((*tokens.get(&parts[at - 1..=at].concat())?, at)))
+            .min()
+    };
+    while let Some((_, at)) = join(&parts) {
+        let right = parts.remove(at);
+        parts[at - 1].extend(right);
+    }
+    parts.iter().map(|part| tokens[part]).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Vocabularies that no training would yield: joins that rank below their halves, tokens that merging never
+    /// reaches, tokens across parts of characters.
+    #[test]
+    fn any_vocabulary_merges_by_definition(
+        seed in any::<u64>(),
+        extra in 1..60usize,
+        shuffled in any::<bool>(),
+    ) {
+        const ALPHABET: [&str; 6] = ["a", "b", "ab", "\u{e9}", "中", "\u{4e00}\u{5b57}"];
+        let mut rng = Rng::new(seed);
+        let mut word = |length: usize| -> String { (0..length).map(|_| rng.pick(&ALPHABET)).collect() };
+        let mut list: Vec<Vec<u8>> = (0..=255u8).map(|byte| vec![byte]).collect();
+        for at in 0..extra {
+            let text = word(2 + at % 4).into_bytes();
+            // Parts of characters too.
+            let token = text[at % 3 % text.len()..text.len() - at % 2].to_vec();
+            if token.len() > 1 && !list.contains(&token) {
+                list.push(token);
+            }
+        }
+        let texts: Vec<String> = (0..12).map(|at| word(1 + at * 4)).collect();
+        if shuffled {
+            for at in (1..list.len()).rev() {
+                list.swap(at, rng.below(at + 1));
+            }
+        } else {
+            list[256..].sort_by_key(Vec::len);
+        }
+        let ranked: Vec<(Vec<u8>, u32)> = list.into_iter().zip(0..).collect();
+        let buffer = compile(&ranked, Pattern::O200k).expect("a small vocabulary");
+        let mut counter = Counter::new(Vocabulary::from_bytes(&buffer).expect("a good buffer"));
+        let tokens: HashMap<Vec<u8>, u32> = ranked.into_iter().collect();
+        for text in &texts {
+            // Letters without case or in lower case only: one piece.
+            prop_assert_eq!(Pattern::O200k.piece_end(text, 0), text.len());
+            let expected = merged_by_definition(&tokens, text);
+            prop_assert_eq!(counter.count(text), expected.len() as u64);
+            for window in [7, 20, 1024] {
+                prop_assert_eq!(&counter.encode_in_windows(text, window), &expected);
+            }
+        }
+    }
 }

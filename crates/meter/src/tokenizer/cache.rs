@@ -12,7 +12,7 @@ const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 const VACANT: u64 = u64::MAX;
 
 const PAIR_BITS: u32 = 14;
-const SHORT_BITS: u32 = 13;
+const SHORT_BITS: u32 = 14;
 const LONG_BITS: u32 = 12;
 
 /// Joins looked up lately, as pair slots (see `layout`); a merged rank of all ones means that there is no join.
@@ -58,7 +58,7 @@ pub(super) enum Place {
     Nowhere,
 }
 
-/// Counts of pieces seen lately: 128 KB. A piece's bytes fill the lower 7 (or 15) bytes of its entry, its count the
+/// Counts of pieces seen lately: 192 KB. A piece's bytes fill the lower 7 (or 15) bytes of its entry, its count the
 /// highest; zero bytes behind the piece mean nothing, as no piece that is kept ends in one.
 pub(super) struct PieceCache {
     short: Box<[u64; 1 << SHORT_BITS]>,

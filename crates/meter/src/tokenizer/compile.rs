@@ -135,6 +135,7 @@ pub fn compile(tokens: &[(Vec<u8>, u32)], pattern_id: u32) -> Result<Vec<u8>, Co
         classes_at,
         filter_at,
         filter_log2,
+        (tokens.len() - 256 - pairs.list.len()) as u32,
     ] {
         header.extend(field.to_le_bytes());
     }

@@ -19,6 +19,7 @@
 //! | 60..64 | offset of the length classes (`CLASS_SIZE` bytes each, for token lengths 1..=longest) |
 //! | 64..68 | offset of the pair filter |
 //! | 68..72 | log2 of the pair filter's bits, 3 to 32 |
+//! | 72..76 | number of tokens that merging never yields, see `compile` |
 //!
 //! A *pair slot* is `left << 40 | right << 20 | merged`, or all ones when empty. A *length class* holds every token
 //! of one length: slots, pilots (counts), then the offsets of keys (`slots * length` bytes), ranks (`slots` times
@@ -38,7 +39,7 @@ pub const LAYOUT_VERSION: u32 = 1;
 /// Bytes before the first table.
 pub const HEADER_SIZE: usize = 128;
 /// 4-byte fields behind the checksum.
-pub const HEADER_FIELDS: usize = 10;
+pub const HEADER_FIELDS: usize = 11;
 /// Bytes before the checksummed part.
 pub const CHECKSUM_START: usize = 32;
 /// Bytes of one length class.

@@ -1,7 +1,8 @@
 //! Byte-pair encoding of one piece: join the neighbours of lowest rank, leftmost first, until none can be joined.
 //!
 //! A piece of up to [`WINDOW`] bytes is a row of nodes, each with the key (rank, position) of the join with its right
-//! neighbour; the lowest key of every 16 nodes is kept beside them, so that a join looks at some 50 numbers.
+//! neighbour; the lowest key of every 16 nodes is kept beside them, and the lowest of 16 such groups, so
+//! that a join looks at a few dozen numbers.
 //!
 //! # Long pieces
 //! A sequence of tokens is the encoding of its bytes if, and only if, each two neighbours are the encoding of theirs:
@@ -23,8 +24,11 @@ use super::compile::ATOMIC_NEXT_LEAD;
 use super::layout::RANK_LIMIT;
 use super::vocabulary::Vocabulary;
 
-/// Bytes that are merged at once.
+/// Bytes that can be merged at once.
 pub(super) const WINDOW: usize = 1024;
+/// Bytes of a long piece that are tried at once at first: cheaper than [`WINDOW`], but too few for tokens of a hundred
+/// bytes, as in runs of spaces.
+pub(super) const FIRST_WINDOW: usize = GROUP * GROUP;
 /// Nodes that share one entry of `lows`.
 const GROUP: usize = 16;
 /// Width of a node number in a key.
@@ -32,7 +36,7 @@ const NODE_BITS: u32 = 11;
 /// The key of a node that cannot be joined with the next one.
 const NO_JOIN: i32 = i32::MAX;
 
-const _: () = assert!(WINDOW < 1 << NODE_BITS && WINDOW.is_multiple_of(GROUP));
+const _: () = assert!(WINDOW < 1 << NODE_BITS && WINDOW.is_multiple_of(GROUP * GROUP));
 
 /// A token and where it begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +51,8 @@ pub(super) struct Merger {
     keys: [i32; WINDOW],
     /// Lowest key of each group.
     lows: [i32; WINDOW / GROUP],
+    /// Lowest of [`GROUP`] groups.
+    tops: [i32; WINDOW / GROUP / GROUP],
     ranks: [u32; WINDOW],
     starts: [u16; WINDOW],
     next: [u16; WINDOW],
@@ -69,6 +75,7 @@ impl Merger {
         Self {
             keys: [NO_JOIN; WINDOW],
             lows: [NO_JOIN; WINDOW / GROUP],
+            tops: [NO_JOIN; WINDOW / GROUP / GROUP],
             ranks: [0; WINDOW],
             starts: [0; WINDOW],
             next: [0; WINDOW],
@@ -79,10 +86,10 @@ impl Merger {
 
     /// Number of tokens of a piece.
     pub(super) fn count(&mut self, vocabulary: &Vocabulary<'_>, piece: &[u8]) -> u64 {
-        if piece.len() <= WINDOW {
+        if piece.len() <= FIRST_WINDOW {
             return self.merge(vocabulary, piece) as u64;
         }
-        let mut window = WINDOW;
+        let mut window = FIRST_WINDOW;
         loop {
             let mut count = 0;
             if self.merge_long(vocabulary, piece, window, |tokens| count += tokens.len() as u64) {
@@ -170,43 +177,92 @@ impl Merger {
         let nodes = self.fill(vocabulary, bytes);
         let groups = nodes.div_ceil(GROUP);
         for group in 0..groups {
-            self.refresh(group);
+            self.lows[group] = lowest(&self.keys, group);
         }
+        if groups <= GROUP {
+            return self.join_all::<false>(vocabulary, nodes, groups);
+        }
+        self.lows[groups..groups.next_multiple_of(GROUP)].fill(NO_JOIN);
+        let tops = groups.div_ceil(GROUP);
+        for top in 0..tops {
+            self.tops[top] = lowest(&self.lows, top);
+        }
+        self.join_all::<true>(vocabulary, nodes, tops)
+    }
+
+    /// Joins until nothing joins and returns the number of tokens. What is lowest of all is searched among the first
+    /// `searched` of `tops` if `DEEP`, of `lows` if not.
+    fn join_all<const DEEP: bool>(
+        &mut self,
+        vocabulary: &Vocabulary<'_>,
+        nodes: usize,
+        searched: usize,
+    ) -> usize {
         let mut count = nodes;
         loop {
-            let mut best = NO_JOIN;
-            for &low in &self.lows[..groups] {
-                best = best.min(low);
-            }
+            let lows = if DEEP {
+                &self.tops[..searched]
+            } else {
+                &self.lows[..searched]
+            };
+            let mut best = lows.iter().copied().fold(NO_JOIN, i32::min);
             if best == NO_JOIN {
                 return count;
             }
-            count -= 1;
-            let node = best as usize & ((1 << NODE_BITS) - 1);
-            let rank = (best >> NODE_BITS).cast_unsigned();
-            let gone = usize::from(self.next[node]);
-            let after = usize::from(self.next[gone]);
-            self.ranks[node] = rank;
-            self.next[node] = after as u16;
-            self.keys[gone] = NO_JOIN;
-            self.keys[node] = if after < nodes {
-                self.prev[after] = node as u16;
-                join_key(&mut self.pairs, vocabulary, rank, self.ranks[after], node)
-            } else {
-                NO_JOIN
-            };
-            let group = node / GROUP;
-            if node > 0 {
-                let before = usize::from(self.prev[node]);
-                self.keys[before] = join_key(&mut self.pairs, vocabulary, self.ranks[before], rank, before);
-                if before / GROUP != group {
-                    self.refresh(before / GROUP);
+            // Joins of one rank come in rows, leftmost first: as long as the next node has the same rank and nothing
+            // lower came up, it is the next one, and the groups need not be searched.
+            loop {
+                count -= 1;
+                let node = best as usize & ((1 << NODE_BITS) - 1);
+                let rank = (best >> NODE_BITS).cast_unsigned();
+                let gone = usize::from(self.next[node]);
+                let after = usize::from(self.next[gone]);
+                self.ranks[node] = rank;
+                self.next[node] = after as u16;
+                self.set_key::<DEEP>(gone, NO_JOIN);
+                let (mut right, mut left, mut following) = (NO_JOIN, NO_JOIN, NO_JOIN);
+                if after < nodes {
+                    self.prev[after] = node as u16;
+                    following = self.keys[after];
+                    right = join_key(&mut self.pairs, vocabulary, rank, self.ranks[after], node);
                 }
+                self.set_key::<DEEP>(node, right);
+                if node > 0 {
+                    let before = usize::from(self.prev[node]);
+                    left = join_key(&mut self.pairs, vocabulary, self.ranks[before], rank, before);
+                    self.set_key::<DEEP>(before, left);
+                }
+                if following >> NODE_BITS != best >> NODE_BITS || right < following || left < following {
+                    break;
+                }
+                best = following;
             }
-            self.refresh(group);
-            if gone / GROUP != group {
-                self.refresh(gone / GROUP);
-            }
+        }
+    }
+
+    /// Changes a node's key and keeps what is lowest of its group right.
+    #[inline]
+    fn set_key<const DEEP: bool>(&mut self, node: usize, key: i32) {
+        let group = node / GROUP;
+        let old = std::mem::replace(&mut self.keys[node], key);
+        let old_low = self.lows[group];
+        if key > old_low && old != old_low {
+            return;
+        }
+        let low = if key <= old_low {
+            key
+        } else {
+            lowest(&self.keys, group)
+        };
+        self.lows[group] = low;
+        if !DEEP {
+            return;
+        }
+        let top = group / GROUP;
+        if low <= self.tops[top] {
+            self.tops[top] = low;
+        } else if old_low == self.tops[top] {
+            self.tops[top] = lowest(&self.lows, top);
         }
     }
 
@@ -247,12 +303,15 @@ impl Merger {
         }
         nodes
     }
+}
 
-    #[inline]
-    fn refresh(&mut self, group: usize) {
-        let keys = &self.keys[group * GROUP..group * GROUP + GROUP];
-        self.lows[group] = keys.iter().copied().fold(NO_JOIN, i32::min);
-    }
+/// The lowest of a group's values.
+#[inline]
+fn lowest(values: &[i32], group: usize) -> i32 {
+    values[group * GROUP..group * GROUP + GROUP]
+        .iter()
+        .copied()
+        .fold(NO_JOIN, i32::min)
 }
 
 /// Merges any number of bytes with a heap: the last resort for texts that no window settles.

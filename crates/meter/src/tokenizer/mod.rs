@@ -26,7 +26,7 @@ mod split;
 mod stream;
 mod vocabulary;
 
-pub use compile::{CompileError, compile};
+pub use compile::CompileError;
 pub use count::Counter;
 pub use split::Pattern;
 pub use stream::StreamCounter;
@@ -64,4 +64,15 @@ pub fn builtin(encoding: Encoding) -> Result<Vocabulary<'static>, VocabularyErro
         Encoding::Cl100kBase => &CL100K_BASE.0,
         Encoding::O200kBase => &O200K_BASE.0,
     })
+}
+
+/// Compiles a list of token bytes and ranks, in any order, to a buffer for [`Vocabulary::from_bytes`].
+///
+/// Exact for any ranks, also where a join ranks below its halves or where merging never reaches a token. Takes seconds
+/// for 200,000 tokens: for a daemon, not for a worker.
+///
+/// # Errors
+/// See [`CompileError`].
+pub fn compile(tokens: &[(Vec<u8>, u32)], pattern: Pattern) -> Result<Vec<u8>, CompileError> {
+    compile::compile(tokens, pattern.id())
 }

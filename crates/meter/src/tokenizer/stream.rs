@@ -17,7 +17,7 @@ const TAIL_LIMIT: usize = 16 * 1024;
 /// then come out a token or two too high per 16 KB. A finished text is better counted whole.
 ///
 /// The counter is lent for each push, so that ten thousand streams share one: a stream costs these 32 bytes and the
-/// capacity of its tail, which is given back when the tail is empty.
+/// capacity of its tail, which shrinks as the tail does.
 #[derive(Debug, Clone, Default)]
 pub struct StreamCounter {
     tail: String,

@@ -23,6 +23,7 @@ pub struct Vocabulary<'a> {
     pair_filter: &'a [u8],
     filter_log2: u32,
     byte_ranks: &'a [U32; 256],
+    all_reachable: bool,
     classes: &'a [Class],
     whole: &'a [u8],
 }
@@ -123,6 +124,7 @@ impl<'a> Vocabulary<'a> {
             classes_at,
             filter_at,
             filter_log2,
+            unreachable,
         ] = header.fields;
         let pairs = table(pairs_at, (pair_slots as usize).saturating_mul(8))?;
         let pilots = table(pilots_at, (pair_pilots as usize).saturating_mul(PILOT_SIZE))?;
@@ -137,6 +139,7 @@ impl<'a> Vocabulary<'a> {
             pair_pilots: <[U16]>::ref_from_bytes(pilots).map_err(|_| VocabularyError::Inconsistent)?,
             pair_filter: table(filter_at, 1 << (filter_log2 - 3))?,
             filter_log2,
+            all_reachable: unreachable == 0,
             byte_ranks: <[U32; 256]>::ref_from_bytes(table(bytes_at, 1024)?)
                 .map_err(|_| VocabularyError::Inconsistent)?,
             classes: <[Class]>::ref_from_bytes(classes).map_err(|_| VocabularyError::Inconsistent)?,
@@ -167,6 +170,12 @@ impl<'a> Vocabulary<'a> {
     /// Size of the buffer in bytes.
     pub fn size(&self) -> usize {
         self.whole.len()
+    }
+
+    /// Whether merging a token's bytes always yields that token, so that looking pieces up first is only quicker.
+    #[inline]
+    pub(super) fn all_reachable(&self) -> bool {
+        self.all_reachable
     }
 
     /// Rank of a single byte.

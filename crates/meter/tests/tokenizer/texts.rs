@@ -338,8 +338,8 @@ pub fn chinese(rng: &mut Rng, length: usize) -> String {
     let mut text = String::new();
     while text.len() < length {
         for _ in 0..3 + rng.below(9) {
-            if rng.below(5) == 0 {
-                // Common characters in uncommon order.
+            if rng.below(16) == 0 {
+                // Any ideograph, most of them rare.
                 text.push(rng.scalar(0x4E00, 0x9FA5));
             } else {
                 text.push_str(rng.pick(CJK));
