@@ -116,7 +116,8 @@ pub(crate) struct WorkerState {
     pub master_key: Option<MasterKey>,
     pub attached: Option<Attached>,
     generation: Option<Rc<Generation>>,
-    retry_at: u64,
+    /// The generation that could not be used, and when to try it again.
+    failed: Option<(u64, u64)>,
     reported: Option<String>,
     pub facts: RequestFacts,
     pub scratch: Vec<u8>,
@@ -139,7 +140,7 @@ impl WorkerState {
             master_key,
             attached: None,
             generation: None,
-            retry_at: 0,
+            failed: None,
             reported: None,
             facts: RequestFacts::new(),
             scratch: Vec::new(),
@@ -168,13 +169,18 @@ impl WorkerState {
     }
 
     fn refresh(&mut self, monotonic_ms: u64) {
-        if monotonic_ms < self.retry_at || self.region_dir.as_os_str().is_empty() {
+        let published = self.attached.as_ref().map_or(0, |a| a.region.generation());
+        let too_early = self.failed.is_some_and(|(failed, retry_at)| failed == published && monotonic_ms < retry_at);
+        if too_early || self.region_dir.as_os_str().is_empty() {
             return;
         }
         match self.try_refresh(monotonic_ms) {
-            Ok(()) => self.reported = None,
+            Ok(()) => {
+                self.reported = None;
+                self.failed = None;
+            }
             Err(reason) => {
-                self.retry_at = monotonic_ms + RETRY_MS;
+                self.failed = Some((published, monotonic_ms + RETRY_MS));
                 // Once per state, not per request.
                 if self.reported.as_ref() != Some(&reason) {
                     log::error(format_args!("tollgate: {reason}"));

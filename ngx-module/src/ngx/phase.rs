@@ -8,7 +8,7 @@ use ngx::ffi::{
 use super::guard::{AGAIN, DECLINED, DONE, ERROR, guarded};
 use super::request::Request;
 use super::{process, reply};
-use crate::gate::{self, Context, Stage, Verdict};
+use crate::gate::{self, Stage, Verdict};
 
 const INTERNAL_SERVER_ERROR: ngx_int_t = 500;
 const SPECIAL_RESPONSE: ngx_int_t = 300;
@@ -20,58 +20,73 @@ pub(crate) unsafe extern "C" fn precontent(r: *mut ngx_http_request_t) -> ngx_in
         if !request.is_main() || !request.enabled() {
             return DECLINED;
         }
-        let context = match request.context() {
-            Some(context) => context,
-            None => {
-                let context = match process::with_worker(|w| gate::begin(w, request)) {
-                    Ok(context) => context,
-                    Err(reply) => return reply::send(request, &reply),
-                };
-                let Some(context) = request.set_context(context) else { return INTERNAL_SERVER_ERROR };
-                if let Some(reply) = context.take_reply() {
-                    return reply::send(request, &reply);
-                }
-                context
+        if request.context().is_none() {
+            let context = match process::with_worker(|w| gate::begin(w, request)) {
+                Ok(context) => context,
+                Err(reply) => return reply::send(request, &reply),
+            };
+            let Some(context) = request.set_context(context) else { return INTERNAL_SERVER_ERROR };
+            if let Some(reply) = context.take_reply() {
+                return reply::send(request, &reply);
             }
-        };
-        step(request, context)
+        }
+        step(request)
     })
 }
 
-fn step(request: &mut Request, context: &mut Context) -> ngx_int_t {
-    if context.stage == Stage::Identified {
-        context.stage = Stage::Reading;
-        let r = request.raw();
-        // SAFETY: the live request; body_arrived may run before this returns, or later.
-        let rc = unsafe { ngx_http_read_client_request_body(r, Some(body_arrived)) };
-        if rc >= SPECIAL_RESPONSE {
-            context.stage = Stage::Closed;
-            return rc;
-        }
-        if context.stage == Stage::Reading {
-            context.stage = Stage::Waiting;
-            // SAFETY: gives back the reference that reading holds; the phases resume from body_arrived.
-            unsafe { ngx_http_finalize_request(r, DONE) };
-            return DONE;
-        }
-        // The body was there already: give the reference back and go on in line.
-        // SAFETY: reading has raised the main request's count by one.
-        unsafe {
-            let main = (*r).main;
-            (*main).set_count((*main).count() - 1);
-            (*r).write_event_handler = Some(ngx_http_core_run_phases);
-        }
+fn step(request: &mut Request) -> ngx_int_t {
+    if stage(request) == Stage::Identified
+        && let Some(rc) = read_body(request)
+    {
+        return rc;
     }
+    let Some(context) = request.context() else { return DECLINED };
     match context.stage {
         Stage::BodyRead => match process::with_worker(|w| gate::decide(w, request, context)) {
             Verdict::Proxy { delay_ms: 0 } => DECLINED,
             Verdict::Proxy { delay_ms } => delay(request, delay_ms),
             Verdict::Reply(answer) => reply::send(request, &answer),
         },
-        Stage::Admitted => DECLINED,
+        Stage::Admitted | Stage::Closed => DECLINED,
         Stage::Waiting | Stage::Reading | Stage::Identified => DONE,
-        Stage::Closed => DECLINED,
     }
+}
+
+fn stage(request: &mut Request) -> Stage {
+    request.context().map_or(Stage::Closed, |c| c.stage)
+}
+
+fn set_stage(request: &mut Request, stage: Stage) {
+    if let Some(context) = request.context() {
+        context.stage = stage;
+    }
+}
+
+/// Asks for the body. `None`: it was there already. No reference to the context may be held meanwhile: `body_arrived`
+/// takes its own, within the call or later.
+fn read_body(request: &mut Request) -> Option<ngx_int_t> {
+    set_stage(request, Stage::Reading);
+    let r = request.raw();
+    // SAFETY: the live request.
+    let rc = unsafe { ngx_http_read_client_request_body(r, Some(body_arrived)) };
+    if rc >= SPECIAL_RESPONSE {
+        set_stage(request, Stage::Closed);
+        return Some(rc);
+    }
+    if stage(request) == Stage::Reading {
+        set_stage(request, Stage::Waiting);
+        // SAFETY: gives back the reference that reading holds; the phases resume from body_arrived.
+        unsafe { ngx_http_finalize_request(r, DONE) };
+        return Some(DONE);
+    }
+    // The body was there: give the reference back and go on in line.
+    // SAFETY: reading has raised the main request's count by one.
+    unsafe {
+        let main = (*r).main;
+        (*main).set_count((*main).count() - 1);
+        (*r).write_event_handler = Some(ngx_http_core_run_phases);
+    }
+    None
 }
 
 unsafe extern "C" fn body_arrived(r: *mut ngx_http_request_t) {
