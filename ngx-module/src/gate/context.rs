@@ -146,7 +146,8 @@ pub(crate) enum Variable<'a> {
 
 impl<'a> From<Option<&'a str>> for Variable<'a> {
     fn from(text: Option<&'a str>) -> Variable<'a> {
-        text.filter(|t| !t.is_empty()).map_or(Variable::None, Variable::Text)
+        text.filter(|t| !t.is_empty())
+            .map_or(Variable::None, Variable::Text)
     }
 }
 
@@ -180,12 +181,15 @@ impl Context {
 
     /// Upstream attempts that the request may make.
     pub fn max_attempts(&self) -> u32 {
-        let usable = self.model_view().map_or(0, |m| m.deployments().filter(super::route::is_usable).count());
+        let usable = self
+            .model_view()
+            .map_or(0, |m| m.deployments().filter(super::route::is_usable).count());
         u32::try_from(usable).unwrap_or(1).clamp(1, 3)
     }
 
     fn decision(&self) -> &'static str {
         match (self.stage, self.class) {
+            (Stage::Closed, Class::Ok) => "answered",
             (Stage::Closed, Class::Client) => "refused",
             (Stage::Closed, Class::Rule) => "denied",
             (Stage::Closed, Class::Limit) => "limited",
@@ -202,7 +206,11 @@ impl Context {
             Field::Channel => self.channel_view().map(|c| c.code()).into(),
             Field::Model => self.model_view().map(|m| m.name()).into(),
             Field::Deployment => self.deployment_view().map(|d| d.id()).into(),
-            Field::Provider => self.deployment_view().and_then(|d| d.provider()).map(|p| p.id()).into(),
+            Field::Provider => self
+                .deployment_view()
+                .and_then(|d| d.provider())
+                .map(|p| p.id())
+                .into(),
             Field::Decision => Some(self.decision()).into(),
             Field::Rule => self.rule.as_deref().into(),
             Field::Limit => self.limit.as_deref().into(),
@@ -216,12 +224,24 @@ impl Context {
             Field::RequestId => Some(self.request_id()).into(),
             Field::Tags => self.tags.as_deref().into(),
             Field::Generation => Variable::Number(self.generation.number),
-            Field::UpstreamHost => self.deployment_view().and_then(|d| d.provider()).map(|p| p.host()).into(),
-            Field::UpstreamTlsName => self.deployment_view().and_then(|d| d.provider()).map(|p| p.tls_name()).into(),
-            Field::UpstreamAuthorization if secret(&self.authorization) => self.authorization.as_deref().into(),
+            Field::UpstreamHost => self
+                .deployment_view()
+                .and_then(|d| d.provider())
+                .map(|p| p.host())
+                .into(),
+            Field::UpstreamTlsName => self
+                .deployment_view()
+                .and_then(|d| d.provider())
+                .map(|p| p.tls_name())
+                .into(),
+            Field::UpstreamAuthorization if secret(&self.authorization) => {
+                self.authorization.as_deref().into()
+            }
             Field::UpstreamApiKey if secret(&self.api_key) => self.api_key.as_deref().into(),
             Field::UpstreamGoogApiKey if secret(&self.goog_api_key) => self.goog_api_key.as_deref().into(),
-            Field::UpstreamAuthorization | Field::UpstreamApiKey | Field::UpstreamGoogApiKey => Variable::None,
+            Field::UpstreamAuthorization | Field::UpstreamApiKey | Field::UpstreamGoogApiKey => {
+                Variable::None
+            }
         }
     }
 }

@@ -20,7 +20,12 @@ impl MasterKey {
     /// Reads 32 bytes, raw or as 64 hexadecimal digits.
     pub fn read(path: &Path) -> io::Result<MasterKey> {
         let bytes = std::fs::read(path)?;
-        let bad = || io::Error::new(io::ErrorKind::InvalidData, "must hold 32 bytes, raw or as 64 hexadecimal digits");
+        let bad = || {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                "must hold 32 bytes, raw or as 64 hexadecimal digits",
+            )
+        };
         if let Ok(raw) = <[u8; 32]>::try_from(bytes.as_slice()) {
             return Ok(MasterKey(raw));
         }
@@ -44,7 +49,10 @@ impl MasterKey {
         }
         let (nonce, ciphertext) = rest.split_at_checked(NONCE)?;
         let cipher = XChaCha20Poly1305::new((&self.0).into());
-        let payload = Payload { msg: ciphertext, aad: provider.as_bytes() };
+        let payload = Payload {
+            msg: ciphertext,
+            aad: provider.as_bytes(),
+        };
         let plain = cipher.decrypt(XNonce::from_slice(nonce), payload).ok()?;
         String::from_utf8(plain).ok()
     }

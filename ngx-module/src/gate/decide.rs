@@ -10,7 +10,8 @@ use tollgate_policy::documents as policy;
 use tollgate_policy::snapshot::SourceView;
 use tollgate_policy::{Decision, LimitView, ModelView};
 use tollgate_shm::{
-    Algorithm, Class, Demand, Enforcement, Grant, LimitSpec, MAX_LIMITS_PER_REQUEST, Metric, Refusal, RefusalKind,
+    Algorithm, Class, Demand, Enforcement, Grant, LimitSpec, MAX_LIMITS_PER_REQUEST, Metric, Refusal,
+    RefusalKind,
 };
 
 use super::context::{Context, Stage};
@@ -44,7 +45,13 @@ pub(crate) enum Verdict {
 pub(crate) fn decide(w: &mut WorkerState, request: &mut Request, context: &mut Context) -> Verdict {
     let mut facts = std::mem::take(&mut w.facts);
     let mut scratch = std::mem::take(&mut w.scratch);
-    let result = Decider { w, context, facts: &mut facts, scratch: &mut scratch }.run(request);
+    let result = Decider {
+        w,
+        context,
+        facts: &mut facts,
+        scratch: &mut scratch,
+    }
+    .run(request);
     w.facts = facts;
     // A huge body's copy is not kept for all the small ones after it.
     if scratch.capacity() > 1 << 20 {
@@ -61,7 +68,12 @@ pub(crate) fn decide(w: &mut WorkerState, request: &mut Request, context: &mut C
 }
 
 /// Gives the model another name in the body that has already been rewritten once.
-pub(super) fn rename_model(w: &mut WorkerState, request: &mut Request, context: &Context, name: &str) -> Result<(), ()> {
+pub(super) fn rename_model(
+    w: &mut WorkerState,
+    request: &mut Request,
+    context: &Context,
+    name: &str,
+) -> Result<(), ()> {
     let mut scratch = Vec::new();
     let body = request.body(&mut scratch)?;
     if body.is_empty() {
@@ -100,7 +112,10 @@ impl Decider<'_> {
             self.channel_from_body(request)?;
         }
         let asked = self.apply_rules(request, &generation.rules)?;
-        if self.context.api == Api::Other && request.path().ends_with(b"/models") && request.method() == b"GET" {
+        if self.context.api == Api::Other
+            && request.path().ends_with(b"/models")
+            && request.method() == b"GET"
+        {
             return Err(self.list_models());
         }
         self.find_model(request, &asked, body_len)?;
@@ -115,12 +130,25 @@ impl Decider<'_> {
 
     fn fail(&mut self, class: Class, status: u16, kind: ErrorKind, code: &str, message: &str) -> Reply {
         self.context.class = class;
-        Reply::error(self.context.api, status, kind, code, message, self.context.request_id())
+        Reply::error(
+            self.context.api,
+            status,
+            kind,
+            code,
+            message,
+            self.context.request_id(),
+        )
     }
 
     fn scan_body(&mut self, request: &Request, rules: &Rules) -> Result<usize, Reply> {
         let Ok(body) = request.body(self.scratch) else {
-            return Err(self.fail(Class::Internal, 500, ErrorKind::Internal, "body_unreadable", "the request body cannot be read back"));
+            return Err(self.fail(
+                Class::Internal,
+                500,
+                ErrorKind::Internal,
+                "body_unreadable",
+                "the request body cannot be read back",
+            ));
         };
         self.facts.clear();
         let len = body.len();
@@ -131,7 +159,13 @@ impl Decider<'_> {
         }
         if let Err(e) = scan(body, self.context.api, &rules.paths, self.facts) {
             let message = e.to_string();
-            return Err(self.fail(Class::Client, 400, ErrorKind::InvalidRequest, "invalid_body", &message));
+            return Err(self.fail(
+                Class::Client,
+                400,
+                ErrorKind::InvalidRequest,
+                "invalid_body",
+                &message,
+            ));
         }
         self.context.stream = self.facts.stream;
         Ok(len)
@@ -141,9 +175,13 @@ impl Decider<'_> {
         let generation = Rc::clone(&self.context.generation);
         for source in generation.snapshot().settings().channel_sources() {
             let SourceView::Body(path) = source else { continue };
-            let Ok(path) = tollgate_meter::request::FieldPath::parse(path) else { continue };
+            let Ok(path) = tollgate_meter::request::FieldPath::parse(path) else {
+                continue;
+            };
             let mut facts = RequestFacts::new();
-            let Ok(body) = request.body(self.scratch) else { continue };
+            let Ok(body) = request.body(self.scratch) else {
+                continue;
+            };
             if scan(body, self.context.api, &[path], &mut facts).is_err() {
                 continue;
             }
@@ -169,8 +207,17 @@ impl Decider<'_> {
             request,
             body: self.facts,
             snapshot,
-            channel: self.context.channel.and_then(|c| snapshot.channel(c)).map(|c| c.code()),
-            model: self.facts.model.as_ref().map(|m| m.value.as_str()).or(query_model.as_deref()),
+            channel: self
+                .context
+                .channel
+                .and_then(|c| snapshot.channel(c))
+                .map(|c| c.code()),
+            model: self
+                .facts
+                .model
+                .as_ref()
+                .map(|m| m.value.as_str())
+                .or(query_model.as_deref()),
         });
         if !outcome.tags.is_empty() {
             self.context.tags = Some(outcome.tags.join(",").into());
@@ -179,28 +226,47 @@ impl Decider<'_> {
         match outcome.decision {
             Decision::Continue => {}
             Decision::Allow { rule } => self.context.rule = Some(Rc::from(&*rule)),
-            Decision::Deny { rule, status, code, message } => {
+            Decision::Deny {
+                rule,
+                status,
+                code,
+                message,
+            } => {
                 self.context.rule = Some(Rc::from(&*rule));
-                let text = if message.is_empty() { format!("denied by the rule {rule:?}") } else { message.to_string() };
+                let text = if message.is_empty() {
+                    format!("denied by the rule {rule:?}")
+                } else {
+                    message.to_string()
+                };
                 let reply = self.fail(Class::Rule, status, ErrorKind::of_status(status), &code, &text);
                 return Err(reply.header(b"x-tollgate-rule", header_safe(&rule)));
             }
         }
         if let Some(code) = outcome.set_channel {
             let Some(channel) = snapshot.channel_by_code(code.as_bytes()).filter(|c| c.enabled()) else {
-                let text = format!("a rule moved the request to the channel {code:?}, which does not exist or is disabled");
+                let text = format!(
+                    "a rule moved the request to the channel {code:?}, which does not exist or is disabled"
+                );
                 return Err(self.fail(Class::Rule, 403, ErrorKind::Permission, "unknown_channel", &text));
             };
             self.context.channel = Some(channel.index());
         }
-        Ok(Asked { model: outcome.set_model.map(|m| m.to_string()), cap: outcome.cap_max_tokens })
+        Ok(Asked {
+            model: outcome.set_model.map(|m| m.to_string()),
+            cap: outcome.cap_max_tokens,
+        })
     }
 
     /// The models that this channel may use, as OpenAI's `GET /v1/models`.
     fn list_models(&mut self) -> Reply {
         let mut body = String::from("{\"object\":\"list\",\"data\":[");
         if let Some(channel) = self.context.channel_view() {
-            let models = self.context.generation.snapshot().models().filter(|m| channel.permits(m.name()));
+            let models = self
+                .context
+                .generation
+                .snapshot()
+                .models()
+                .filter(|m| channel.permits(m.name()));
             for (i, model) in models.enumerate() {
                 body.push_str(if i > 0 { ",{\"id\":" } else { "{\"id\":" });
                 quote(model.name(), &mut body);
@@ -216,22 +282,48 @@ impl Decider<'_> {
         let generation = Rc::clone(&self.context.generation);
         let snapshot = generation.snapshot();
         let query_model = facts::query(request.args(), "model");
-        let name = asked.model.as_deref().or(self.facts.model.as_ref().map(|m| m.value.as_str())).or(query_model.as_deref());
+        let name = asked
+            .model
+            .as_deref()
+            .or(self.facts.model.as_ref().map(|m| m.value.as_str()))
+            .or(query_model.as_deref());
         let Some(name) = name else {
             let text = "the request names no model";
-            return Err(self.fail(Class::Client, 400, ErrorKind::InvalidRequest, "model_required", text));
+            return Err(self.fail(
+                Class::Client,
+                400,
+                ErrorKind::InvalidRequest,
+                "model_required",
+                text,
+            ));
         };
         let Some(model) = snapshot.model(name.as_bytes()) else {
-            let text = format!("the model {:?} does not exist", name.chars().take(128).collect::<String>());
+            let text = format!(
+                "the model {:?} does not exist",
+                name.chars().take(128).collect::<String>()
+            );
             return Err(self.fail(Class::Client, 404, ErrorKind::NotFound, "model_not_found", &text));
         };
         self.context.model = Some(model.index());
-        if !self.context.channel_view().is_some_and(|c| c.permits(model.name())) {
+        if !self
+            .context
+            .channel_view()
+            .is_some_and(|c| c.permits(model.name()))
+        {
             let text = format!("the channel may not use the model {:?}", model.name());
-            return Err(self.fail(Class::Rule, 403, ErrorKind::Permission, "model_not_permitted", &text));
+            return Err(self.fail(
+                Class::Rule,
+                403,
+                ErrorKind::Permission,
+                "model_not_permitted",
+                &text,
+            ));
         }
         if body_len as u64 > model.max_body_bytes() {
-            let text = format!("the body has {body_len} bytes, the model takes at most {}", model.max_body_bytes());
+            let text = format!(
+                "the body has {body_len} bytes, the model takes at most {}",
+                model.max_body_bytes()
+            );
             return Err(self.fail(Class::Client, 413, ErrorKind::TooLarge, "body_too_large", &text));
         }
         Ok(())
@@ -241,7 +333,9 @@ impl Decider<'_> {
         if let Some(attached) = &self.w.attached
             && let (Some(channel), Some(model)) = (self.context.channel_view(), self.context.model_view())
         {
-            self.context.usage = attached.region.usage_index(channel.code().as_bytes(), model.name().as_bytes());
+            self.context.usage = attached
+                .region
+                .usage_index(channel.code().as_bytes(), model.name().as_bytes());
         }
     }
 
@@ -249,36 +343,69 @@ impl Decider<'_> {
     /// under the model's ceiling and the rules' cap.
     fn wanted_output(&self, model: &ModelView<'_>, asked: &Asked) -> u64 {
         let ceiling = model.max_output_tokens().min(asked.cap.unwrap_or(u64::MAX));
-        self.facts.max_output().unwrap_or(model.default_max_tokens()).min(ceiling)
+        self.facts
+            .max_output()
+            .unwrap_or(model.default_max_tokens())
+            .min(ceiling)
     }
 
     fn reserve(&mut self, request: &Request, asked: &Asked) -> Result<Grant, Reply> {
         let generation = Rc::clone(&self.context.generation);
         let snapshot = generation.snapshot();
-        let (Some(channel), Some(model)) =
-            (self.context.channel.and_then(|c| snapshot.channel(c)), self.context.model.and_then(|m| snapshot.model_at(m)))
-        else {
-            return Err(self.fail(Class::Internal, 500, ErrorKind::Internal, "internal", "the channel or model is gone"));
+        let (Some(channel), Some(model)) = (
+            self.context.channel.and_then(|c| snapshot.channel(c)),
+            self.context.model.and_then(|m| snapshot.model_at(m)),
+        ) else {
+            return Err(self.fail(
+                Class::Internal,
+                500,
+                ErrorKind::Internal,
+                "internal",
+                "the channel or model is gone",
+            ));
         };
-        let all = || channel.limits().iter().chain(model.limits().iter()).chain(snapshot.global_limits().iter());
+        let all = || {
+            channel
+                .limits()
+                .iter()
+                .chain(model.limits().iter())
+                .chain(snapshot.global_limits().iter())
+        };
         let applicable = || all().filter(|l| l.applies_to(model.name()));
         let mut specs = [EMPTY; MAX_LIMITS_PER_REQUEST];
         let mut count = 0;
         for limit in applicable() {
             let Some(slot) = specs.get_mut(count) else {
-                return Err(self.fail(Class::Internal, 500, ErrorKind::Internal, "too_many_limits", "more limits apply than a request can hold"));
+                return Err(self.fail(
+                    Class::Internal,
+                    500,
+                    ErrorKind::Internal,
+                    "too_many_limits",
+                    "more limits apply than a request can hold",
+                ));
             };
             *slot = spec(&limit, model.name_hash());
             count += 1;
         }
         let limits = specs.get(..count).unwrap_or_default();
         self.context.output_bounded = limits.iter().any(|l| {
-            matches!(l.metric, Metric::OutputTokens | Metric::TotalTokens) && l.enforcement == Enforcement::Strict
+            matches!(l.metric, Metric::OutputTokens | Metric::TotalTokens)
+                && l.enforcement == Enforcement::Strict
         });
         self.context.answers = self.facts.answers().max(1);
-        let produces = !matches!(self.context.api, Api::Embeddings | Api::AnthropicCountTokens | Api::Other);
-        let output = if produces { self.wanted_output(&model, asked).saturating_mul(self.context.answers) } else { 0 };
-        let counts_input = limits.iter().any(|l| matches!(l.metric, Metric::InputTokens | Metric::TotalTokens));
+        let produces = !matches!(
+            self.context.api,
+            Api::Embeddings | Api::AnthropicCountTokens | Api::Other
+        );
+        let output = if produces {
+            self.wanted_output(&model, asked)
+                .saturating_mul(self.context.answers)
+        } else {
+            0
+        };
+        let counts_input = limits
+            .iter()
+            .any(|l| matches!(l.metric, Metric::InputTokens | Metric::TotalTokens));
 
         let mut demand = Demand {
             limits,
@@ -286,14 +413,23 @@ impl Decider<'_> {
             input_exact: !counts_input,
             output,
             expected_output: output.min(model.default_max_tokens()) / 4,
-            min_output: snapshot.settings().min_output_reservation().saturating_mul(self.context.answers),
+            min_output: snapshot
+                .settings()
+                .min_output_reservation()
+                .saturating_mul(self.context.answers),
             usage: self.context.usage,
             tag: u64::from(self.context.deployment.unwrap_or(0)),
         };
         let exact = OnceCell::new();
         loop {
             let Some(attached) = self.w.attached.as_mut() else {
-                return Err(self.fail(Class::Internal, 503, ErrorKind::Unavailable, "no_region", "the shared memory is not there"));
+                return Err(self.fail(
+                    Class::Internal,
+                    503,
+                    ErrorKind::Unavailable,
+                    "no_region",
+                    "the shared memory is not there",
+                ));
             };
             let now = attached.region.time_at(self.context.start_ms);
             match attached.region.reserve(&mut attached.worker, now, &demand) {
@@ -307,7 +443,9 @@ impl Decider<'_> {
                     let body = request.body(self.scratch).unwrap_or_default();
                     let counted = exact.get_or_init(|| {
                         let counter = self.w.counters.get(model.tokenizer())?;
-                        count_input(body, self.context.api, counter).ok().map(|c| c.tokens)
+                        count_input(body, self.context.api, counter)
+                            .ok()
+                            .map(|c| c.tokens)
                     });
                     demand.input = counted.unwrap_or(demand.input).min(demand.input);
                     demand.input_exact = true;
@@ -320,12 +458,23 @@ impl Decider<'_> {
         }
     }
 
-    fn refused(&mut self, refusal: &Refusal, limit: Option<&LimitView<'_>>, spec: Option<&LimitSpec>) -> Reply {
+    fn refused(
+        &mut self,
+        refusal: &Refusal,
+        limit: Option<&LimitView<'_>>,
+        spec: Option<&LimitSpec>,
+    ) -> Reply {
         let retry_s = refusal.retry_ms.div_ceil(1_000).max(1);
         let (Some(limit), RefusalKind::Limit) = (limit, refusal.kind) else {
             let (code, text) = match refusal.kind {
-                RefusalKind::CountersFull => ("counters_full", "the gateway's counter table is full; its limit refuses then"),
-                RefusalKind::InflightFull => ("inflight_full", "the gateway serves as many requests as it can hold"),
+                RefusalKind::CountersFull => (
+                    "counters_full",
+                    "the gateway's counter table is full; its limit refuses then",
+                ),
+                RefusalKind::InflightFull => (
+                    "inflight_full",
+                    "the gateway serves as many requests as it can hold",
+                ),
                 _ => ("too_many_limits", "more limits apply than a request can hold"),
             };
             return self
@@ -345,19 +494,29 @@ impl Decider<'_> {
         if limit.window_ms() > 0 && limit.algorithm() != policy::Algorithm::Concurrency {
             let _ = write!(text, " per {} s", limit.window_ms() as f64 / 1_000.0);
         }
-        let _ = write!(text, " and the request needs {}; try again in {retry_s} s", refusal.wanted);
+        let _ = write!(
+            text,
+            " and the request needs {}; try again in {retry_s} s",
+            refusal.wanted
+        );
         let kind = match limit.metric() {
             policy::Metric::Connections => "connections",
             policy::Metric::Requests => "requests",
             _ => "tokens",
         };
         let [limit_name, remaining_name, reset_name] = ratelimit_headers(kind);
-        self.fail(Class::Limit, 429, ErrorKind::RateLimit, "rate_limit_exceeded", &text)
-            .header(b"Retry-After", retry_s.to_string())
-            .header(limit_name, refusal.level.max.to_string())
-            .header(remaining_name, refusal.level.left().to_string())
-            .header(reset_name, format!("{}s", refusal.retry_ms as f64 / 1_000.0))
-            .header(b"x-tollgate-limit", header_safe(limit.name()))
+        self.fail(
+            Class::Limit,
+            429,
+            ErrorKind::RateLimit,
+            "rate_limit_exceeded",
+            &text,
+        )
+        .header(b"Retry-After", retry_s.to_string())
+        .header(limit_name, refusal.level.max.to_string())
+        .header(remaining_name, refusal.level.left().to_string())
+        .header(reset_name, format!("{}s", refusal.retry_ms as f64 / 1_000.0))
+        .header(b"x-tollgate-limit", header_safe(limit.name()))
     }
 
     /// Chooses the deployment and makes the request fit for it.
@@ -366,29 +525,58 @@ impl Decider<'_> {
         let snapshot = generation.snapshot();
         let Some(deployment) = route::choose(self.w, self.context, None) else {
             let text = "no deployment of the model is enabled and has an address";
-            return Err(self.fail(Class::Upstream, 503, ErrorKind::Unavailable, "no_deployment", text));
+            return Err(self.fail(
+                Class::Upstream,
+                503,
+                ErrorKind::Unavailable,
+                "no_deployment",
+                text,
+            ));
         };
         if let Err(reason) = route::aim(self.w, request, self.context, deployment) {
             crate::ngx::log::error(format_args!("tollgate: deployment {deployment}: {reason}"));
-            return Err(self.fail(Class::Internal, 503, ErrorKind::Unavailable, "deployment_unusable", reason));
+            return Err(self.fail(
+                Class::Internal,
+                503,
+                ErrorKind::Unavailable,
+                "deployment_unusable",
+                reason,
+            ));
         }
-        let (Some(deployment), Some(model)) =
-            (snapshot.deployment(deployment), self.context.model.and_then(|m| snapshot.model_at(m)))
-        else {
-            return Err(self.fail(Class::Internal, 500, ErrorKind::Internal, "internal", "the deployment is gone"));
+        let (Some(deployment), Some(model)) = (
+            snapshot.deployment(deployment),
+            self.context.model.and_then(|m| snapshot.model_at(m)),
+        ) else {
+            return Err(self.fail(
+                Class::Internal,
+                500,
+                ErrorKind::Internal,
+                "internal",
+                "the deployment is gone",
+            ));
         };
 
         if self.facts.model.is_some() || self.context.api != Api::Other {
             let mut rewrite = Rewrite::new(self.facts);
-            if self.facts.model.as_ref().is_some_and(|m| m.value != deployment.upstream_model()) {
+            if self
+                .facts
+                .model
+                .as_ref()
+                .is_some_and(|m| m.value != deployment.upstream_model())
+            {
                 rewrite.set_model(deployment.upstream_model());
             }
             let wanted = self.wanted_output(&model, asked);
             let granted = grant.output / self.context.answers;
-            let bounded = self.context.output_bounded && granted < self.facts.max_output().unwrap_or(u64::MAX);
+            let bounded =
+                self.context.output_bounded && granted < self.facts.max_output().unwrap_or(u64::MAX);
             let capped = self.facts.max_output().is_some_and(|m| m > wanted) || asked.cap.is_some();
             if grant.output > 0 && (bounded || capped) {
-                let most = if self.context.output_bounded { granted } else { wanted };
+                let most = if self.context.output_bounded {
+                    granted
+                } else {
+                    wanted
+                };
                 rewrite.limit_output(most, injected_name(self.context.api, deployment.upstream_model()));
             }
             let reports_usage = matches!(self.context.api, Api::ChatCompletions | Api::Completions);
@@ -404,7 +592,13 @@ impl Decider<'_> {
                     rewrite.write_into(body, &mut out);
                 }
                 if request.replace_body(&out).is_none() {
-                    return Err(self.fail(Class::Internal, 500, ErrorKind::Internal, "internal", "out of memory"));
+                    return Err(self.fail(
+                        Class::Internal,
+                        500,
+                        ErrorKind::Internal,
+                        "internal",
+                        "out of memory",
+                    ));
                 }
             }
         }
@@ -473,15 +667,29 @@ fn metric_name(metric: policy::Metric) -> &'static str {
 
 fn ratelimit_headers(kind: &str) -> [&'static [u8]; 3] {
     match kind {
-        "connections" => [b"x-ratelimit-limit-connections", b"x-ratelimit-remaining-connections", b"x-ratelimit-reset-connections"],
-        "requests" => [b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests"],
-        _ => [b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens"],
+        "connections" => [
+            b"x-ratelimit-limit-connections",
+            b"x-ratelimit-remaining-connections",
+            b"x-ratelimit-reset-connections",
+        ],
+        "requests" => [
+            b"x-ratelimit-limit-requests",
+            b"x-ratelimit-remaining-requests",
+            b"x-ratelimit-reset-requests",
+        ],
+        _ => [
+            b"x-ratelimit-limit-tokens",
+            b"x-ratelimit-remaining-tokens",
+            b"x-ratelimit-reset-tokens",
+        ],
     }
 }
 
 /// The spelling of the output maximum that an upstream takes when the client named none.
 fn injected_name(api: Api, upstream_model: &str) -> MaxTokensName {
-    let reasoning = ["o1", "o3", "o4", "gpt-5"].iter().any(|p| upstream_model.starts_with(p));
+    let reasoning = ["o1", "o3", "o4", "gpt-5"]
+        .iter()
+        .any(|p| upstream_model.starts_with(p));
     match api {
         Api::Responses => MaxTokensName::MaxOutputTokens,
         Api::ChatCompletions if reasoning => MaxTokensName::MaxCompletionTokens,
@@ -491,5 +699,7 @@ fn injected_name(api: Api, upstream_model: &str) -> MaxTokensName {
 
 /// A name as a header value: visible ASCII only.
 fn header_safe(name: &str) -> String {
-    name.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
+    name.chars()
+        .map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' })
+        .collect()
 }

@@ -78,7 +78,9 @@ fn client_ip(request: &Request, snapshot: Snapshot<'_>) -> Option<IpAddr> {
     }
     let forwarded = request.header(b"x-forwarded-for").map(text).unwrap_or_default();
     for hop in forwarded.rsplit(',') {
-        let Ok(hop) = hop.trim().parse::<IpAddr>() else { break };
+        let Ok(hop) = hop.trim().parse::<IpAddr>() else {
+            break;
+        };
         address = hop.to_canonical();
         if !settings.is_trusted_proxy(address) {
             break;

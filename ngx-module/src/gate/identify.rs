@@ -40,8 +40,10 @@ pub(crate) fn begin(w: &mut WorkerState, request: &mut Request) -> Result<Contex
     let api = Api::from_path(std::str::from_utf8(request.path()).unwrap_or_default());
     let Some(generation) = w.current(now) else {
         let message = "the gateway has no configuration yet; the daemon `tollgate serve` publishes one";
-        return Err(Reply::error(api, 503, ErrorKind::Unavailable, "no_configuration", message, "")
-            .header(b"Retry-After", "1".to_owned()));
+        return Err(
+            Reply::error(api, 503, ErrorKind::Unavailable, "no_configuration", message, "")
+                .header(b"Retry-After", "1".to_owned()),
+        );
     };
     let id_number = [w.random(), w.random()];
     let mut found = Found::default();
@@ -127,20 +129,45 @@ pub(crate) fn begin(w: &mut WorkerState, request: &mut Request) -> Result<Contex
 }
 
 fn channel_may_stand_in_body(generation: &Generation) -> bool {
-    generation.snapshot().settings().channel_sources().any(|s| matches!(s, SourceView::Body(_)))
+    generation
+        .snapshot()
+        .settings()
+        .channel_sources()
+        .any(|s| matches!(s, SourceView::Body(_)))
 }
 
 fn refusal(context: &Context, stranger: &Stranger) -> Reply {
     let (status, kind, code, message) = match stranger {
-        Stranger::NoChannel => {
-            (401, ErrorKind::Authentication, "channel_required", "the request names no channel and carries no API key")
-        }
-        Stranger::Unknown => (401, ErrorKind::Authentication, "unknown_channel", "no such channel"),
-        Stranger::Disabled => (403, ErrorKind::Permission, "channel_disabled", "the channel is disabled"),
-        Stranger::NoKey => (401, ErrorKind::Authentication, "api_key_required", "the channel needs an API key"),
-        Stranger::BadKey => {
-            (401, ErrorKind::Authentication, "invalid_api_key", "the API key is not valid for the channel")
-        }
+        Stranger::NoChannel => (
+            401,
+            ErrorKind::Authentication,
+            "channel_required",
+            "the request names no channel and carries no API key",
+        ),
+        Stranger::Unknown => (
+            401,
+            ErrorKind::Authentication,
+            "unknown_channel",
+            "no such channel",
+        ),
+        Stranger::Disabled => (
+            403,
+            ErrorKind::Permission,
+            "channel_disabled",
+            "the channel is disabled",
+        ),
+        Stranger::NoKey => (
+            401,
+            ErrorKind::Authentication,
+            "api_key_required",
+            "the channel needs an API key",
+        ),
+        Stranger::BadKey => (
+            401,
+            ErrorKind::Authentication,
+            "invalid_api_key",
+            "the API key is not valid for the channel",
+        ),
     };
     Reply::error(context.api, status, kind, code, message, context.request_id())
 }
@@ -155,10 +182,13 @@ fn identify(generation: &Generation, request: &Request, found: &Found<'_>) -> Re
                 .headers()
                 .find(|h| h.name.eq_ignore_ascii_case(name.as_bytes()))
                 .map(|h| Cow::Borrowed(h.value)),
-            SourceView::Query(name) => facts::query(request.args(), name).map(|v| Cow::Owned(v.into_owned().into_bytes())),
-            SourceView::Cookie(name) => {
-                request.header(b"cookie").and_then(|c| facts::cookie(c, name)).map(Cow::Borrowed)
+            SourceView::Query(name) => {
+                facts::query(request.args(), name).map(|v| Cow::Owned(v.into_owned().into_bytes()))
             }
+            SourceView::Cookie(name) => request
+                .header(b"cookie")
+                .and_then(|c| facts::cookie(c, name))
+                .map(Cow::Borrowed),
             SourceView::Body(_) => None,
             SourceView::ApiKey => {
                 if let Some((channel, key)) = digest.as_ref().and_then(|d| snapshot.channel_by_key(d)) {
@@ -172,7 +202,11 @@ fn identify(generation: &Generation, request: &Request, found: &Found<'_>) -> Re
             return admit(&channel, digest.as_ref());
         }
     }
-    Err(if digest.is_some() { Stranger::BadKey } else { Stranger::NoChannel })
+    Err(if digest.is_some() {
+        Stranger::BadKey
+    } else {
+        Stranger::NoChannel
+    })
 }
 
 /// Checks a channel that was found by its code: a code alone proves nothing unless the channel is trusted.
@@ -181,7 +215,9 @@ fn admit(channel: &ChannelView<'_>, digest: Option<&[u8; 32]>) -> Result<u32, St
         return check(channel, None);
     }
     let digest = digest.ok_or(Stranger::NoKey)?;
-    let valid = channel.find_key(digest).is_some_and(|key| key.valid_at(now_unix()));
+    let valid = channel
+        .find_key(digest)
+        .is_some_and(|key| key.valid_at(now_unix()));
     check(channel, Some(valid))
 }
 
@@ -189,13 +225,20 @@ fn check(channel: &ChannelView<'_>, key: Option<bool>) -> Result<u32, Stranger> 
     if key == Some(false) {
         return Err(Stranger::BadKey);
     }
-    if channel.enabled() { Ok(channel.index()) } else { Err(Stranger::Disabled) }
+    if channel.enabled() {
+        Ok(channel.index())
+    } else {
+        Err(Stranger::Disabled)
+    }
 }
 
 /// The channel that a body field names, for configurations with such a source.
 pub(super) fn from_body(context: &Context, code: &str) -> Result<u32, Reply> {
     let snapshot = context.generation.snapshot();
-    let found = snapshot.channel_by_code(code.as_bytes()).ok_or(Stranger::Unknown).and_then(|c| admit(&c, None));
+    let found = snapshot
+        .channel_by_code(code.as_bytes())
+        .ok_or(Stranger::Unknown)
+        .and_then(|c| admit(&c, None));
     found.map_err(|stranger| refusal(context, &stranger))
 }
 
@@ -204,7 +247,9 @@ pub(super) fn no_channel(context: &Context) -> Reply {
 }
 
 pub(super) fn now_unix() -> i64 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs() as i64)
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs() as i64)
 }
 
 fn strip_bearer(value: &[u8]) -> Option<&[u8]> {
@@ -214,7 +259,10 @@ fn strip_bearer(value: &[u8]) -> Option<&[u8]> {
 
 /// A client's own request id is passed on when it is exactly as long as ours and harmless.
 fn is_plain_id(value: &[u8]) -> bool {
-    value.len() == 32 && value.iter().all(|b| b.is_ascii_alphanumeric() || *b == b'-' || *b == b'_')
+    value.len() == 32
+        && value
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || *b == b'-' || *b == b'_')
 }
 
 /// W3C Trace Context, version 00: `00-<32 hex>-<16 hex>-<2 hex>`.
@@ -228,7 +276,9 @@ fn is_traceparent(value: &[u8]) -> bool {
 
 fn hex(words: [u64; 2]) -> [u8; 32] {
     let mut out = [0; 32];
-    let nibbles = words.into_iter().flat_map(|w| (0..16).rev().map(move |i| (w >> (i * 4)) & 15));
+    let nibbles = words
+        .into_iter()
+        .flat_map(|w| (0..16).rev().map(move |i| (w >> (i * 4)) & 15));
     for (to, nibble) in out.iter_mut().zip(nibbles) {
         *to = char::from_digit(nibble as u32, 16).map_or(b'0', |c| c as u8);
     }

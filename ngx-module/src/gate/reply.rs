@@ -83,7 +83,14 @@ pub(crate) fn quote(text: &str, out: &mut String) {
 }
 
 impl Reply {
-    pub fn error(api: Api, status: u16, kind: ErrorKind, code: &str, message: &str, request_id: &str) -> Reply {
+    pub fn error(
+        api: Api,
+        status: u16,
+        kind: ErrorKind,
+        code: &str,
+        message: &str,
+        request_id: &str,
+    ) -> Reply {
         let mut body = String::with_capacity(160 + message.len());
         if api.is_anthropic() {
             body.push_str("{\"type\":\"error\",\"error\":{\"type\":");
@@ -107,12 +114,20 @@ impl Reply {
         if !request_id.is_empty() {
             headers.push((b"x-request-id", request_id.to_owned()));
         }
-        Reply { status, headers, body }
+        Reply {
+            status,
+            headers,
+            body,
+        }
     }
 
     /// A success that the gateway answers itself.
     pub fn ok(body: String, request_id: &str) -> Reply {
-        Reply { status: 200, headers: vec![(b"x-request-id", request_id.to_owned())], body }
+        Reply {
+            status: 200,
+            headers: vec![(b"x-request-id", request_id.to_owned())],
+            body,
+        }
     }
 
     pub fn header(mut self, name: &'static [u8], value: String) -> Reply {

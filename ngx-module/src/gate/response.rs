@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use tollgate_meter::response::{
-    Ending, EventKind, JsonWatch, SseSplitter, StreamState, TextSink, Usage, inspect, write_early_end, write_error_event,
+    Ending, EventKind, JsonWatch, SseSplitter, StreamState, TextSink, Usage, inspect, write_early_end,
+    write_error_event,
 };
 use tollgate_meter::tokenizer::{Counter, StreamCounter};
 
@@ -107,13 +108,23 @@ impl TextSink for Count<'_> {
 }
 
 /// The head of the answer is there.
-pub(crate) fn response_started(context: &mut Context, status: u16, content_type: &[u8], encoded: bool, now: u64) -> Mode {
+pub(crate) fn response_started(
+    context: &mut Context,
+    status: u16,
+    content_type: &[u8],
+    encoded: bool,
+    now: u64,
+) -> Mode {
     context.first_byte_ms.get_or_insert(now);
     context.upstream_status = status;
     if !(200..300).contains(&status) || encoded {
         return Mode::Pass;
     }
-    let is = |kind: &[u8]| content_type.get(..kind.len()).is_some_and(|t| t.eq_ignore_ascii_case(kind));
+    let is = |kind: &[u8]| {
+        content_type
+            .get(..kind.len())
+            .is_some_and(|t| t.eq_ignore_ascii_case(kind))
+    };
     if is(b"text/event-stream") {
         context.response = Response::Sse(Box::default());
         Mode::Sse
@@ -129,13 +140,24 @@ pub(crate) fn response_started(context: &mut Context, status: u16, content_type:
 pub(crate) fn watch_json(w: &mut WorkerState, context: &mut Context, bytes: &[u8]) {
     let api = context.api;
     let tokenizer = context.model_view().map(|m| m.tokenizer());
-    let Response::Json(json) = &mut context.response else { return };
+    let Response::Json(json) = &mut context.response else {
+        return;
+    };
     if json.complete || bytes.is_empty() {
         return;
     }
     let counter = tokenizer.and_then(|t| w.counters.get(t));
-    let Json { watch, usage, text, complete } = json.as_mut();
-    let mut sink = Count { counter, text, bytes: 0 };
+    let Json {
+        watch,
+        usage,
+        text,
+        complete,
+    } = json.as_mut();
+    let mut sink = Count {
+        counter,
+        text,
+        bytes: 0,
+    };
     if watch.is_none() {
         // Most answers come whole, and a JSON value that parses to its end is whole.
         let answer = JsonWatch::whole(bytes, api, &mut sink);
@@ -146,15 +168,23 @@ pub(crate) fn watch_json(w: &mut WorkerState, context: &mut Context, bytes: &[u8
         }
         *sink.text = StreamCounter::new();
     }
-    watch.get_or_insert_with(|| JsonWatch::new(api)).feed(bytes, &mut sink);
+    watch
+        .get_or_insert_with(|| JsonWatch::new(api))
+        .feed(bytes, &mut sink);
 }
 
 impl Json {
     /// Usage and locally counted output, at the end.
     pub fn finish(&mut self, counter: Option<&mut Counter<'static>>) -> (Option<Usage>, u64) {
-        let Some(counter) = counter else { return (self.usage, 0) };
+        let Some(counter) = counter else {
+            return (self.usage, 0);
+        };
         if let Some(mut watch) = self.watch.take() {
-            let answer = watch.finish(&mut Count { counter: Some(counter), text: &mut self.text, bytes: 0 });
+            let answer = watch.finish(&mut Count {
+                counter: Some(counter),
+                text: &mut self.text,
+                bytes: 0,
+            });
             self.usage = answer.usage;
         }
         (self.usage, std::mem::take(&mut self.text).finish(counter))
@@ -165,16 +195,25 @@ impl Json {
 pub(crate) fn watch_sse(w: &mut WorkerState, context: &mut Context, chunk: &[u8], plan: &mut Plan) {
     plan.clear();
     let (api, hide_usage, answers) = (context.api, context.hide_usage, context.answers);
-    let (tokenizer, approximate) =
-        context.model_view().map_or((None, true), |m| (Some(m.tokenizer()), m.tokenizer_approximate()));
+    let (tokenizer, approximate) = context
+        .model_view()
+        .map_or((None, true), |m| (Some(m.tokenizer()), m.tokenizer_approximate()));
     let granted = context.grant.filter(|_| context.output_bounded).map(|g| g.output);
     // Where our count can differ from the model's own, an honest stream must not be cut short for it.
-    let bound = granted.map(|g| if approximate || answers > 1 { g + g / 4 + 16 } else { g });
+    let bound = granted.map(|g| {
+        if approximate || answers > 1 {
+            g + g / 4 + 16
+        } else {
+            g
+        }
+    });
     let cut_already = context.cut;
     let mut ended = false;
     let mut cut = false;
     {
-        let Response::Sse(sse) = &mut context.response else { return plan.pass(0..chunk.len()) };
+        let Response::Sse(sse) = &mut context.response else {
+            return plan.pass(0..chunk.len());
+        };
         let mut counter = tokenizer.and_then(|t| w.counters.get(t));
         let mut at = 0;
         while at < chunk.len() && !cut && !cut_already {
@@ -196,9 +235,15 @@ pub(crate) fn watch_sse(w: &mut WorkerState, context: &mut Context, chunk: &[u8]
             if carried {
                 sse.carry.extend_from_slice(whole);
             }
-            let before = sse.text.clone_if(bound.is_some_and(|b| sse.text_bytes + whole.len() as u64 > b));
+            let before = sse
+                .text
+                .clone_if(bound.is_some_and(|b| sse.text_bytes + whole.len() as u64 > b));
             let event: &[u8] = if carried { &sse.carry } else { whole };
-            let mut sink = Count { counter: counter.as_deref_mut(), text: &mut sse.text, bytes: 0 };
+            let mut sink = Count {
+                counter: counter.as_deref_mut(),
+                text: &mut sse.text,
+                bytes: 0,
+            };
             let facts = inspect(event, api, &mut sse.state, &mut sink);
             let bytes = sink.bytes;
             sse.text_bytes += bytes;
@@ -271,7 +316,9 @@ impl Sse {
 
 /// Should this worker die, the request is charged what has been produced by now.
 fn note_progress(w: &WorkerState, context: &Context) {
-    if let (Some(attached), Some(grant), Response::Sse(sse)) = (&w.attached, &context.grant, &context.response) {
+    if let (Some(attached), Some(grant), Response::Sse(sse)) =
+        (&w.attached, &context.grant, &context.response)
+    {
         let produced = sse.text.counted() + sse.text.pending() as u64 / BYTES_PER_TOKEN;
         attached.region.note_produced(grant.row, produced);
     }
@@ -279,24 +326,43 @@ fn note_progress(w: &WorkerState, context: &Context) {
 
 fn early_end(w: &mut WorkerState, context: &Context) -> Vec<u8> {
     let mut out = Vec::new();
-    let Response::Sse(sse) = &context.response else { return out };
+    let Response::Sse(sse) = &context.response else {
+        return out;
+    };
     let counter = context.model_view().and_then(|m| w.counters.get(m.tokenizer()));
-    let usage = Usage { input: Some(context.input), output: Some(sse.count(counter).0), ..Usage::default() };
+    let usage = Usage {
+        input: Some(context.input),
+        output: Some(sse.count(counter).0),
+        ..Usage::default()
+    };
     let now = super::identify::now_unix().unsigned_abs();
     let model = context.model_view().map_or("", |m| m.name());
-    let ending = Ending { model, now, usage, include_usage: !context.hide_usage };
+    let ending = Ending {
+        model,
+        now,
+        usage,
+        include_usage: !context.hide_usage,
+    };
     write_early_end(context.api, &sse.state, &ending, &mut out);
     out
 }
 
 /// The upstream died in mid-stream: what to tell the client before the connection closes.
 pub(crate) fn broken_stream(context: &mut Context) -> Option<Vec<u8>> {
-    let Response::Sse(sse) = &mut context.response else { return None };
+    let Response::Sse(sse) = &mut context.response else {
+        return None;
+    };
     if context.ended {
         return None;
     }
     sse.carry = Vec::new();
     let mut out = Vec::new();
-    write_error_event(context.api, &sse.state, "upstream_error", "the upstream broke off its answer", &mut out);
+    write_error_event(
+        context.api,
+        &sse.state,
+        "upstream_error",
+        "the upstream broke off its answer",
+        &mut out,
+    );
     Some(out)
 }

@@ -22,13 +22,20 @@ pub(crate) struct Target {
 pub(super) fn is_usable(deployment: &DeploymentView<'_>) -> bool {
     deployment.enabled()
         && deployment.weight() > 0
-        && deployment.provider().is_some_and(|p| p.enabled() && p.addresses().len() > 0)
+        && deployment
+            .provider()
+            .is_some_and(|p| p.enabled() && p.addresses().len() > 0)
 }
 
 /// Picks a deployment of the request's model by weight, another than `not` if there is one.
 pub(super) fn choose(w: &mut WorkerState, context: &Context, not: Option<u32>) -> Option<u32> {
     let model = context.model_view()?;
-    let candidates = || model.deployments().filter(is_usable).filter(|d| Some(d.index()) != not);
+    let candidates = || {
+        model
+            .deployments()
+            .filter(is_usable)
+            .filter(|d| Some(d.index()) != not)
+    };
     let total: u64 = candidates().map(|d| u64::from(d.weight())).sum();
     if total == 0 {
         return None;
@@ -45,14 +52,22 @@ pub(super) fn choose(w: &mut WorkerState, context: &Context, not: Option<u32>) -
 }
 
 /// Makes a deployment the request's target: credentials and path. The body is the caller's business.
-pub(super) fn aim(w: &WorkerState, request: &mut Request, context: &mut Context, deployment: u32) -> Result<(), &'static str> {
+pub(super) fn aim(
+    w: &WorkerState,
+    request: &mut Request,
+    context: &mut Context,
+    deployment: u32,
+) -> Result<(), &'static str> {
     context.deployment = Some(deployment);
     context.authorization = None;
     context.api_key = None;
     context.goog_api_key = None;
     let generation = Rc::clone(&context.generation);
     let snapshot = generation.snapshot();
-    let provider = snapshot.deployment(deployment).and_then(|d| d.provider()).ok_or("the deployment has no provider")?;
+    let provider = snapshot
+        .deployment(deployment)
+        .and_then(|d| d.provider())
+        .ok_or("the deployment has no provider")?;
     if provider.credential_kind() != CredentialKind::None {
         let secret = generation
             .secret(provider.index(), w.master_key.as_ref())
@@ -60,7 +75,11 @@ pub(super) fn aim(w: &WorkerState, request: &mut Request, context: &mut Context,
         match provider.credential_kind() {
             CredentialKind::Bearer => context.authorization = Some(format!("Bearer {secret}").into()),
             CredentialKind::XApiKey => context.api_key = Some(secret),
-            CredentialKind::Header if provider.credential_header().eq_ignore_ascii_case("x-goog-api-key") => {
+            CredentialKind::Header
+                if provider
+                    .credential_header()
+                    .eq_ignore_ascii_case("x-goog-api-key") =>
+            {
                 context.goog_api_key = Some(secret);
             }
             _ => return Err("the provider's kind of credential is not supported yet"),
@@ -70,23 +89,38 @@ pub(super) fn aim(w: &WorkerState, request: &mut Request, context: &mut Context,
     if !prefix.is_empty() && prefix != "/v1" {
         // A base URL that names a version takes the place of the client's `/v1`.
         let versioned = prefix.rsplit('/').next().is_some_and(|s| {
-            s.strip_prefix('v').is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit()))
+            s.strip_prefix('v')
+                .is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit()))
         });
         let path = context
             .original_path
             .get_or_insert_with(|| String::from_utf8_lossy(request.path()).as_ref().into())
             .clone();
-        let rest = if versioned { path.strip_prefix("/v1").unwrap_or(&path) } else { &path };
-        request.set_path(format!("{prefix}{rest}").as_bytes()).ok_or("out of memory")?;
+        let rest = if versioned {
+            path.strip_prefix("/v1").unwrap_or(&path)
+        } else {
+            &path
+        };
+        request
+            .set_path(format!("{prefix}{rest}").as_bytes())
+            .ok_or("out of memory")?;
     }
     Ok(())
 }
 
 /// Moves a request whose attempt failed to another deployment.
-pub(crate) fn next_deployment(w: &mut WorkerState, request: &mut Request, context: &mut Context) -> Result<(), ()> {
+pub(crate) fn next_deployment(
+    w: &mut WorkerState,
+    request: &mut Request,
+    context: &mut Context,
+) -> Result<(), ()> {
     let former = context.deployment;
     let next = choose(w, context, former).ok_or(())?;
-    let name = |index: Option<u32>| index.and_then(|i| context.generation.snapshot().deployment(i)).map(|d| d.upstream_model());
+    let name = |index: Option<u32>| {
+        index
+            .and_then(|i| context.generation.snapshot().deployment(i))
+            .map(|d| d.upstream_model())
+    };
     let renamed = match (name(former), name(Some(next))) {
         (Some(a), Some(b)) if a != b => Some(b.to_owned()),
         _ => None,
@@ -112,13 +146,23 @@ pub(crate) fn target(_w: &mut WorkerState, context: &mut Context) -> Option<Targ
         key ^= tollgate_policy::hash_name(provider.tls_name().as_bytes()).rotate_left(17);
         key ^= match address {
             SocketAddr::V4(a) => u64::from(u32::from(*a.ip())) << 16 | u64::from(a.port()),
-            SocketAddr::V6(a) => {
-                tollgate_policy::hash_name(&a.ip().octets()).wrapping_add(u64::from(a.port())).rotate_left(31)
-            }
+            SocketAddr::V6(a) => tollgate_policy::hash_name(&a.ip().octets())
+                .wrapping_add(u64::from(a.port()))
+                .rotate_left(31),
         };
-        (key, address, provider.tls(), format!("{} ({address})", deployment.id()))
+        (
+            key,
+            address,
+            provider.tls(),
+            format!("{} ({address})", deployment.id()),
+        )
     };
     context.attempts = context.attempts.saturating_add(1);
     context.proxied = true;
-    Some(Target { key, address, tls, name })
+    Some(Target {
+        key,
+        address,
+        tls,
+        name,
+    })
 }

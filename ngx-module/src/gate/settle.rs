@@ -67,24 +67,44 @@ fn is_billable(context: &Context, status: u16) -> bool {
 }
 
 fn count(w: &mut WorkerState, context: &mut Context) -> Counted {
-    let counter = context.model_view().map(|m| m.tokenizer()).and_then(|t| w.counters.get(t));
+    let counter = context
+        .model_view()
+        .map(|m| m.tokenizer())
+        .and_then(|t| w.counters.get(t));
     match &mut context.response {
-        Response::Opaque => Counted { usage: None, output: 0, estimated: 0 },
+        Response::Opaque => Counted {
+            usage: None,
+            output: 0,
+            estimated: 0,
+        },
         Response::Json(json) => {
             let (usage, output) = json.finish(counter);
-            Counted { usage, output, estimated: 0 }
+            Counted {
+                usage,
+                output,
+                estimated: 0,
+            }
         }
         Response::Sse(sse) => {
             let usage = sse.state.usage();
             let whole = usage.is_some_and(|u| u.is_complete()) && context.ended && !context.cut;
             let (output, estimated) = if whole { (0, 0) } else { sse.count(counter) };
-            Counted { usage, output: output + estimated, estimated }
+            Counted {
+                usage,
+                output: output + estimated,
+                estimated,
+            }
         }
     }
 }
 
 /// Fills in `context.charged`. Returns the tokens that are estimates and whether the upstream's figures are suspicious.
-fn charge(w: &mut WorkerState, request: Option<&Request>, context: &mut Context, counted: &Counted) -> (u64, bool) {
+fn charge(
+    w: &mut WorkerState,
+    request: Option<&Request>,
+    context: &mut Context,
+    counted: &Counted,
+) -> (u64, bool) {
     let usage = counted.usage.unwrap_or_default();
     let mut estimated = counted.estimated;
     let mut source = Source::Upstream;
@@ -111,17 +131,32 @@ fn charge(w: &mut WorkerState, request: Option<&Request>, context: &mut Context,
             })
         }
     };
-    if estimated > 0 || context.model_view().is_some_and(|m| m.tokenizer_approximate()) && source == Source::Counted {
+    if estimated > 0
+        || context.model_view().is_some_and(|m| m.tokenizer_approximate()) && source == Source::Counted
+    {
         source = Source::Estimated;
         estimated = estimated.max(1);
     }
-    let bound = context.grant.filter(|_| context.output_bounded).map_or(u64::MAX, |g| g.output);
+    let bound = context
+        .grant
+        .filter(|_| context.output_bounded)
+        .map_or(u64::MAX, |g| g.output);
     let suspicious = usage.malformed
-        || usage.input.is_some_and(|i| i > context.input.saturating_mul(2).saturating_add(64))
+        || usage
+            .input
+            .is_some_and(|i| i > context.input.saturating_mul(2).saturating_add(64))
         || usage.output.is_some_and(|o| o > bound);
-    context.charged = Charged { input, output, cached: usage.cached, reasoning: usage.reasoning, source };
+    context.charged = Charged {
+        input,
+        output,
+        cached: usage.cached,
+        reasoning: usage.reasoning,
+        source,
+    };
     if context.class == Class::Abort
-        && context.channel_view().is_some_and(|c| c.abort_policy() == AbortPolicy::Reserved)
+        && context
+            .channel_view()
+            .is_some_and(|c| c.abort_policy() == AbortPolicy::Reserved)
         && let Some(grant) = context.grant
     {
         context.charged.input = context.charged.input.max(context.input);
@@ -139,23 +174,38 @@ fn local_input(w: &mut WorkerState, request: Option<&Request>, context: &Context
 }
 
 fn report(w: &mut WorkerState, context: &mut Context, status: u16, estimated: u64, suspicious: bool) {
-    let Some(attached) = w.attached.as_mut() else { return };
+    let Some(attached) = w.attached.as_mut() else {
+        return;
+    };
     let region = &attached.region;
     let now_ms = process::now_ms();
     let now = region.time_at(now_ms);
     let charged = context.charged;
-    let used = Settlement { input: charged.input, output: charged.output };
-    let debt = context.grant.map_or(0, |grant| region.settle(&mut attached.worker, grant.row, now, used));
+    let used = Settlement {
+        input: charged.input,
+        output: charged.output,
+    };
+    let debt = context.grant.map_or(0, |grant| {
+        region.settle(&mut attached.worker, grant.row, now, used)
+    });
     let usage = context.usage.or_else(|| {
         let channel = context.channel_view().map_or("", |c| c.code());
         let model = context.model_view().map_or("", |m| m.name());
         region.usage_index(channel.as_bytes(), model.as_bytes())
     });
     let Some(usage) = usage else { return };
-    let latency_us = context.proxied.then(|| now_ms.saturating_sub(context.start_ms) * 1_000);
-    let first_token_us = context.first_byte_ms.map(|at| at.saturating_sub(context.start_ms) * 1_000);
+    let latency_us = context
+        .proxied
+        .then(|| now_ms.saturating_sub(context.start_ms) * 1_000);
+    let first_token_us = context
+        .first_byte_ms
+        .map(|at| at.saturating_sub(context.start_ms) * 1_000);
     let total = charged.input + charged.output;
-    let counted = if charged.source == Source::Counted { total } else { 0 };
+    let counted = if charged.source == Source::Counted {
+        total
+    } else {
+        0
+    };
     let delta = UsageDelta {
         class: context.class,
         input_tokens: charged.input,
@@ -193,7 +243,10 @@ fn report(w: &mut WorkerState, context: &mut Context, status: u16, estimated: u6
         debt_tokens: small(debt),
         flags,
         limit_key: context.limit_key,
-        rule_hash: context.rule.as_ref().map_or(0, |r| tollgate_policy::hash_name(r.as_bytes())),
+        rule_hash: context
+            .rule
+            .as_ref()
+            .map_or(0, |r| tollgate_policy::hash_name(r.as_bytes())),
         reserved: [small(context.input), small(context.grant.map_or(0, |g| g.output))],
         estimated_tokens: small(estimated.min(total)),
         counted_tokens: small(counted),

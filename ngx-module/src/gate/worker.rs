@@ -51,13 +51,21 @@ impl Generation {
             Some(former) => Rc::clone(&former.rules),
             None => {
                 let set = RuleSet::decode(snapshot.rules_blob()).map_err(|e| e.to_string())?;
-                let paths = set.body_paths().iter().map(|p| FieldPath::parse(p).map_err(|e| e.to_string()));
+                let paths = set
+                    .body_paths()
+                    .iter()
+                    .map(|p| FieldPath::parse(p).map_err(|e| e.to_string()));
                 let paths = paths.collect::<Result<_, _>>()?;
                 Rc::new(Rules { checksum, set, paths })
             }
         };
         let number = snapshot.generation();
-        Ok(Generation { number, rules, secrets: RefCell::new(Vec::new()), file })
+        Ok(Generation {
+            number,
+            rules,
+            secrets: RefCell::new(Vec::new()),
+            file,
+        })
     }
 
     pub fn snapshot(&self) -> Snapshot<'_> {
@@ -170,7 +178,9 @@ impl WorkerState {
 
     fn refresh(&mut self, monotonic_ms: u64) {
         let published = self.attached.as_ref().map_or(0, |a| a.region.generation());
-        let too_early = self.failed.is_some_and(|(failed, retry_at)| failed == published && monotonic_ms < retry_at);
+        let too_early = self
+            .failed
+            .is_some_and(|(failed, retry_at)| failed == published && monotonic_ms < retry_at);
         if too_early || self.region_dir.as_os_str().is_empty() {
             return;
         }
@@ -192,11 +202,19 @@ impl WorkerState {
 
     fn try_refresh(&mut self, monotonic_ms: u64) -> Result<(), String> {
         if self.attached.is_none() {
-            let region = Region::open_or_create(&self.region_dir, Sizes::default()).map_err(|e| e.to_string())?;
-            let worker = region.attach_worker().ok_or("every worker slot of the region is taken by a live process")?;
-            self.attached = Some(Attached { region: Arc::new(region), worker });
+            let region =
+                Region::open_or_create(&self.region_dir, Sizes::default()).map_err(|e| e.to_string())?;
+            let worker = region
+                .attach_worker()
+                .ok_or("every worker slot of the region is taken by a live process")?;
+            self.attached = Some(Attached {
+                region: Arc::new(region),
+                worker,
+            });
         }
-        let Some(attached) = &self.attached else { return Ok(()) };
+        let Some(attached) = &self.attached else {
+            return Ok(());
+        };
         let published = attached.region.generation();
         if published != 0 && self.generation.as_ref().is_some_and(|g| g.number == published) {
             return Ok(());
@@ -209,12 +227,23 @@ impl WorkerState {
             (files.open(published), files.path(published))
         };
         let file = file.map_err(|e| match published {
-            0 => format!("no configuration yet: the daemon has published none and {} is not there: {e}", whence.display()),
+            0 => format!(
+                "no configuration yet: the daemon has published none and {} is not there: {e}",
+                whence.display()
+            ),
             _ => format!("cannot map {}: {e}", whence.display()),
         })?;
-        let loaded = Generation::load(file, self.generation.as_ref())
-            .map_err(|e| format!("cannot use {}: {e}; going on with the former one", whence.display()))?;
-        attached.worker.beat(&attached.region, loaded.number, attached.region.time_at(monotonic_ms));
+        let loaded = Generation::load(file, self.generation.as_ref()).map_err(|e| {
+            format!(
+                "cannot use {}: {e}; going on with the former one",
+                whence.display()
+            )
+        })?;
+        attached.worker.beat(
+            &attached.region,
+            loaded.number,
+            attached.region.time_at(monotonic_ms),
+        );
         self.generation = Some(Rc::new(loaded));
         Ok(())
     }

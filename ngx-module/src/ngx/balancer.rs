@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 
 use ngx::ffi::{
-    NGX_HTTP_UPSTREAM_CREATE, ngx_array_push, ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_request_t, ngx_http_upstream_module,
-    ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t, ngx_int_t, ngx_peer_connection_t, ngx_str_t, ngx_uint_t,
+    NGX_HTTP_UPSTREAM_CREATE, ngx_array_push, ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_request_t,
+    ngx_http_upstream_module, ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t, ngx_int_t,
+    ngx_peer_connection_t, ngx_str_t, ngx_uint_t,
 };
 
 use super::guard::{BUSY, DONE, ERROR, OK, guarded};
@@ -34,7 +35,8 @@ pub(crate) fn configure(cf: *mut ngx_conf_t) -> Result<(), String> {
     // array has been made.
     unsafe {
         let ctx = (*cf).ctx.cast::<ngx_http_conf_ctx_t>();
-        let conf = (*(*ctx).srv_conf.add(ngx_http_upstream_module.ctx_index)).cast::<ngx_http_upstream_srv_conf_t>();
+        let conf =
+            (*(*ctx).srv_conf.add(ngx_http_upstream_module.ctx_index)).cast::<ngx_http_upstream_srv_conf_t>();
         if (*conf).peer.init_upstream.is_some() {
             return Err("\"tollgate_balancer\" excludes every other load balancing directive".into());
         }
@@ -56,7 +58,10 @@ unsafe extern "C" fn init_upstream(_cf: *mut ngx_conf_t, us: *mut ngx_http_upstr
     OK
 }
 
-unsafe extern "C" fn init_peer(r: *mut ngx_http_request_t, _us: *mut ngx_http_upstream_srv_conf_t) -> ngx_int_t {
+unsafe extern "C" fn init_peer(
+    r: *mut ngx_http_request_t,
+    _us: *mut ngx_http_upstream_srv_conf_t,
+) -> ngx_int_t {
     guarded("init_peer", ERROR, || {
         // SAFETY: nginx passes the live request, whose upstream exists by now.
         unsafe {
@@ -70,12 +75,17 @@ unsafe extern "C" fn init_peer(r: *mut ngx_http_request_t, _us: *mut ngx_http_up
             let peer = Peer {
                 request: r,
                 address: [0; 28],
-                name: ngx_str_t { len: 0, data: std::ptr::null_mut() },
+                name: ngx_str_t {
+                    len: 0,
+                    data: std::ptr::null_mut(),
+                },
                 key: 0,
                 attempts: 0,
                 stale: false,
             };
-            let Some(placed) = pool::place(request.pool(), peer) else { return ERROR };
+            let Some(placed) = pool::place(request.pool(), peer) else {
+                return ERROR;
+            };
             let pc = &mut (*(*r).upstream).peer;
             pc.data = placed.cast();
             pc.get = Some(get);
@@ -95,7 +105,9 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut std::ffi::c_
         unsafe {
             let peer = &mut *data.cast::<Peer>();
             let request = Request::from_ptr(peer.request);
-            let Some(context) = request.context() else { return ERROR };
+            let Some(context) = request.context() else {
+                return ERROR;
+            };
             (*pc).set_cached(0);
             (*pc).connection = std::ptr::null_mut();
             let fresh = std::mem::take(&mut peer.stale);
@@ -107,23 +119,37 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut std::ffi::c_
                 }
                 let r = peer.request;
                 let u = (*r).upstream;
-                (*u).request_bufs = if (*r).request_body.is_null() { std::ptr::null_mut() } else { (*(*r).request_body).bufs };
+                (*u).request_bufs = if (*r).request_body.is_null() {
+                    std::ptr::null_mut()
+                } else {
+                    (*(*r).request_body).bufs
+                };
                 match (*u).create_request {
                     Some(create) if create(r) == OK => {}
                     _ => return ERROR,
                 }
             }
-            let Some(target) = process::with_worker(|w| gate::target(w, context)) else { return BUSY };
+            let Some(target) = process::with_worker(|w| gate::target(w, context)) else {
+                return BUSY;
+            };
             peer.attempts += 1;
             peer.key = target.key;
-            let Some(length) = write_address(&mut peer.address, target.address) else { return ERROR };
-            let Some(name) = pool::string(request.pool(), target.name.as_bytes()) else { return ERROR };
+            let Some(length) = write_address(&mut peer.address, target.address) else {
+                return ERROR;
+            };
+            let Some(name) = pool::string(request.pool(), target.name.as_bytes()) else {
+                return ERROR;
+            };
             peer.name = name;
             (*pc).sockaddr = peer.address.as_mut_ptr().cast();
             (*pc).socklen = length;
             (*pc).name = &raw mut peer.name;
             (*(*peer.request).upstream).set_ssl(u32::from(target.tls));
-            if !fresh && keepalive::take(peer.key, pc) { DONE } else { OK }
+            if !fresh && keepalive::take(peer.key, pc) {
+                DONE
+            } else {
+                OK
+            }
         }
     })
 }

@@ -13,9 +13,10 @@ use std::mem::offset_of;
 use std::path::PathBuf;
 
 use ngx::ffi::{
-    NGX_CONF_FLAG, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET, NGX_HTTP_MAIN_CONF,
-    NGX_HTTP_MAIN_CONF_OFFSET, NGX_HTTP_SRV_CONF, NGX_HTTP_UPS_CONF, ngx_command_t, ngx_conf_set_flag_slot, ngx_conf_set_str_slot,
-    ngx_conf_t, ngx_flag_t, ngx_http_conf_ctx_t, ngx_str_t, ngx_uint_t,
+    NGX_CONF_FLAG, NGX_CONF_NOARGS, NGX_CONF_TAKE1, NGX_HTTP_LOC_CONF, NGX_HTTP_LOC_CONF_OFFSET,
+    NGX_HTTP_MAIN_CONF, NGX_HTTP_MAIN_CONF_OFFSET, NGX_HTTP_SRV_CONF, NGX_HTTP_UPS_CONF, ngx_command_t,
+    ngx_conf_set_flag_slot, ngx_conf_set_str_slot, ngx_conf_t, ngx_flag_t, ngx_http_conf_ctx_t, ngx_str_t,
+    ngx_uint_t,
 };
 
 use super::guard::{CONF_OK, conf_guarded, guarded};
@@ -54,8 +55,16 @@ impl MainConf {
             PathBuf::from(if text.is_empty() { default } else { &text })
         };
         let state = path(&self.state, "/var/lib/tollgate");
-        let master_key = if self.master_key.len == 0 { state.join("master.key") } else { path(&self.master_key, "") };
-        Paths { region: path(&self.region, "/run/tollgate"), state, master_key }
+        let master_key = if self.master_key.len == 0 {
+            state.join("master.key")
+        } else {
+            path(&self.master_key, "")
+        };
+        Paths {
+            region: path(&self.region, "/run/tollgate"),
+            state,
+            master_key,
+        }
     }
 }
 
@@ -69,13 +78,19 @@ pub(crate) unsafe extern "C" fn create_main_conf(cf: *mut ngx_conf_t) -> *mut c_
 pub(crate) unsafe extern "C" fn create_loc_conf(cf: *mut ngx_conf_t) -> *mut c_void {
     guarded("create_loc_conf", std::ptr::null_mut(), || {
         // SAFETY: as above.
-        let Some(conf) = pool::zeroed::<LocConf>(unsafe { (*cf).pool }) else { return std::ptr::null_mut() };
+        let Some(conf) = pool::zeroed::<LocConf>(unsafe { (*cf).pool }) else {
+            return std::ptr::null_mut();
+        };
         conf.enabled = UNSET;
         (&raw mut *conf).cast()
     })
 }
 
-pub(crate) unsafe extern "C" fn merge_loc_conf(_cf: *mut ngx_conf_t, prev: *mut c_void, conf: *mut c_void) -> *mut c_char {
+pub(crate) unsafe extern "C" fn merge_loc_conf(
+    _cf: *mut ngx_conf_t,
+    prev: *mut c_void,
+    conf: *mut c_void,
+) -> *mut c_char {
     // SAFETY: both were made by create_loc_conf.
     let (prev, conf) = unsafe { (&*prev.cast::<LocConf>(), &mut *conf.cast::<LocConf>()) };
     if conf.enabled == UNSET {
@@ -84,7 +99,11 @@ pub(crate) unsafe extern "C" fn merge_loc_conf(_cf: *mut ngx_conf_t, prev: *mut 
     CONF_OK
 }
 
-unsafe extern "C" fn set_balancer(cf: *mut ngx_conf_t, _cmd: *mut ngx_command_t, _conf: *mut c_void) -> *mut c_char {
+unsafe extern "C" fn set_balancer(
+    cf: *mut ngx_conf_t,
+    _cmd: *mut ngx_command_t,
+    _conf: *mut c_void,
+) -> *mut c_char {
     conf_guarded("tollgate_balancer", cf, || balancer::configure(cf))
 }
 
@@ -95,7 +114,14 @@ const fn command(
     conf: usize,
     offset: usize,
 ) -> ngx_command_t {
-    ngx_command_t { name, type_: kind as ngx_uint_t, set: Some(set), conf, offset, post: std::ptr::null_mut() }
+    ngx_command_t {
+        name,
+        type_: kind as ngx_uint_t,
+        set: Some(set),
+        conf,
+        offset,
+        post: std::ptr::null_mut(),
+    }
 }
 
 const HTTP_SRV_LOC: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
@@ -129,7 +155,13 @@ pub(crate) static mut COMMANDS: [ngx_command_t; 6] = [
         NGX_HTTP_MAIN_CONF_OFFSET,
         offset_of!(MainConf, master_key),
     ),
-    command(ngx::ngx_string!("tollgate_balancer"), NGX_HTTP_UPS_CONF | NGX_CONF_NOARGS, set_balancer, 0, 0),
+    command(
+        ngx::ngx_string!("tollgate_balancer"),
+        NGX_HTTP_UPS_CONF | NGX_CONF_NOARGS,
+        set_balancer,
+        0,
+        0,
+    ),
     // SAFETY: nginx ends the list at an entry whose name is empty; every field may be zero.
     unsafe { std::mem::zeroed() },
 ];
@@ -139,6 +171,9 @@ pub(crate) fn main_conf_of(cf: *mut ngx_conf_t) -> Option<MainConf> {
     // SAFETY: inside http{} cf->ctx is an ngx_http_conf_ctx_t whose arrays have a slot per HTTP module.
     unsafe {
         let ctx = (*cf).ctx.cast::<ngx_http_conf_ctx_t>().as_ref()?;
-        (*ctx.main_conf.add(module::ctx_index())).cast::<MainConf>().as_ref().copied()
+        (*ctx.main_conf.add(module::ctx_index()))
+            .cast::<MainConf>()
+            .as_ref()
+            .copied()
     }
 }

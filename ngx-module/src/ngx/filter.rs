@@ -7,8 +7,8 @@
 use std::ptr::null_mut;
 
 use ngx::ffi::{
-    ngx_buf_t, ngx_chain_t, ngx_http_output_body_filter_pt, ngx_http_output_header_filter_pt, ngx_http_request_t,
-    ngx_http_top_body_filter, ngx_http_top_header_filter, ngx_int_t,
+    ngx_buf_t, ngx_chain_t, ngx_http_output_body_filter_pt, ngx_http_output_header_filter_pt,
+    ngx_http_request_t, ngx_http_top_body_filter, ngx_http_top_header_filter, ngx_int_t,
 };
 
 use super::guard::{ERROR, OK, guarded};
@@ -62,14 +62,18 @@ unsafe extern "C" fn header(r: *mut ngx_http_request_t) -> ngx_int_t {
         if !request.is_main() {
             return true;
         }
-        let Some(context) = request.context() else { return true };
+        let Some(context) = request.context() else {
+            return true;
+        };
         if context.stage != Stage::Admitted {
             return true;
         }
         request.add_response_header(b"x-request-id", &context.request_id);
         // SAFETY: the upstream, if any, belongs to the live request; buffering is read by nginx after this returns.
         unsafe {
-            let Some(u) = (*r).upstream.as_mut() else { return true };
+            let Some(u) = (*r).upstream.as_mut() else {
+                return true;
+            };
             let out = &mut (*r).headers_out;
             let encoded = !out.content_encoding.is_null() && (*out.content_encoding).value.len > 0;
             let kind = out.content_type.as_bytes();
@@ -142,7 +146,12 @@ fn memory(buf: &ngx_buf_t) -> &'static [u8] {
         return &[];
     }
     // SAFETY: a buffer in memory holds pos..last; the slice is only used within the filter call that got the buffer.
-    unsafe { std::slice::from_raw_parts(buf.pos, usize::try_from(buf.last.offset_from(buf.pos)).unwrap_or(0)) }
+    unsafe {
+        std::slice::from_raw_parts(
+            buf.pos,
+            usize::try_from(buf.last.offset_from(buf.pos)).unwrap_or(0),
+        )
+    }
 }
 
 fn note_end(context: &mut Context, chain: *mut ngx_chain_t) {
@@ -155,7 +164,12 @@ fn note_end(context: &mut Context, chain: *mut ngx_chain_t) {
 fn stream(request: &mut Request, context: &mut Context, chain: *mut ngx_chain_t) -> Option<ngx_int_t> {
     let r = request.raw();
     let mut output = std::mem::take(&mut context.output);
-    let result = Stream { request, context, output: &mut output }.run(r, chain);
+    let result = Stream {
+        request,
+        context,
+        output: &mut output,
+    }
+    .run(r, chain);
     context.output = output;
     result
 }
@@ -194,7 +208,9 @@ impl Stream<'_> {
                 {
                     links.extend(self.own_bytes(text));
                 }
-                let Some(link) = self.link() else { return Some(ERROR) };
+                let Some(link) = self.link() else {
+                    return Some(ERROR);
+                };
                 // SAFETY: our own link and buffer, fresh or free.
                 unsafe {
                     let copy = &mut *(*link).buf;
@@ -220,11 +236,20 @@ impl Stream<'_> {
     /// A flush without data while the upstream is gone and the end has not been seen: it died in mid-stream.
     fn is_break(&self, r: *mut ngx_http_request_t, buf: &ngx_buf_t) -> bool {
         // SAFETY: the live request; its upstream exists in mid-stream.
-        let gone = unsafe { (*r).upstream.as_ref().is_some_and(|u| u.peer.connection.is_null()) };
+        let gone = unsafe {
+            (*r).upstream
+                .as_ref()
+                .is_some_and(|u| u.peer.connection.is_null())
+        };
         buf.flush() == 1 && buf.last_buf() == 0 && gone && !self.context.ended
     }
 
-    fn special(&mut self, r: *mut ngx_http_request_t, chain: *mut ngx_chain_t, buf: &mut ngx_buf_t) -> Option<ngx_int_t> {
+    fn special(
+        &mut self,
+        r: *mut ngx_http_request_t,
+        chain: *mut ngx_chain_t,
+        buf: &mut ngx_buf_t,
+    ) -> Option<ngx_int_t> {
         if buf.last_buf() == 1 {
             self.context.ended = true;
             return None;
@@ -300,7 +325,7 @@ impl Stream<'_> {
         let first = links.first().copied().unwrap_or(null_mut());
         self.output.busy.extend(links);
         let pending = !self.output.busy.is_empty();
-        let rc = if pending || first != null_mut() { next_body(r, first) } else { OK };
+        let rc = if pending { next_body(r, first) } else { OK };
         self.settle_output();
         rc
     }
@@ -339,7 +364,9 @@ impl Stream<'_> {
         // SAFETY: ours alone while free; an all-zero buffer is nginx's own idea of a clean one.
         unsafe {
             (*(*link).buf) = std::mem::zeroed();
-            (*(*link).buf).tag = (&raw const super::module::ngx_http_tollgate_module).cast_mut().cast();
+            (*(*link).buf).tag = (&raw const super::module::ngx_http_tollgate_module)
+                .cast_mut()
+                .cast();
             (*link).next = null_mut();
         }
         Some(link)

@@ -5,9 +5,9 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use ngx::ffi::{
-    ngx_add_timer, ngx_close_connection, ngx_connection_t, ngx_current_msec, ngx_cycle, ngx_del_timer, ngx_destroy_pool,
-    ngx_event_t, ngx_exiting, ngx_handle_read_event, ngx_http_upstream_t, ngx_log_t, ngx_peer_connection_t, ngx_ssl_shutdown,
-    ngx_terminate, ngx_uint_t,
+    ngx_add_timer, ngx_close_connection, ngx_connection_t, ngx_current_msec, ngx_cycle, ngx_del_timer,
+    ngx_destroy_pool, ngx_event_t, ngx_exiting, ngx_handle_read_event, ngx_http_upstream_t, ngx_log_t,
+    ngx_peer_connection_t, ngx_ssl_shutdown, ngx_terminate, ngx_uint_t,
 };
 
 use super::guard::{AGAIN, OK, guarded};
@@ -51,7 +51,9 @@ unsafe fn set_log(c: *mut ngx_connection_t, log: *mut ngx_log_t) {
 
 /// Hands an idle connection of `key` to the peer; `false` when there is none.
 pub(crate) unsafe fn take(key: u64, pc: *mut ngx_peer_connection_t) -> bool {
-    let Some(c) = with_cache(|cache| cache.idle.get_mut(&key).and_then(Vec::pop)) else { return false };
+    let Some(c) = with_cache(|cache| cache.idle.get_mut(&key).and_then(Vec::pop)) else {
+        return false;
+    };
     // SAFETY: connections in the cache are live: whatever ends them removes them first (on_idle_event).
     unsafe {
         (*c).set_idle(0);
@@ -68,7 +70,12 @@ pub(crate) unsafe fn take(key: u64, pc: *mut ngx_peer_connection_t) -> bool {
 }
 
 /// Keeps the peer's connection for `key` if it is fit for another request.
-pub(crate) unsafe fn keep(key: u64, pc: *mut ngx_peer_connection_t, u: *mut ngx_http_upstream_t, state: ngx_uint_t) {
+pub(crate) unsafe fn keep(
+    key: u64,
+    pc: *mut ngx_peer_connection_t,
+    u: *mut ngx_http_upstream_t,
+    state: ngx_uint_t,
+) {
     // SAFETY: nginx calls peer.free with the live upstream; the connection, if any, is live and ours to keep once
     // pc.connection is null.
     unsafe {
@@ -84,7 +91,7 @@ pub(crate) unsafe fn keep(key: u64, pc: *mut ngx_peer_connection_t, u: *mut ngx_
             || (*write).timedout() == 1;
         if broken
             || (*c).requests >= MAX_REQUESTS
-            || (ngx_current_msec as usize).wrapping_sub((*c).start_time as usize) > MAX_AGE_MS
+            || ngx_current_msec.wrapping_sub((*c).start_time) > MAX_AGE_MS
             || (*u).keepalive() == 0
             || (*u).request_body_sent() == 0
             || ngx_terminate != 0

@@ -7,23 +7,29 @@ use std::ffi::c_char;
 
 use ngx::ffi::{
     NGX_HTTP_MODULE, ngx_array_push, ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_core_main_conf_t,
-    ngx_http_core_module, ngx_http_handler_pt, ngx_http_module_t, ngx_http_phases_NGX_HTTP_LOG_PHASE,
-    ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, ngx_int_t, ngx_module_t, ngx_uint_t,
+    ngx_http_core_module, ngx_http_handler_pt, ngx_http_module_t, ngx_http_phase_t,
+    ngx_http_phases_NGX_HTTP_LOG_PHASE, ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE, ngx_int_t, ngx_module_t,
+    ngx_uint_t,
 };
 
 use super::guard::{ERROR, OK, guarded};
 use super::{conf, filter, phase, process, variables};
 
 #[unsafe(no_mangle)]
-pub static mut ngx_modules: [*const ngx_module_t; 2] = [&raw const ngx_http_tollgate_module, std::ptr::null()];
+pub static mut ngx_modules: [*const ngx_module_t; 2] =
+    [&raw const ngx_http_tollgate_module, std::ptr::null()];
 
 #[unsafe(no_mangle)]
-pub static mut ngx_module_names: [*const c_char; 2] = [c"ngx_http_tollgate_module".as_ptr(), std::ptr::null()];
+pub static mut ngx_module_names: [*const c_char; 2] =
+    [c"ngx_http_tollgate_module".as_ptr(), std::ptr::null()];
 
 /// A filter of the "third-party" place: upstream bytes as they come, before gzip, after the copy filter.
 #[unsafe(no_mangle)]
-pub static mut ngx_module_order: [*const c_char; 3] =
-    [c"ngx_http_tollgate_module".as_ptr(), c"ngx_http_copy_filter_module".as_ptr(), std::ptr::null()];
+pub static mut ngx_module_order: [*const c_char; 3] = [
+    c"ngx_http_tollgate_module".as_ptr(),
+    c"ngx_http_copy_filter_module".as_ptr(),
+    std::ptr::null(),
+];
 
 /// What nginx compares before it loads a module: the build options that decide about struct layouts.
 const SIGNATURE: *const c_char = ngx::ffi::NGX_RS_MODULE_SIGNATURE.as_ptr();
@@ -84,7 +90,9 @@ unsafe fn main_conf<T>(cf: *mut ngx_conf_t, index: usize) -> *mut T {
 }
 
 unsafe extern "C" fn preconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
-    guarded("preconfiguration", ERROR, || if variables::register(cf) { OK } else { ERROR })
+    guarded("preconfiguration", ERROR, || {
+        if variables::register(cf) { OK } else { ERROR }
+    })
 }
 
 unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
@@ -96,8 +104,9 @@ unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
             if core.is_null() {
                 return ERROR;
             }
-            let phases = &raw mut (*core).phases;
-            let precontent = &raw mut (*phases)[ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE as usize].handlers;
+            let phases = (&raw mut (*core).phases).cast::<ngx_http_phase_t>();
+            let precontent =
+                &raw mut (*phases.add(ngx_http_phases_NGX_HTTP_PRECONTENT_PHASE as usize)).handlers;
             let handler = ngx_array_push(precontent).cast::<ngx_http_handler_pt>();
             if handler.is_null() {
                 return ERROR;
@@ -105,7 +114,7 @@ unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
             *handler = Some(phase::precontent);
 
             // Log handlers run in array order, and the access log reads our variables: settle before it.
-            let log = &raw mut (*phases)[ngx_http_phases_NGX_HTTP_LOG_PHASE as usize].handlers;
+            let log = &raw mut (*phases.add(ngx_http_phases_NGX_HTTP_LOG_PHASE as usize)).handlers;
             if ngx_array_push(log).is_null() {
                 return ERROR;
             }
@@ -118,4 +127,3 @@ unsafe extern "C" fn postconfiguration(cf: *mut ngx_conf_t) -> ngx_int_t {
         OK
     })
 }
-

@@ -1,8 +1,8 @@
 //! The request's way through nginx's phases: decided in PRECONTENT (after auth, limit_req and Lua), settled in LOG.
 
 use ngx::ffi::{
-    ngx_add_timer, ngx_http_block_reading, ngx_http_core_run_phases, ngx_http_finalize_request, ngx_http_read_client_request_body,
-    ngx_http_request_t, ngx_http_test_reading, ngx_int_t,
+    ngx_add_timer, ngx_http_block_reading, ngx_http_core_run_phases, ngx_http_finalize_request,
+    ngx_http_read_client_request_body, ngx_http_request_t, ngx_http_test_reading, ngx_int_t,
 };
 
 use super::guard::{AGAIN, DECLINED, DONE, ERROR, guarded};
@@ -25,7 +25,9 @@ pub(crate) unsafe extern "C" fn precontent(r: *mut ngx_http_request_t) -> ngx_in
                 Ok(context) => context,
                 Err(reply) => return reply::send(request, &reply),
             };
-            let Some(context) = request.set_context(context) else { return INTERNAL_SERVER_ERROR };
+            let Some(context) = request.set_context(context) else {
+                return INTERNAL_SERVER_ERROR;
+            };
             if let Some(reply) = context.take_reply() {
                 return reply::send(request, &reply);
             }
@@ -40,7 +42,9 @@ fn step(request: &mut Request) -> ngx_int_t {
     {
         return rc;
     }
-    let Some(context) = request.context() else { return DECLINED };
+    let Some(context) = request.context() else {
+        return DECLINED;
+    };
     match context.stage {
         Stage::BodyRead => match process::with_worker(|w| gate::decide(w, request, context)) {
             Verdict::Proxy { delay_ms: 0 } => DECLINED,
@@ -93,7 +97,9 @@ unsafe extern "C" fn body_arrived(r: *mut ngx_http_request_t) {
     let resume = guarded("body_arrived", false, || {
         // SAFETY: nginx passes the live request.
         let request = unsafe { Request::from_ptr(r) };
-        let Some(context) = request.context() else { return false };
+        let Some(context) = request.context() else {
+            return false;
+        };
         let waiting = context.stage == Stage::Waiting;
         context.stage = Stage::BodyRead;
         waiting

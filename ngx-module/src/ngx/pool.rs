@@ -16,7 +16,10 @@ pub(crate) fn string(pool: *mut ngx_pool_t, bytes: &[u8]) -> Option<ngx_str_t> {
     let data = allocate(pool, bytes.len())?;
     // SAFETY: data has bytes.len() bytes, fresh, hence not overlapping.
     unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), data, bytes.len()) };
-    Some(ngx_str_t { len: bytes.len(), data })
+    Some(ngx_str_t {
+        len: bytes.len(),
+        data,
+    })
 }
 
 /// Uninitialised bytes.
@@ -58,7 +61,9 @@ pub(crate) fn find<T>(pool: *mut ngx_pool_t) -> *mut T {
     unsafe {
         let mut cleanup = (*pool).cleanup;
         while let Some(c) = cleanup.as_ref() {
-            if c.handler.is_some_and(|h| std::ptr::fn_addr_eq(h, drop_value::<T> as unsafe extern "C" fn(*mut c_void))) {
+            if c.handler.is_some_and(|h| {
+                std::ptr::fn_addr_eq(h, drop_value::<T> as unsafe extern "C" fn(*mut c_void))
+            }) {
                 return c.data.cast();
             }
             cleanup = c.next;

@@ -61,12 +61,17 @@ pub(crate) unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_
         if unsafe { ngx_test_config } != 0 {
             return OK;
         }
-        let Some(paths) = PATHS.0.borrow().clone() else { return OK };
+        let Some(paths) = PATHS.0.borrow().clone() else {
+            return OK;
+        };
         *MASTER_KEY.0.borrow_mut() = match MasterKey::read(&paths.master_key) {
             Ok(key) => Some(key),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
             Err(e) => {
-                log::error(format_args!("tollgate: cannot read the master key {}: {e}", paths.master_key.display()));
+                log::error(format_args!(
+                    "tollgate: cannot read the master key {}: {e}",
+                    paths.master_key.display()
+                ));
                 None
             }
         };
@@ -75,7 +80,9 @@ pub(crate) unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_
                 if let Some((uid, gid)) = worker_owner(cycle)
                     && let Err(e) = chown(region.path(), Some(uid), Some(gid))
                 {
-                    log::warn(format_args!("tollgate: cannot give the region to the workers' user: {e}"));
+                    log::warn(format_args!(
+                        "tollgate: cannot give the region to the workers' user: {e}"
+                    ));
                 }
             }
             // Not fatal: nginx serves what else it serves, our locations answer 503 until the region is there.
@@ -89,20 +96,25 @@ pub(crate) unsafe extern "C" fn init_module(cycle: *mut ngx_cycle_t) -> ngx_int_
 fn worker_owner(cycle: *mut ngx_cycle_t) -> Option<(u32, u32)> {
     // SAFETY: conf_ctx has a slot per core module by its index; the core module's is an ngx_core_conf_t.
     unsafe {
-        let conf = (*(*cycle).conf_ctx.add(ngx_core_module.index)).cast::<ngx_core_conf_t>().as_ref()?;
+        let conf = (*(*cycle).conf_ctx.add(ngx_core_module.index))
+            .cast::<ngx_core_conf_t>()
+            .as_ref()?;
         let user = conf.user as usize;
-        (user != usize::MAX && conf.user != u32::MAX && ngx::ffi::geteuid() == 0).then_some((conf.user, conf.group))
+        (user != usize::MAX && conf.user != u32::MAX && ngx::ffi::geteuid() == 0)
+            .then_some((conf.user, conf.group))
     }
 }
 
 pub(crate) unsafe extern "C" fn init_process(_cycle: *mut ngx_cycle_t) -> ngx_int_t {
     guarded("init_process", OK, || {
         // SAFETY: a plain word of nginx.
-        let kind = unsafe { ngx_process } as usize;
+        let kind = unsafe { ngx_process };
         if kind != PROCESS_WORKER && kind != PROCESS_SINGLE {
             return OK;
         }
-        let Some(paths) = PATHS.0.borrow().clone() else { return OK };
+        let Some(paths) = PATHS.0.borrow().clone() else {
+            return OK;
+        };
         let mut worker = WorkerState::new(paths.region, paths.state, MASTER_KEY.0.borrow().clone());
         worker.tick(now_ms());
         *WORKER.0.borrow_mut() = Some(worker);

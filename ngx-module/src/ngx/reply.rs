@@ -22,7 +22,9 @@ pub(crate) fn send(request: &mut Request, reply: &Reply) -> ngx_int_t {
     let head = request.is_head();
     let body = pool::string(request.pool(), reply.body.as_bytes());
     let buf = pool::zeroed::<ngx_buf_t>(request.pool());
-    let (Some(body), Some(buf)) = (body, buf) else { return ERROR };
+    let (Some(body), Some(buf)) = (body, buf) else {
+        return ERROR;
+    };
     // SAFETY: r is the live request of the calling phase handler; the buffer and its bytes are of its pool.
     unsafe {
         let rc = ngx_http_discard_request_body(r);
@@ -31,7 +33,10 @@ pub(crate) fn send(request: &mut Request, reply: &Reply) -> ngx_int_t {
         }
         let out = &mut (*r).headers_out;
         out.status = reply.status.into();
-        out.content_type = ngx_str_t { len: JSON.len(), data: JSON.as_ptr().cast_mut() };
+        out.content_type = ngx_str_t {
+            len: JSON.len(),
+            data: JSON.as_ptr().cast_mut(),
+        };
         out.content_type_len = JSON.len();
         out.content_type_lowcase = std::ptr::null_mut();
         out.content_length_n = reply.body.len() as _;
@@ -45,7 +50,10 @@ pub(crate) fn send(request: &mut Request, reply: &Reply) -> ngx_int_t {
         buf.set_memory(1);
         buf.set_last_buf(1);
         buf.set_last_in_chain(1);
-        let mut chain = ngx_chain_t { buf, next: std::ptr::null_mut() };
+        let mut chain = ngx_chain_t {
+            buf,
+            next: std::ptr::null_mut(),
+        };
         let rc = ngx_http_output_filter(r, &raw mut chain);
         ngx_http_finalize_request(r, rc);
     }

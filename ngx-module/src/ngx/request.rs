@@ -53,7 +53,11 @@ impl<'a> Iterator for Headers<'a> {
                 } else {
                     std::slice::from_raw_parts(e.lowcase_key, e.key.len)
                 };
-                return Some(Header { name, value: bytes(&e.value), element });
+                return Some(Header {
+                    name,
+                    value: bytes(&e.value),
+                    element,
+                });
             }
         }
     }
@@ -129,7 +133,11 @@ impl Request {
     }
 
     pub fn headers(&self) -> Headers<'_> {
-        Headers { part: &raw const self.0.headers_in.headers.part, next: 0, request: std::marker::PhantomData }
+        Headers {
+            part: &raw const self.0.headers_in.headers.part,
+            next: 0,
+            request: std::marker::PhantomData,
+        }
     }
 
     pub fn header(&self, name: &[u8]) -> Option<&[u8]> {
@@ -164,8 +172,7 @@ impl Request {
         const DROPPED: &[u8] = b"keep-alive";
         // SAFETY: a hash of constant bytes.
         let hash = unsafe { ngx_hash_key(DROPPED.as_ptr().cast_mut(), DROPPED.len()) };
-        let mut headers = self.headers();
-        while let Some(header) = headers.next() {
+        for header in self.headers() {
             if !private(header.name) {
                 continue;
             }
@@ -173,10 +180,16 @@ impl Request {
             // and never written to by nginx.
             unsafe {
                 let element = header.element;
-                (*element).key = ngx_str_t { len: DROPPED.len(), data: DROPPED.as_ptr().cast_mut() };
+                (*element).key = ngx_str_t {
+                    len: DROPPED.len(),
+                    data: DROPPED.as_ptr().cast_mut(),
+                };
                 (*element).lowcase_key = DROPPED.as_ptr().cast_mut();
                 (*element).hash = hash;
-                (*element).value = ngx_str_t { len: 0, data: DROPPED.as_ptr().cast_mut() };
+                (*element).value = ngx_str_t {
+                    len: 0,
+                    data: DROPPED.as_ptr().cast_mut(),
+                };
             }
         }
     }
@@ -187,9 +200,14 @@ impl Request {
         // SAFETY: the list is the request's own; a pushed element is zeroed before it is filled, since 1.28 has a
         // `next` pointer that must be null.
         unsafe {
-            let element = ngx_list_push(&raw mut self.0.headers_in.headers).cast::<ngx_table_elt_t>().as_mut()?;
+            let element = ngx_list_push(&raw mut self.0.headers_in.headers)
+                .cast::<ngx_table_elt_t>()
+                .as_mut()?;
             *element = std::mem::zeroed();
-            element.key = ngx_str_t { len: name.len(), data: name.as_ptr().cast_mut() };
+            element.key = ngx_str_t {
+                len: name.len(),
+                data: name.as_ptr().cast_mut(),
+            };
             element.lowcase_key = name.as_ptr().cast_mut();
             element.hash = ngx_hash_key(name.as_ptr().cast_mut(), name.len());
             element.value = value;
@@ -202,10 +220,15 @@ impl Request {
         let value = pool::string(self.0.pool, value)?;
         // SAFETY: as above.
         unsafe {
-            let element = ngx_list_push(&raw mut self.0.headers_out.headers).cast::<ngx_table_elt_t>().as_mut()?;
+            let element = ngx_list_push(&raw mut self.0.headers_out.headers)
+                .cast::<ngx_table_elt_t>()
+                .as_mut()?;
             *element = std::mem::zeroed();
             element.hash = 1;
-            element.key = ngx_str_t { len: name.len(), data: name.as_ptr().cast_mut() };
+            element.key = ngx_str_t {
+                len: name.len(),
+                data: name.as_ptr().cast_mut(),
+            };
             element.value = value;
         }
         Some(())
@@ -218,8 +241,12 @@ impl Request {
         // SAFETY: request_body and its chain belong to the request; buffers in memory hold pos..last, those in a file
         // hold file_pos..file_last of an open file.
         unsafe {
-            let Some(body) = self.0.request_body.as_ref() else { return Ok(&[]) };
-            let Some(first) = body.bufs.as_ref() else { return Ok(&[]) };
+            let Some(body) = self.0.request_body.as_ref() else {
+                return Ok(&[]);
+            };
+            let Some(first) = body.bufs.as_ref() else {
+                return Ok(&[]);
+            };
             if first.next.is_null() && (*first.buf).in_file() == 0 {
                 return Ok(memory(&*first.buf));
             }
@@ -311,7 +338,11 @@ impl Request {
 
     /// HTTP status that was sent; 0 before.
     pub fn response_status(&self) -> u16 {
-        let status = if self.0.err_status != 0 { self.0.err_status } else { self.0.headers_out.status };
+        let status = if self.0.err_status != 0 {
+            self.0.err_status
+        } else {
+            self.0.headers_out.status
+        };
         u16::try_from(status).unwrap_or(0)
     }
 
@@ -326,7 +357,11 @@ unsafe fn memory<'a>(buf: &ngx_buf_t) -> &'a [u8] {
     // SAFETY: a buffer in memory holds pos..last.
     unsafe {
         let len = usize::try_from(buf.last.offset_from(buf.pos)).unwrap_or(0);
-        if len == 0 || buf.pos.is_null() { &[] } else { std::slice::from_raw_parts(buf.pos, len) }
+        if len == 0 || buf.pos.is_null() {
+            &[]
+        } else {
+            std::slice::from_raw_parts(buf.pos, len)
+        }
     }
 }
 

@@ -2,8 +2,8 @@
 //! changes them, and none allocates but the numbers.
 
 use ngx::ffi::{
-    NGX_HTTP_VAR_NOCACHEABLE, ngx_conf_t, ngx_http_add_variable, ngx_http_request_t, ngx_int_t, ngx_str_t, ngx_uint_t,
-    ngx_variable_value_t,
+    NGX_HTTP_VAR_NOCACHEABLE, ngx_conf_t, ngx_http_add_variable, ngx_http_request_t, ngx_int_t, ngx_str_t,
+    ngx_uint_t, ngx_variable_value_t,
 };
 
 use super::guard::{ERROR, OK, guarded};
@@ -40,10 +40,15 @@ const VARIABLES: &[(&str, Field)] = &[
 
 pub(crate) fn register(cf: *mut ngx_conf_t) -> bool {
     VARIABLES.iter().enumerate().all(|(index, (name, _))| {
-        let mut name = ngx_str_t { len: name.len(), data: name.as_ptr().cast_mut() };
+        let mut name = ngx_str_t {
+            len: name.len(),
+            data: name.as_ptr().cast_mut(),
+        };
         // SAFETY: cf is the live configuration context; nginx copies what it keeps of the name.
         unsafe {
-            let Some(variable) = ngx_http_add_variable(cf, &raw mut name, NGX_HTTP_VAR_NOCACHEABLE as ngx_uint_t).as_mut() else {
+            let Some(variable) =
+                ngx_http_add_variable(cf, &raw mut name, NGX_HTTP_VAR_NOCACHEABLE as ngx_uint_t).as_mut()
+            else {
                 return false;
             };
             variable.get_handler = Some(get);
@@ -60,15 +65,24 @@ unsafe extern "C" fn get(r: *mut ngx_http_request_t, v: *mut ngx_variable_value_
         value.set_valid(0);
         value.set_no_cacheable(1);
         value.set_not_found(1);
-        let Some((_, field)) = VARIABLES.get(data) else { return OK };
-        let Some(context) = request.context() else { return OK };
+        let Some((_, field)) = VARIABLES.get(data) else {
+            return OK;
+        };
+        let Some(context) = request.context() else {
+            return OK;
+        };
         let text = match context.variable(*field) {
             Variable::None => return OK,
             // The text belongs to the context or to the snapshot it pins: both outlive the log phase.
-            Variable::Text(text) => ngx_str_t { len: text.len(), data: text.as_ptr().cast_mut() },
+            Variable::Text(text) => ngx_str_t {
+                len: text.len(),
+                data: text.as_ptr().cast_mut(),
+            },
             Variable::Number(n) => {
                 let mut digits = [0u8; 20];
-                let Some(text) = pool::string(request.pool(), decimal(n, &mut digits)) else { return ERROR };
+                let Some(text) = pool::string(request.pool(), decimal(n, &mut digits)) else {
+                    return ERROR;
+                };
                 text
             }
         };

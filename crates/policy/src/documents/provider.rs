@@ -131,7 +131,8 @@ pub struct Provider {
     pub id: String,
     /// The API it speaks.
     pub protocol: Protocol,
-    /// `http://host[:port][/prefix]` or `https://…`.
+    /// `http://host[:port][/prefix]` or `https://…`. A prefix whose last segment is a version (`/v1`, `/api/paas/v4`) takes
+    /// the place of the client's `/v1`, as in the SDKs' base URLs; any other is put before the client's path.
     pub base_url: String,
     /// What proves to it that we may call it.
     #[serde(default)]

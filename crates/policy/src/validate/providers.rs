@@ -49,13 +49,6 @@ fn check_url(context: &mut Context<'_>, at: &Location, provider: &Provider) {
         Ok(endpoint) => endpoint,
         Err(reason) => return context.error(at, "base_url", reason),
     };
-    if endpoint.path_prefix == "/v1" {
-        let hint = Some("leave `/v1` out: clients call `/v1/…`, and the prefix is put before it".to_owned());
-        let problem = at
-            .warning("base_url", "requests will go to `/v1/v1/…`")
-            .hint(hint);
-        context.problems.push(problem);
-    }
     let tls = &provider.tls;
     if endpoint.tls {
         if !tls.verify {
