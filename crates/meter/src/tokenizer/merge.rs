@@ -19,7 +19,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::cache::PairCache;
+use super::cache::{CharacterCache, PairCache};
 use super::compile::ATOMIC_NEXT_LEAD;
 use super::layout::RANK_LIMIT;
 use super::vocabulary::Vocabulary;
@@ -45,7 +45,7 @@ pub(super) struct Token {
     pub rank: u32,
 }
 
-/// Scratch space for merging (about 15 KB) and the joins of one vocabulary seen lately (128 KB).
+/// Scratch space for merging (about 15 KB), and the joins and characters of one vocabulary seen lately (160 KB).
 pub(super) struct Merger {
     /// Join with the next node: `rank << NODE_BITS | node`.
     keys: [i32; WINDOW],
@@ -58,6 +58,7 @@ pub(super) struct Merger {
     next: [u16; WINDOW],
     prev: [u16; WINDOW],
     pairs: PairCache,
+    characters: CharacterCache,
 }
 
 #[inline]
@@ -81,6 +82,7 @@ impl Merger {
             next: [0; WINDOW],
             prev: [0; WINDOW],
             pairs: PairCache::new(),
+            characters: CharacterCache::new(),
         }
     }
 
@@ -271,17 +273,19 @@ impl Merger {
         let (mut nodes, mut at) = (0, 0);
         while at < bytes.len() {
             let byte = bytes[at];
-            let (mut rank, mut len) = (None, 1);
+            let (mut rank, mut len) = (RANK_LIMIT, 1);
             if byte >= 0xC0 && (at == 0 || !bytes[at - 1].is_ascii()) {
                 let wide = 2 + usize::from(byte >= 0xE0) + usize::from(byte >= 0xF0);
                 if bytes.get(at + wide).is_none_or(|next| *next >= ATOMIC_NEXT_LEAD)
                     && let Some(character) = bytes.get(at..at + wide)
                 {
-                    rank = vocabulary.atomic_rank(character);
-                    len = if rank.is_some() { wide } else { 1 };
+                    rank = self.characters.atomic_rank(vocabulary, character);
+                    len = wide;
                 }
             }
-            let rank = rank.unwrap_or_else(|| vocabulary.byte_rank(byte));
+            if rank == RANK_LIMIT {
+                (rank, len) = (vocabulary.byte_rank(byte), 1);
+            }
             self.ranks[nodes] = rank;
             self.starts[nodes] = at as u16;
             self.next[nodes] = nodes as u16 + 1;

@@ -338,7 +338,7 @@ pub fn chinese(rng: &mut Rng, length: usize) -> String {
     let mut text = String::new();
     while text.len() < length {
         for _ in 0..3 + rng.below(9) {
-            if rng.below(16) == 0 {
+            if rng.below(8) == 0 {
                 // Any ideograph, most of them rare.
                 text.push(rng.scalar(0x4E00, 0x9FA5));
             } else {
