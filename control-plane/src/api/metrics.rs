@@ -146,7 +146,8 @@ fn histograms(text: &mut Text, rows: &Rows) {
     for ((_, model), totals) in rows {
         add(models.entry(model).or_default(), totals);
     }
-    let families: [(&str, &str, fn(&UsageTotals) -> &[u64]); 2] = [
+    type Buckets = fn(&UsageTotals) -> &[u64];
+    let families: [(&str, &str, Buckets); 2] = [
         (
             "tollgate_request_duration_seconds",
             "Time from the request to the end of the answer.",

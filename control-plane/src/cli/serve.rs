@@ -15,7 +15,7 @@ const MASTER_KEY: &str = "TOLLGATE_MASTER_KEY";
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
-    /// Folder of documents (tollgate.<kind>.json)
+    /// Folder of documents, `tollgate.KIND.json`
     #[arg(
         long,
         value_name = "DIR",

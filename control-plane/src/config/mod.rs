@@ -20,7 +20,7 @@ pub use active::Active;
 pub use credentials::{REDACTED, has_plain_keys, redacted, sealed, with_restored};
 pub use directory::Directory;
 pub use publish::{Publisher, parse_set};
-pub use resolve::Resolver;
+pub use resolve::{Answers, Resolver, Target, ask};
 pub use settings::{keep, region_sizes};
 pub use source::{ConfigSource, Document, DocumentSet, Etag, Fixed, PutError};
 pub use state::{LastGood, StateFolder};

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tollgate_policy::documents::Documents;
 use tollgate_policy::{CompileInput, Kind, Problem, SecretRef, compile, hash_name, validate};
 use tollgate_shm::{Region, SnapshotFiles};
 use xxhash_rust::xxh3::Xxh3;
 
+use super::resolve::{self, Answers};
 use super::{
     Active, ConfigSource, ConfigStatus, Document, DocumentSet, LastGood, Resolver, StateFolder, StatusWatch,
     region_sizes, sealed,
@@ -37,6 +40,29 @@ pub fn parse_set(set: &DocumentSet) -> (Documents, Vec<Problem>) {
     (documents, problems)
 }
 
+/// A set that has been looked at: what does not change until the next one comes.
+struct Parsed {
+    /// As it was read.
+    read: Arc<DocumentSet>,
+    /// With its credentials sealed.
+    set: Arc<DocumentSet>,
+    documents: Arc<Documents>,
+    problems: Vec<Problem>,
+}
+
+async fn raised(stop: &mut watch::Receiver<bool>) {
+    // An error means that nobody is left who could stop us, which comes to the same.
+    let _ = stop.wait_for(|s| *s).await;
+}
+
+/// Answers that were asked for; never, if none were.
+async fn finished(asking: &mut Option<JoinHandle<Answers>>) -> Answers {
+    match asking {
+        Some(task) => task.await.unwrap_or_default(),
+        None => std::future::pending().await,
+    }
+}
+
 /// Publishes what a source says.
 pub struct Publisher {
     source: Arc<dyn ConfigSource>,
@@ -46,6 +72,9 @@ pub struct Publisher {
     state: StateFolder,
     sealer: Sealer,
     resolver: Resolver,
+    /// Time until names are asked for again.
+    again: Duration,
+    parsed: Option<Parsed>,
     last: LastGood,
     status: watch::Sender<Arc<ConfigStatus>>,
     logged: Vec<Problem>,
@@ -74,6 +103,8 @@ impl Publisher {
             state,
             sealer,
             resolver: Resolver::default(),
+            again: RETRY,
+            parsed: None,
             status: watch::Sender::default(),
             logged: Vec::new(),
             region,
@@ -116,59 +147,64 @@ impl Publisher {
         }
     }
 
-    /// Publishes every set until `stop` changes.
+    /// Publishes every set until `stop` changes. Names are asked for beside that, so that a slow name server delays no
+    /// change of the documents.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        let mut again = RETRY;
+        let mut asking: Option<JoinHandle<Answers>> = None;
+        let mut ask_at = Instant::now() + self.again;
         loop {
-            let names = tokio::select! {
+            tokio::select! {
                 biased;
-                _ = stop.wait_for(|s| *s) => return,
+                () = raised(&mut stop) => return,
                 changed = self.documents.changed() => {
                     if changed.is_err() {
                         return;
                     }
-                    false
+                    self.take_present().await;
                 }
-                () = tokio::time::sleep(again) => true,
-            };
-            let set = Arc::clone(&self.documents.borrow_and_update());
-            again = if self.take(&set, names).await {
-                RESOLVE_AGAIN
-            } else {
-                RETRY
-            };
+                answers = finished(&mut asking) => {
+                    asking = None;
+                    self.resolver.learn(answers);
+                    self.take_present().await;
+                    ask_at = Instant::now() + self.again;
+                }
+                () = tokio::time::sleep_until(ask_at), if asking.is_none() => {
+                    let names = self.parsed.as_ref().map(|p| resolve::names(&p.documents));
+                    asking = Some(tokio::spawn(resolve::ask(names.unwrap_or_default())));
+                }
+            }
         }
     }
 
-    /// Takes the source's present set. Returns whether there is nothing to be tried again soon.
-    pub async fn take_present(&mut self) -> bool {
+    /// Makes the source's present set take effect if it can.
+    pub async fn take_present(&mut self) {
         let set = Arc::clone(&self.documents.borrow_and_update());
-        self.take(&set, false).await
-    }
-
-    /// Makes a set take effect if it can. With `names`, names are resolved anew.
-    async fn take(&mut self, set: &Arc<DocumentSet>, names: bool) -> bool {
-        let mut set = Arc::clone(set);
-        let mut notes = self.seal_documents(&mut set);
-        let (documents, mut problems) = parse_set(&set);
-        problems.append(&mut notes);
-        let mut quiet = true;
+        let parsed = match self.parsed.take() {
+            Some(parsed) if Arc::ptr_eq(&parsed.read, &set) => parsed,
+            _ => self.parse(set),
+        };
+        let documents = &*parsed.documents;
+        let mut problems = parsed.problems.clone();
         let mut in_force = false;
         let mut fresh = None;
+        self.again = RESOLVE_AGAIN;
         if !problems.iter().any(Problem::is_error) {
-            for (host, reason) in self.resolver.refresh(&documents, names).await {
-                quiet = false;
+            let unknown = self.resolver.unknown(documents);
+            if !unknown.is_empty() {
+                self.resolver.learn(resolve::ask(unknown).await);
+            }
+            for (host, reason) in self.resolver.failures(documents) {
+                self.again = RETRY;
                 problems.push(Problem::warning(
                     "",
                     "",
                     format!("`{host}` cannot be resolved: {reason}"),
                 ));
             }
-            self.compare_sizes(&documents, &mut problems);
-            match self.publish(&set, &documents) {
+            match self.publish(&parsed.set, documents) {
                 Ok(active) => (in_force, fresh) = (true, active),
                 Err(more) => {
-                    quiet = false;
+                    self.again = RETRY;
                     problems.extend(more);
                 }
             }
@@ -177,7 +213,7 @@ impl Publisher {
         self.status.send_modify(|status| {
             let mut next = ConfigStatus::clone(status);
             next.looks += 1;
-            next.documents = set;
+            next.documents = Arc::clone(&parsed.set);
             next.in_force = in_force;
             next.problems = Arc::new(problems);
             if in_force {
@@ -190,7 +226,21 @@ impl Publisher {
             }
             *status = Arc::new(next);
         });
-        quiet
+        self.parsed = Some(parsed);
+    }
+
+    fn parse(&self, read: Arc<DocumentSet>) -> Parsed {
+        let mut set = Arc::clone(&read);
+        let mut notes = self.seal_documents(&mut set);
+        let (documents, mut problems) = parse_set(&set);
+        problems.append(&mut notes);
+        self.compare_sizes(&documents, &mut problems);
+        Parsed {
+            read,
+            set,
+            documents: Arc::new(documents),
+            problems,
+        }
     }
 
     /// Replaces credentials in the clear by sealed ones, in the source if it lets us.

@@ -10,12 +10,17 @@ use tollgate_policy::documents::{Documents, Endpoint};
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A name and a port.
-type Target = (String, u16);
+pub type Target = (String, u16);
+
+/// What came of asking for names: addresses in a fixed order, so that the same answer in another order is no change,
+/// or why there are none.
+pub type Answers = Vec<(Target, Result<Vec<SocketAddr>, String>)>;
 
 /// Addresses as they were last seen. A name that cannot be resolved any more keeps its old addresses.
 #[derive(Default)]
 pub struct Resolver {
     known: BTreeMap<Target, Vec<SocketAddr>>,
+    failed: BTreeMap<Target, String>,
 }
 
 /// What a provider's base URL points to; `None` if it cannot be read.
@@ -24,61 +29,94 @@ fn target(base_url: &str) -> Option<Target> {
     Some((endpoint.host, endpoint.port))
 }
 
+/// The names that documents use; addresses written as such are none.
+pub fn names(documents: &Documents) -> BTreeSet<Target> {
+    documents
+        .providers
+        .iter()
+        .filter_map(|p| target(&p.value.base_url))
+        .filter(|(host, _)| host.parse::<IpAddr>().is_err())
+        .collect()
+}
+
 async fn lookup(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
-    match tokio::time::timeout(PATIENCE, tokio::net::lookup_host((host, port))).await {
-        // In a fixed order: the same answer in another order is no change.
-        Ok(Ok(addresses)) => Ok(addresses.collect::<BTreeSet<_>>().into_iter().collect()),
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
+    let addresses: BTreeSet<SocketAddr> =
+        match tokio::time::timeout(PATIENCE, tokio::net::lookup_host((host, port))).await {
+            Ok(Ok(addresses)) => addresses.collect(),
+            Ok(Err(error)) => return Err(error.to_string()),
+            Err(_) => return Err(format!("no answer within {} s", PATIENCE.as_secs())),
+        };
+    if addresses.is_empty() {
+        return Err("it has no address".to_owned());
     }
+    Ok(addresses.into_iter().collect())
+}
+
+/// Asks for names, all at once; takes 3 s at most.
+pub async fn ask(names: BTreeSet<Target>) -> Answers {
+    let mut lookups = tokio::task::JoinSet::new();
+    for (host, port) in names {
+        lookups.spawn(async move {
+            let answer = lookup(&host, port).await;
+            ((host, port), answer)
+        });
+    }
+    let mut answers = Answers::new();
+    while let Some(done) = lookups.join_next().await {
+        answers.extend(done.ok());
+    }
+    answers
 }
 
 impl Resolver {
-    /// Asks for the names that these documents use: all of them, or only those that are not known. Returns the names
-    /// that could not be resolved, with the reason.
-    pub async fn refresh(&mut self, documents: &Documents, all: bool) -> Vec<(String, String)> {
-        let wanted: BTreeSet<Target> = documents
-            .providers
-            .iter()
-            .filter_map(|p| target(&p.value.base_url))
-            .collect();
-        self.known.retain(|target, _| wanted.contains(target));
-        let mut lookups = tokio::task::JoinSet::new();
-        for (host, port) in wanted {
-            if let Ok(ip) = host.parse::<IpAddr>() {
-                self.known.insert((host, port), vec![SocketAddr::new(ip, port)]);
-            } else if all || !self.known.contains_key(&(host.clone(), port)) {
-                lookups.spawn(async move {
-                    let answer = lookup(&host, port).await;
-                    ((host, port), answer)
-                });
-            }
-        }
-        let mut failed = Vec::new();
-        while let Some(done) = lookups.join_next().await {
-            match done {
-                Ok((target, Ok(addresses))) if !addresses.is_empty() => {
+    /// Names that nobody has asked for yet. Those that failed are asked for again with all others, from time to time,
+    /// so that a dead name does not delay every change of the documents.
+    pub fn unknown(&self, documents: &Documents) -> BTreeSet<Target> {
+        let mut names = names(documents);
+        names.retain(|t| !self.known.contains_key(t) && !self.failed.contains_key(t));
+        names
+    }
+
+    /// Takes note of answers.
+    pub fn learn(&mut self, answers: Answers) {
+        for (target, answer) in answers {
+            match answer {
+                Ok(addresses) => {
+                    self.failed.remove(&target);
                     self.known.insert(target, addresses);
                 }
-                Ok((target, Ok(_))) => failed.push((target.0, "it has no address".to_owned())),
-                Ok((target, Err(reason))) => failed.push((target.0, reason)),
-                Err(_) => {}
+                Err(reason) => {
+                    self.failed.insert(target, reason);
+                }
             }
         }
+    }
+
+    /// Names of these documents that could not be resolved when they were last asked for, and why.
+    pub fn failures(&self, documents: &Documents) -> Vec<(String, String)> {
+        let names = names(documents);
+        let failed = self.failed.iter().filter(|(target, _)| names.contains(*target));
         failed
+            .map(|((host, _), reason)| (host.clone(), reason.clone()))
+            .collect()
+    }
+
+    fn of(&self, base_url: &str) -> Vec<SocketAddr> {
+        let Some((host, port)) = target(base_url) else {
+            return Vec::new();
+        };
+        match host.parse::<IpAddr>() {
+            Ok(ip) => vec![SocketAddr::new(ip, port)],
+            Err(_) => self.known.get(&(host, port)).cloned().unwrap_or_default(),
+        }
     }
 
     /// The addresses of every provider, by its id; empty where nothing is known.
     pub fn addresses(&self, documents: &Documents) -> BTreeMap<String, Vec<SocketAddr>> {
-        let of = |url: &str| {
-            target(url)
-                .and_then(|t| self.known.get(&t).cloned())
-                .unwrap_or_default()
-        };
         documents
             .providers
             .iter()
-            .map(|p| (p.value.id.clone(), of(&p.value.base_url)))
+            .map(|p| (p.value.id.clone(), self.of(&p.value.base_url)))
             .collect()
     }
 }
@@ -97,9 +135,14 @@ mod tests {
         let (documents, problems) = Documents::parse(&[("providers.json".into(), &text[..])]);
         assert!(problems.is_empty(), "{problems:?}");
         let mut resolver = Resolver::default();
-        let failed = resolver.refresh(&documents, false).await;
-        assert_eq!(failed.len(), 1);
-        assert_eq!(failed[0].0, "no-such-name.invalid");
+        let unknown = resolver.unknown(&documents);
+        assert_eq!(unknown.len(), 2);
+        resolver.learn(ask(unknown).await);
+        assert!(
+            resolver.unknown(&documents).is_empty(),
+            "a name that failed is not asked for at once"
+        );
+        assert_eq!(resolver.failures(&documents)[0].0, "no-such-name.invalid");
         let addresses = resolver.addresses(&documents);
         assert_eq!(addresses["a"], ["127.0.0.1:81".parse().unwrap()]);
         assert_eq!(addresses["b"], ["[::1]:443".parse().unwrap()]);
@@ -109,5 +152,20 @@ mod tests {
                 .all(|a| a.ip().is_loopback() && a.port() == 82)
         );
         assert!(!addresses["c"].is_empty() && addresses["d"].is_empty());
+    }
+
+    #[test]
+    fn a_name_that_fails_later_keeps_its_addresses() {
+        let text = br#"{"providers":[{"id":"a","protocol":"openai","base_url":"http://name.test"}]}"#;
+        let (documents, _) = Documents::parse(&[("providers.json".into(), &text[..])]);
+        let name = ("name.test".to_owned(), 80);
+        let mut resolver = Resolver::default();
+        let address: SocketAddr = "10.0.0.1:80".parse().unwrap();
+        resolver.learn(vec![(name.clone(), Ok(vec![address]))]);
+        resolver.learn(vec![(name.clone(), Err("down".into()))]);
+        assert_eq!(resolver.addresses(&documents)["a"], [address]);
+        assert_eq!(resolver.failures(&documents).len(), 1);
+        resolver.learn(vec![(name, Ok(vec![address]))]);
+        assert!(resolver.failures(&documents).is_empty());
     }
 }

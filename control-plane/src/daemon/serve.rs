@@ -158,8 +158,13 @@ fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle
 /// If it cannot start.
 pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), DaemonError> {
     let mut signals = Signals::new().map_err(DaemonError::from)?;
-    let state =
-        StateFolder::open(&options.state).map_err(DaemonError::at("use the state folder", &options.state))?;
+    let state = StateFolder::open(&options.state).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => DaemonError(format!(
+            "another daemon uses the state folder {}",
+            options.state.display()
+        )),
+        _ => DaemonError::at("use the state folder", &options.state)(error),
+    })?;
     let source = open_source(&options)?;
     let listen = match options.listen {
         Some(address) => address,
