@@ -32,7 +32,7 @@ pub const ATOMIC_NEXT_LEAD: u8 = 0xE3;
 pub enum CompileError {
     /// A byte that is no token on its own: some texts could not be encoded.
     MissingByte(u8),
-    /// A token of no bytes or of more than [`MAX_TOKEN_BYTES`], given by its rank.
+    /// A token of no bytes or of more than 1024, given by its rank.
     BadLength(u32),
     /// A rank of 2^20 or more.
     RankTooHigh(u32),
