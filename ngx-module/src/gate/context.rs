@@ -73,6 +73,8 @@ pub(crate) struct Context {
     pub ended: bool,
     /// Whether the stream was ended at its reservation.
     pub cut: bool,
+    /// Whether the stream was ended because its total time was over.
+    pub overdue: bool,
     pub shadowed: bool,
     /// Whether some strict limit bounds the output.
     pub output_bounded: bool,
@@ -92,6 +94,10 @@ pub(crate) struct Context {
     pub id_number: [u64; 2],
     pub start_ms: u64,
     pub first_byte_ms: Option<u64>,
+    /// When the model's total time is over; 0 for never.
+    pub deadline_ms: u64,
+    /// Whether the client asks for a WebSocket.
+    pub upgrade: bool,
     pub upstream_status: u16,
     pub limit_key: u64,
     /// Name of the limit or rule that decided against the request.
@@ -128,6 +134,8 @@ pub(crate) enum Field {
     ReasoningTokens,
     UsageSource,
     RequestId,
+    Upgrade,
+    Connection,
     Tags,
     Generation,
     UpstreamHost,
@@ -187,6 +195,12 @@ impl Context {
         u32::try_from(usable).unwrap_or(1).clamp(1, 3)
     }
 
+    /// How long to wait for the upstream: to connect, for the first byte, between pieces; milliseconds.
+    pub fn timeouts_ms(&self) -> Option<[u64; 3]> {
+        let timeouts = self.model_view()?.timeouts();
+        Some([timeouts.connect, timeouts.first_token, timeouts.idle])
+    }
+
     fn decision(&self) -> &'static str {
         match (self.stage, self.class) {
             (Stage::Closed, Class::Ok) => "answered",
@@ -221,6 +235,8 @@ impl Context {
             Field::CachedTokens => Variable::Number(self.charged.cached),
             Field::ReasoningTokens => Variable::Number(self.charged.reasoning),
             Field::UsageSource => Some(self.charged.source.name()).into(),
+            Field::Upgrade => self.upgrade.then_some("websocket").into(),
+            Field::Connection => self.upgrade.then_some("upgrade").into(),
             Field::RequestId => Some(self.request_id()).into(),
             Field::Tags => self.tags.as_deref().into(),
             Field::Generation => Variable::Number(self.generation.number),

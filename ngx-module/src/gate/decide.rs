@@ -124,6 +124,10 @@ impl Decider<'_> {
         self.context.grant = Some(grant);
         // From here on a failure has to give the reservation back: settle() does, in the log phase.
         self.prepare(request, &asked, &grant)?;
+        self.context.deadline_ms = self
+            .context
+            .model_view()
+            .map_or(0, |m| self.context.start_ms.saturating_add(m.timeouts().total));
         self.context.stage = Stage::Admitted;
         Ok(grant.delay_ms)
     }

@@ -22,6 +22,7 @@ struct Found<'a> {
     key: Option<&'a [u8]>,
     request_id: Option<&'a [u8]>,
     has_traceparent: bool,
+    upgrade: bool,
 }
 
 /// Why a caller was not let in.
@@ -54,6 +55,7 @@ pub(crate) fn begin(w: &mut WorkerState, request: &mut Request) -> Result<Contex
             }
             b"x-api-key" | b"api-key" | b"x-goog-api-key" => found.key = found.key.or(Some(header.value)),
             b"x-request-id" if is_plain_id(header.value) => found.request_id = Some(header.value),
+            b"upgrade" if header.value.eq_ignore_ascii_case(b"websocket") => found.upgrade = true,
             b"traceparent" if is_traceparent(header.value) => found.has_traceparent = true,
             _ => {}
         }
@@ -70,6 +72,7 @@ pub(crate) fn begin(w: &mut WorkerState, request: &mut Request) -> Result<Contex
         Ok(channel) => (Some(channel), None),
         Err(stranger) => (None, Some(stranger)),
     };
+    let upgrade = found.upgrade;
     let has_id = found.request_id.is_some();
     let has_trace = found.has_traceparent;
     if !has_id {
@@ -89,6 +92,7 @@ pub(crate) fn begin(w: &mut WorkerState, request: &mut Request) -> Result<Contex
         settled: false,
         ended: false,
         cut: false,
+        overdue: false,
         shadowed: false,
         output_bounded: false,
         attempts: 0,
@@ -104,6 +108,8 @@ pub(crate) fn begin(w: &mut WorkerState, request: &mut Request) -> Result<Contex
         id_number,
         start_ms: now,
         first_byte_ms: None,
+        deadline_ms: 0,
+        upgrade,
         upstream_status: 0,
         limit_key: 0,
         limit: None,

@@ -25,7 +25,9 @@ pub(crate) use credentials::MasterKey;
 pub(crate) use decide::{Verdict, decide};
 pub(crate) use identify::begin;
 pub(crate) use reply::Reply;
-pub(crate) use response::{Mode, Piece, Plan, broken_stream, response_started, watch_json, watch_sse};
+pub(crate) use response::{
+    Mode, Piece, Plan, broken_stream, failure, is_overdue, response_started, watch_json, watch_sse,
+};
 pub(crate) use route::{next_deployment, target};
 pub(crate) use settle::settle;
 pub(crate) use worker::WorkerState;

@@ -9,6 +9,7 @@ use tollgate_meter::response::{
 use tollgate_meter::tokenizer::{Counter, StreamCounter};
 
 use super::context::Context;
+use super::reply::{ErrorKind, Reply};
 use super::worker::WorkerState;
 
 /// Largest event that is kept until it is whole; a larger one passes unread, counted by its bytes.
@@ -30,6 +31,8 @@ pub(crate) enum Mode {
     Pass,
     Json,
     Sse,
+    /// An error page of nginx's own, which the gateway's error takes the place of.
+    Replace,
 }
 
 #[derive(Default)]
@@ -345,6 +348,37 @@ fn early_end(w: &mut WorkerState, context: &Context) -> Vec<u8> {
     };
     write_early_end(context.api, &sse.state, &ending, &mut out);
     out
+}
+
+/// nginx is about to send an error page of its own (the upstream cannot be reached, the body is too large): the same in
+/// the shape of the API that was called.
+pub(crate) fn failure(context: &Context, status: u16) -> String {
+    let (code, message) = match status {
+        400 => ("bad_request", "the request is malformed"),
+        408 => ("request_timeout", "the request's body did not arrive in time"),
+        413 => ("body_too_large", "the request's body is too large"),
+        502 => (
+            "upstream_unreachable",
+            "no deployment of the model could be reached or gave a valid answer",
+        ),
+        504 => ("upstream_timeout", "the deployment did not answer in time"),
+        503 => ("unavailable", "the gateway cannot serve the request now"),
+        _ => ("gateway_error", "the gateway failed to serve the request"),
+    };
+    Reply::error(
+        context.api,
+        status,
+        ErrorKind::of_status(status),
+        code,
+        message,
+        context.request_id(),
+    )
+    .body
+}
+
+/// Whether the request has used up the time that its model gives it.
+pub(crate) fn is_overdue(context: &Context, now_ms: u64) -> bool {
+    context.deadline_ms != 0 && now_ms > context.deadline_ms
 }
 
 /// The upstream died in mid-stream: what to tell the client before the connection closes.

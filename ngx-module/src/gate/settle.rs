@@ -31,9 +31,13 @@ pub(crate) fn settle(w: &mut WorkerState, request: Option<&mut Request>, context
     let status = request.as_ref().map_or(0, |r| r.response_status());
     let gone = request.as_ref().is_some_and(|r| r.client_is_gone());
     let admitted = context.stage == Stage::Admitted;
-    if admitted {
-        context.class = classify(context, status, gone);
-    }
+    context.class = match context.stage {
+        Stage::Admitted => classify(context, status, gone),
+        // nginx itself refused the body (its size, its framing, a time-out).
+        Stage::Closed if context.class == Class::Internal && (400..500).contains(&status) => Class::Client,
+        Stage::Closed => context.class,
+        Stage::Identified | Stage::Reading | Stage::Waiting | Stage::BodyRead => Class::Abort,
+    };
     let mut estimated = 0;
     let mut suspicious = false;
     if admitted && context.proxied && is_billable(context, status) {
@@ -49,6 +53,7 @@ fn classify(context: &Context, status: u16, gone: bool) -> Class {
         0 if status == 504 || status == 408 => Class::Timeout,
         0 if gone || status == 499 => Class::Abort,
         0 => Class::Upstream,
+        _ if context.overdue => Class::Timeout,
         101 => Class::Ok,
         s if s >= 400 => Class::Upstream,
         _ if context.ended => Class::Ok,
@@ -115,6 +120,8 @@ fn charge(
             source = Source::Counted;
             output.max(counted.output)
         }
+        // Embeddings and their like report no output because they have none.
+        None if counted.usage.is_some() && counted.output == 0 => 0,
         None => {
             source = Source::Counted;
             counted.output

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 
 use ngx::ffi::{
     NGX_HTTP_UPSTREAM_CREATE, ngx_array_push, ngx_conf_t, ngx_http_conf_ctx_t, ngx_http_request_t,
-    ngx_http_upstream_module, ngx_http_upstream_server_t, ngx_http_upstream_srv_conf_t, ngx_int_t,
-    ngx_peer_connection_t, ngx_str_t, ngx_uint_t,
+    ngx_http_upstream_conf_t, ngx_http_upstream_module, ngx_http_upstream_server_t,
+    ngx_http_upstream_srv_conf_t, ngx_http_upstream_t, ngx_int_t, ngx_peer_connection_t, ngx_str_t,
+    ngx_uint_t,
 };
 
 use super::guard::{BUSY, DONE, ERROR, OK, guarded};
@@ -86,7 +87,14 @@ unsafe extern "C" fn init_peer(
             let Some(placed) = pool::place(request.pool(), peer) else {
                 return ERROR;
             };
-            let pc = &mut (*(*r).upstream).peer;
+            let timeouts = request.context().and_then(|c| c.timeouts_ms());
+            let u = (*r).upstream;
+            if let Some([connect, first_byte, _]) = timeouts
+                && set_timeouts(request, u, connect, first_byte).is_none()
+            {
+                return ERROR;
+            }
+            let pc = &mut (*u).peer;
             pc.data = placed.cast();
             pc.get = Some(get);
             pc.free = Some(free);
@@ -97,6 +105,39 @@ unsafe extern "C" fn init_peer(
         }
         OK
     })
+}
+
+/// Gives the request time-outs of its own: a copy of the location's settings if they differ.
+unsafe fn set_timeouts(
+    request: &Request,
+    u: *mut ngx_http_upstream_t,
+    connect: u64,
+    read: u64,
+) -> Option<()> {
+    let (connect, read) = (usize::try_from(connect).ok()?, usize::try_from(read).ok()?);
+    // SAFETY: u.conf points to the location's settings, a plain struct whose layout is that of this nginx; a request may
+    // have a copy of it.
+    unsafe {
+        let conf = (*u).conf;
+        if (*conf).connect_timeout == connect && (*conf).read_timeout == read {
+            return Some(());
+        }
+        let copy = pool::zeroed::<ngx_http_upstream_conf_t>(request.pool())?;
+        *copy = *conf;
+        copy.connect_timeout = connect;
+        copy.read_timeout = read;
+        (*u).conf = copy;
+    }
+    Some(())
+}
+
+/// From the first byte on the time between pieces counts.
+pub(crate) unsafe fn answer_has_begun(request: &Request, u: *mut ngx_http_upstream_t, idle: u64) {
+    // SAFETY: as above; called from the header filter with the live upstream.
+    unsafe {
+        let connect = (*(*u).conf).connect_timeout as u64;
+        set_timeouts(request, u, connect, idle);
+    }
 }
 
 unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut std::ffi::c_void) -> ngx_int_t {

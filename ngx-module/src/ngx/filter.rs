@@ -13,7 +13,7 @@ use ngx::ffi::{
 
 use super::guard::{ERROR, OK, guarded};
 use super::request::Request;
-use super::{pool, process};
+use super::{balancer, pool, process};
 use crate::gate::{self, Context, Mode, Piece, Plan, Stage};
 
 static mut NEXT_HEADER: ngx_http_output_header_filter_pt = None;
@@ -53,6 +53,7 @@ pub(crate) struct Output {
     /// Bytes that busy links of our own point to.
     owned: Vec<Vec<u8>>,
     plan: Plan,
+    replacement: Option<Vec<u8>>,
 }
 
 unsafe extern "C" fn header(r: *mut ngx_http_request_t) -> ngx_int_t {
@@ -65,6 +66,12 @@ unsafe extern "C" fn header(r: *mut ngx_http_request_t) -> ngx_int_t {
         let Some(context) = request.context() else {
             return true;
         };
+        // SAFETY: the live request.
+        let failed = u16::try_from(unsafe { (*r).err_status }).unwrap_or(0);
+        if failed >= 400 {
+            replace_page(request, context, failed);
+            return true;
+        }
         if context.stage != Stage::Admitted {
             return true;
         }
@@ -80,8 +87,11 @@ unsafe extern "C" fn header(r: *mut ngx_http_request_t) -> ngx_int_t {
             let status = u16::try_from(u.headers_in.status_n).unwrap_or(0);
             let mode = gate::response_started(context, status, kind, encoded, process::now_ms());
             context.output.mode = Some(mode);
+            if let Some([_, _, idle]) = context.timeouts_ms() {
+                balancer::answer_has_begun(request, u, idle);
+            }
             match mode {
-                Mode::Pass => {}
+                Mode::Pass | Mode::Replace => {}
                 Mode::Json => (*r).set_filter_need_in_memory(1),
                 Mode::Sse => {
                     u.set_buffering(0);
@@ -97,6 +107,55 @@ unsafe extern "C" fn header(r: *mut ngx_http_request_t) -> ngx_int_t {
         true
     });
     if fine { next_header(r) } else { ERROR }
+}
+
+/// The head of nginx's own error page becomes that of the gateway's error.
+fn replace_page(request: &mut Request, context: &mut Context, status: u16) {
+    const JSON: &[u8] = b"application/json";
+    let body = gate::failure(context, status).into_bytes();
+    request.add_response_header(b"x-request-id", &context.request_id);
+    // SAFETY: the header is about to be sent and belongs to the live request.
+    unsafe {
+        let out = &mut (*request.raw()).headers_out;
+        out.content_type = ngx::ffi::ngx_str_t {
+            len: JSON.len(),
+            data: JSON.as_ptr().cast_mut(),
+        };
+        out.content_type_len = JSON.len();
+        out.content_type_lowcase = null_mut();
+        out.content_length_n = body.len() as _;
+        if let Some(length) = out.content_length.as_mut() {
+            length.hash = 0;
+            out.content_length = null_mut();
+        }
+    }
+    context.output.mode = Some(Mode::Replace);
+    context.output.replacement = Some(body);
+}
+
+/// nginx's page is dropped, ours is sent once.
+fn replace_body(request: &mut Request, context: &mut Context, chain: *mut ngx_chain_t) -> ngx_int_t {
+    let r = request.raw();
+    for buf in bufs(chain) {
+        buf.pos = buf.last;
+    }
+    let Some(body) = context.output.replacement.take() else {
+        return next_body(r, null_mut());
+    };
+    let text = pool::string(request.pool(), &body);
+    let buf = pool::zeroed::<ngx_buf_t>(request.pool());
+    let link = pool::zeroed::<ngx_chain_t>(request.pool());
+    let (Some(text), Some(buf), Some(link)) = (text, buf, link) else {
+        return ERROR;
+    };
+    buf.pos = text.data;
+    // SAFETY: one past the fresh allocation.
+    buf.last = unsafe { text.data.add(text.len) };
+    buf.set_memory(1);
+    buf.set_last_buf(1);
+    buf.set_last_in_chain(1);
+    link.buf = buf;
+    next_body(r, link)
 }
 
 unsafe extern "C" fn body(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> ngx_int_t {
@@ -121,6 +180,7 @@ unsafe extern "C" fn body(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -
                 None
             }
             Mode::Sse => stream(request, context, chain),
+            Mode::Replace => Some(replace_body(request, context, chain)),
         }
     });
     match planned {
@@ -182,6 +242,9 @@ struct Stream<'a> {
 
 impl Stream<'_> {
     fn run(&mut self, r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> Option<ngx_int_t> {
+        if !self.context.ended && gate::is_overdue(self.context, process::now_ms()) {
+            return Some(self.give_up(r, chain));
+        }
         if self.output.busy.is_empty() && self.output.held.is_empty() && !self.context.cut {
             // One buffer is the rule; it is decided before anything is built.
             let mut all = bufs(chain);
@@ -226,6 +289,20 @@ impl Stream<'_> {
             links = self.build(buf, links);
         }
         Some(self.send(r, links))
+    }
+
+    /// The total time is over: an error event, and the upstream is let go.
+    fn give_up(&mut self, r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> ngx_int_t {
+        let text = gate::broken_stream(self.context).unwrap_or_default();
+        self.context.overdue = true;
+        self.context.ended = true;
+        self.context.cut = true;
+        self.stop_upstream();
+        for buf in bufs(chain) {
+            self.output.held.push(buf);
+        }
+        let links = self.own_bytes(text).into_iter().collect();
+        self.send(r, links)
     }
 
     fn plan(&mut self, bytes: &[u8]) {

@@ -31,6 +31,8 @@ const VARIABLES: &[(&str, Field)] = &[
     ("tollgate_tags", Field::Tags),
     ("tollgate_generation", Field::Generation),
     // For proxy_set_header and proxy_ssl_name; empty once the request is settled, so that no log can show them.
+    ("tollgate_upgrade", Field::Upgrade),
+    ("tollgate_connection", Field::Connection),
     ("tollgate_upstream_host", Field::UpstreamHost),
     ("tollgate_upstream_tls_name", Field::UpstreamTlsName),
     ("tollgate_upstream_authorization", Field::UpstreamAuthorization),
