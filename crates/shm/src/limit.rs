@@ -173,6 +173,20 @@ impl CounterRow {
         }
     }
 
+    /// Units that count now, and what they are held against: what the path of a request needs of a level.
+    pub(crate) fn used(&self, spec: &LimitSpec, now_ms: u64) -> (u64, u64) {
+        match spec.algorithm {
+            Algorithm::SlidingWindow | Algorithm::FixedWindow => {
+                let sum = self.window(spec).sum(now_ms);
+                (sum.used.saturating_add(sum.debt), spec.max)
+            }
+            _ => {
+                let level = self.level(spec, now_ms);
+                (level.used, level.max)
+            }
+        }
+    }
+
     pub(crate) fn level(&self, spec: &LimitSpec, now_ms: u64) -> Level {
         match spec.algorithm {
             Algorithm::SlidingWindow | Algorithm::FixedWindow => {

@@ -191,9 +191,9 @@ impl Region {
                 1
             };
             if spec.metric == Metric::InputTokens && !demand.input_exact {
-                let level = counter.level(spec, now_ms);
-                if level.used.saturating_add(units) > level.max / 4 * 3 {
-                    return Err(needs_exact(i, level, units));
+                let (used, max) = counter.used(spec, now_ms);
+                if used.saturating_add(units) > max / 4 * 3 {
+                    return Err(needs_exact(i, counter.level(spec, now_ms), units));
                 }
             }
             match counter.take(spec, slot, now_ms, units) {
@@ -242,20 +242,21 @@ impl Region {
         'attempt: for _ in 0..ATTEMPTS {
             let mut output = demand.output;
             for (i, spec, _, counter) in outputs() {
-                let level = counter.level(spec, now_ms);
+                let (used, max) = counter.used(spec, now_ms);
                 let input = part_of_input(spec.metric, demand.input);
                 let wanted = match spec.enforcement {
                     Enforcement::Strict => demand.output,
                     Enforcement::Soft => demand.expected_output.min(demand.output),
                 };
                 let least = demand.min_output.min(wanted);
-                let left = level.left();
+                let left = max.saturating_sub(used);
                 let inexact = !demand.input_exact && input > 0;
-                if inexact && level.used.saturating_add(input).saturating_add(wanted) > level.max / 4 * 3 {
-                    return Err(needs_exact(i, level, input));
+                if inexact && used.saturating_add(input).saturating_add(wanted) > max / 4 * 3 {
+                    return Err(needs_exact(i, counter.level(spec, now_ms), input));
                 }
                 if left < input.saturating_add(least) {
                     let units = input.saturating_add(least);
+                    let level = counter.level(spec, now_ms);
                     let window = matches!(spec.algorithm, Algorithm::SlidingWindow | Algorithm::FixedWindow);
                     let retry_ms = if window {
                         counter.window(spec).wait_for(now_ms, spec.max, units)
@@ -279,7 +280,8 @@ impl Region {
                 let units = match spec.enforcement {
                     Enforcement::Strict => input + output,
                     Enforcement::Soft => {
-                        let left = counter.level(spec, now_ms).left();
+                        let (used, max) = counter.used(spec, now_ms);
+                        let left = max.saturating_sub(used);
                         (input + demand.expected_output.min(demand.output)).min(left)
                     }
                 };

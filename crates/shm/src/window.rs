@@ -88,10 +88,11 @@ impl Window<'_> {
     }
 
     fn cell(&self, epoch: u64) -> &AtomicU64 {
-        let index = epoch as usize % self.cells.len().max(1);
+        // One cell or a power of two of them: a mask is the remainder.
+        let index = epoch as usize & (self.cells.len() - 1);
         #[expect(
             clippy::indexing_slicing,
-            reason = "the index is taken modulo the length, which is 1 or 32"
+            reason = "the index is masked by the length, which is a power of two"
         )]
         &self.cells[index]
     }
@@ -456,7 +457,7 @@ mod model {
     use loom::sync::Arc;
 
     struct Store {
-        cells: [AtomicU64; 3],
+        cells: [AtomicU64; 4],
         debt: AtomicU64,
     }
 

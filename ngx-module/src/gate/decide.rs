@@ -22,16 +22,19 @@ use super::{identify, route};
 use crate::ngx::request::Request;
 
 /// Header lines of the client that no provider may see, whatever the configuration says.
-const PRIVATE: [&[u8]; 7] = [
-    b"authorization",
-    b"x-api-key",
-    b"api-key",
-    b"x-goog-api-key",
-    b"proxy-authorization",
-    b"cookie",
-    // Answers must come as plain text, or they could not be metered as they stream.
-    b"accept-encoding",
-];
+fn is_private(name: &[u8]) -> bool {
+    match name.len() {
+        6 => name == b"cookie",
+        7 => name == b"api-key",
+        9 => name == b"x-api-key",
+        13 => name == b"authorization",
+        14 => name == b"x-goog-api-key",
+        // Answers must come as plain text, or they could not be metered as they stream.
+        15 => name == b"accept-encoding",
+        19 => name == b"proxy-authorization",
+        _ => false,
+    }
+}
 
 /// What becomes of a request.
 pub(crate) enum Verdict {
@@ -606,14 +609,30 @@ impl Decider<'_> {
                 }
             }
         }
+        let settings = snapshot.settings();
+        let header = |s| {
+            if let SourceView::Header(h) = s {
+                Some(h)
+            } else {
+                None
+            }
+        };
+        let mut sources = settings.channel_sources().filter_map(header);
+        // One header source is the rule; further ones are looked for in a second way.
+        let (first, others) = (sources.next().unwrap_or_default(), sources.next().is_some());
         request.hide_headers(|name| {
-            PRIVATE.contains(&name)
-                || snapshot.settings().channel_sources().any(
-                    |s| matches!(s, SourceView::Header(h) if h.len() == name.len() && name.eq_ignore_ascii_case(h.as_bytes())),
-                )
+            is_private(name)
+                || (name.len() == first.len() && name.eq_ignore_ascii_case(first.as_bytes()))
+                || (others && is_channel_header(settings, name))
         });
         Ok(())
     }
+}
+
+fn is_channel_header(settings: tollgate_policy::SettingsView<'_>, name: &[u8]) -> bool {
+    settings
+        .channel_sources()
+        .any(|s| matches!(s, SourceView::Header(h) if name.eq_ignore_ascii_case(h.as_bytes())))
 }
 
 const EMPTY: LimitSpec = LimitSpec {

@@ -181,7 +181,12 @@ fn refusal(context: &Context, stranger: &Stranger) -> Reply {
 /// The channel by the configured sources, in their order.
 fn identify(generation: &Generation, request: &Request, found: &Found<'_>) -> Result<u32, Stranger> {
     let snapshot = generation.snapshot();
-    let digest = found.key.map(|key| <[u8; 32]>::from(Sha256::digest(key)));
+    // Made at most once, and only if some source or channel asks for it.
+    let cell = std::cell::OnceCell::new();
+    let digest = || {
+        cell.get_or_init(|| found.key.map(|key| <[u8; 32]>::from(Sha256::digest(key))))
+            .as_ref()
+    };
     for source in snapshot.settings().channel_sources() {
         let code: Option<Cow<'_, [u8]>> = match source {
             SourceView::Header(name) => request
@@ -197,7 +202,7 @@ fn identify(generation: &Generation, request: &Request, found: &Found<'_>) -> Re
                 .map(Cow::Borrowed),
             SourceView::Body(_) => None,
             SourceView::ApiKey => {
-                if let Some((channel, key)) = digest.as_ref().and_then(|d| snapshot.channel_by_key(d)) {
+                if let Some((channel, key)) = digest().and_then(|d| snapshot.channel_by_key(d)) {
                     return check(&channel, Some(key.valid_at(now_unix())));
                 }
                 None
@@ -205,10 +210,10 @@ fn identify(generation: &Generation, request: &Request, found: &Found<'_>) -> Re
         };
         if let Some(code) = code.filter(|c| !c.is_empty()) {
             let channel = snapshot.channel_by_code(&code).ok_or(Stranger::Unknown)?;
-            return admit(&channel, digest.as_ref());
+            return admit(&channel, digest);
         }
     }
-    Err(if digest.is_some() {
+    Err(if found.key.is_some() {
         Stranger::BadKey
     } else {
         Stranger::NoChannel
@@ -216,11 +221,14 @@ fn identify(generation: &Generation, request: &Request, found: &Found<'_>) -> Re
 }
 
 /// Checks a channel that was found by its code: a code alone proves nothing unless the channel is trusted.
-fn admit(channel: &ChannelView<'_>, digest: Option<&[u8; 32]>) -> Result<u32, Stranger> {
+fn admit<'d>(
+    channel: &ChannelView<'_>,
+    digest: impl FnOnce() -> Option<&'d [u8; 32]>,
+) -> Result<u32, Stranger> {
     if channel.keys().len() == 0 && channel.trusted() {
         return check(channel, None);
     }
-    let digest = digest.ok_or(Stranger::NoKey)?;
+    let digest = digest().ok_or(Stranger::NoKey)?;
     let valid = channel
         .find_key(digest)
         .is_some_and(|key| key.valid_at(now_unix()));
@@ -244,7 +252,7 @@ pub(super) fn from_body(context: &Context, code: &str) -> Result<u32, Reply> {
     let found = snapshot
         .channel_by_code(code.as_bytes())
         .ok_or(Stranger::Unknown)
-        .and_then(|c| admit(&c, None));
+        .and_then(|c| admit(&c, || None));
     found.map_err(|stranger| refusal(context, &stranger))
 }
 

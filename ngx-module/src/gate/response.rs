@@ -38,7 +38,7 @@ pub(crate) enum Mode {
 #[derive(Default)]
 pub(crate) struct Json {
     /// Made when the body does not come in one piece.
-    watch: Option<JsonWatch>,
+    watch: Option<Box<JsonWatch>>,
     pub usage: Option<Usage>,
     pub text: StreamCounter,
     complete: bool,
@@ -172,7 +172,7 @@ pub(crate) fn watch_json(w: &mut WorkerState, context: &mut Context, bytes: &[u8
         *sink.text = StreamCounter::new();
     }
     watch
-        .get_or_insert_with(|| JsonWatch::new(api))
+        .get_or_insert_with(|| Box::new(JsonWatch::new(api)))
         .feed(bytes, &mut sink);
 }
 

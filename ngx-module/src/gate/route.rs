@@ -11,12 +11,13 @@ use super::worker::WorkerState;
 use crate::ngx::request::Request;
 
 /// Where an attempt goes.
-pub(crate) struct Target {
+pub(crate) struct Target<'a> {
     /// What connections may be shared by: deployment, address, TLS name.
     pub key: u64,
     pub address: SocketAddr,
     pub tls: bool,
-    pub name: String,
+    /// For nginx's messages; as long-lived as the snapshot.
+    pub name: &'a str,
 }
 
 pub(super) fn is_usable(deployment: &DeploymentView<'_>) -> bool {
@@ -134,35 +135,27 @@ pub(crate) fn next_deployment(
 }
 
 /// Where the next attempt goes.
-pub(crate) fn target(_w: &mut WorkerState, context: &mut Context) -> Option<Target> {
+pub(crate) fn target(context: &mut Context) -> Option<Target<'_>> {
     let attempt = usize::from(context.attempts);
-    let (key, address, tls, name) = {
-        let deployment = context.deployment_view()?;
-        let provider = deployment.provider()?;
-        let addresses = provider.addresses();
-        let count = addresses.len().max(1);
-        let address = provider.addresses().nth(attempt % count)?;
-        let mut key = tollgate_policy::hash_name(deployment.id().as_bytes());
-        key ^= tollgate_policy::hash_name(provider.tls_name().as_bytes()).rotate_left(17);
-        key ^= match address {
-            SocketAddr::V4(a) => u64::from(u32::from(*a.ip())) << 16 | u64::from(a.port()),
-            SocketAddr::V6(a) => tollgate_policy::hash_name(&a.ip().octets())
-                .wrapping_add(u64::from(a.port()))
-                .rotate_left(31),
-        };
-        (
-            key,
-            address,
-            provider.tls(),
-            format!("{} ({address})", deployment.id()),
-        )
-    };
     context.attempts = context.attempts.saturating_add(1);
     context.proxied = true;
+    let deployment = context.deployment_view()?;
+    let provider = deployment.provider()?;
+    let addresses = provider.addresses();
+    let count = addresses.len().max(1);
+    let address = provider.addresses().nth(attempt % count)?;
+    let mut key = tollgate_policy::hash_name(deployment.id().as_bytes());
+    key ^= tollgate_policy::hash_name(provider.tls_name().as_bytes()).rotate_left(17);
+    key ^= match address {
+        SocketAddr::V4(a) => u64::from(u32::from(*a.ip())) << 16 | u64::from(a.port()),
+        SocketAddr::V6(a) => tollgate_policy::hash_name(&a.ip().octets())
+            .wrapping_add(u64::from(a.port()))
+            .rotate_left(31),
+    };
     Some(Target {
         key,
         address,
-        tls,
-        name,
+        tls: provider.tls(),
+        name: deployment.id(),
     })
 }

@@ -170,7 +170,7 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut std::ffi::c_
                     _ => return ERROR,
                 }
             }
-            let Some(target) = process::with_worker(|w| gate::target(w, context)) else {
+            let Some(target) = gate::target(context) else {
                 return BUSY;
             };
             peer.attempts += 1;
@@ -178,8 +178,10 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut std::ffi::c_
             let Some(length) = write_address(&mut peer.address, target.address) else {
                 return ERROR;
             };
-            let Some(name) = pool::string(request.pool(), target.name.as_bytes()) else {
-                return ERROR;
+            // The snapshot that the request pins holds the name for longer than the log phase.
+            let name = ngx_str_t {
+                len: target.name.len(),
+                data: target.name.as_ptr().cast_mut(),
             };
             peer.name = name;
             (*pc).sockaddr = peer.address.as_mut_ptr().cast();

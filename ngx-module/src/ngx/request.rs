@@ -277,6 +277,8 @@ impl Request {
         let length = bytes.len() as off_t;
         let mut digits = [0u8; 20];
         let text = pool::string(self.0.pool, decimal(bytes.len() as u64, &mut digits))?;
+        // A Transfer-Encoding line stays as it is: the proxy module drops it by its name and hash, and would pass on one
+        // whose hash has been cleared, beside the new Content-Length.
         // SAFETY: all of these are fields of the live request; the temporary file's own cleanup still closes it.
         unsafe {
             let body = self.0.request_body.as_mut()?;
@@ -288,9 +290,6 @@ impl Request {
             headers.set_chunked(0);
             if let Some(element) = headers.content_length.as_mut() {
                 element.value = text;
-            }
-            if let Some(element) = headers.transfer_encoding.as_mut() {
-                element.hash = 0;
             }
         }
         Some(())
