@@ -13,15 +13,23 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tollgate_policy::{Kind, Problem};
 
-use super::{ApiError, AppState};
+use super::{ApiError, AppState, MOST_PROBLEMS};
 use crate::config::{Document, DocumentSet, Etag, parse_set, redacted, sealed, with_restored};
 
 /// Longest wait for a written document to be looked at.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// As many problems as fit into an answer, errors first.
+pub(super) fn shown(problems: &[Problem]) -> Vec<&Problem> {
+    let errors = problems.iter().filter(|p| p.is_error());
+    let warnings = problems.iter().filter(|p| !p.is_error());
+    errors.chain(warnings).take(MOST_PROBLEMS).collect()
+}
+
 /// All documents, without their content, and everything that is wrong with them.
 pub(super) async fn list(State(state): State<AppState>) -> Json<Value> {
     let status = state.status();
+    let (errors, warnings) = status.counts();
     let documents: Vec<Value> = status
         .documents
         .documents
@@ -33,7 +41,9 @@ pub(super) async fn list(State(state): State<AppState>) -> Json<Value> {
         "generation": status.generation(),
         "in_force": status.in_force,
         "documents": documents,
-        "problems": *status.problems,
+        "errors": errors,
+        "warnings": warnings,
+        "problems": shown(&status.problems),
     }))
 }
 
@@ -187,8 +197,7 @@ pub(super) async fn write(
         return Err(ApiError::invalid(problems));
     }
     if query.dry_run {
-        let answer =
-            json!({ "document": name, "written": false, "etag": etag.as_str(), "problems": problems });
+        let answer = json!({ "document": name, "written": false, "etag": etag.as_str(), "problems": shown(&problems) });
         return Ok(Json(answer).into_response());
     }
     let (source, bytes) = (Arc::clone(&state.source), Arc::clone(&document.bytes));
@@ -204,7 +213,7 @@ pub(super) async fn write(
         "in_force": in_force,
         "generation": state.status().generation(),
         "etag": etag.as_str(),
-        "problems": problems,
+        "problems": shown(&problems),
     });
     Ok(with_etag(&etag, Json(answer)))
 }
@@ -240,5 +249,5 @@ pub(super) async fn check(State(state): State<AppState>, body: Bytes) -> Result<
     }
     let problems = tokio::task::spawn_blocking(move || parse_set(&set).1).await?;
     let valid = !problems.iter().any(Problem::is_error);
-    Ok(Json(json!({ "valid": valid, "problems": problems })))
+    Ok(Json(json!({ "valid": valid, "problems": shown(&problems) })))
 }

@@ -126,7 +126,7 @@ impl IntoResponse for ApiError {
         if !self.problems.is_empty()
             && let Some(object) = body.as_object_mut()
         {
-            object.insert("problems".into(), json!(self.problems));
+            object.insert("problems".into(), json!(super::documents::shown(&self.problems)));
         }
         let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();

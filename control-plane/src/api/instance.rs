@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use tollgate_shm::{LAYOUT_VERSION, MAX_WORKERS};
 
 use super::AppState;
+use super::documents::shown;
 use crate::process::resources;
 
 /// The instance's state.
@@ -44,7 +45,7 @@ pub(super) async fn read(State(state): State<AppState>) -> Json<Value> {
         "documents_in_force": status.in_force,
         "errors": errors,
         "warnings": warnings,
-        "problems": *status.problems,
+        "problems": shown(&status.problems),
         "region": {
             "path": region.dir(), "id": format!("{:016x}", region.id()), "layout": LAYOUT_VERSION,
             "bytes": region.len_bytes(), "now_ms": now,

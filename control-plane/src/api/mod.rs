@@ -30,6 +30,9 @@ use crate::secrets::{ApiToken, Sealer};
 
 pub use error::ApiError;
 
+/// Most problems in one answer; their number is always told.
+const MOST_PROBLEMS: usize = 500;
+
 /// Longest body of a request to the API.
 const MAX_BODY: usize = 256 << 20;
 

@@ -10,7 +10,7 @@ use tollgate_policy::{CompileInput, Problem, RuleSet, SecretRef, Snapshot, compi
 
 use super::client::Daemon;
 use super::{Failure, check, print};
-use crate::config::{Resolver, ask, parse_set};
+use crate::config::{Resolver, Upstream, ask, parse_set};
 use crate::explain::{ExplainRequest, explain};
 use crate::live::Unused;
 
@@ -87,8 +87,9 @@ fn offline(dir: &std::path::Path, request: &ExplainRequest) -> Result<Value, Fai
         .enable_all()
         .build()?;
     let mut resolver = Resolver::default();
-    resolver.learn(runtime.block_on(ask(resolver.unknown(&documents))));
-    let addresses = resolver.addresses(&documents);
+    let upstreams = Upstream::all(&documents);
+    resolver.learn(runtime.block_on(ask(resolver.unknown(&upstreams))));
+    let addresses = resolver.addresses(&upstreams);
     let bytes = compile(
         &documents,
         &CompileInput {

@@ -8,47 +8,23 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tollgate_policy::documents::Documents;
-use tollgate_policy::{CompileInput, Kind, Problem, SecretRef, compile, hash_name, validate};
+use tollgate_policy::{CompileInput, Problem, SecretRef, compile};
 use tollgate_shm::{Region, SnapshotFiles};
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_128;
 
-use super::resolve::{self, Answers};
-use super::{
-    Active, ConfigSource, ConfigStatus, Document, DocumentSet, LastGood, Resolver, StateFolder, StatusWatch,
-    region_sizes, sealed,
-};
+use super::parsed::{Parsed, parse_set};
+use super::resolve::{self, Answers, Resolver, ask};
+use super::{Active, ConfigSource, ConfigStatus, DocumentSet, LastGood, StateFolder, StatusWatch};
 use crate::secrets::Sealer;
 
-/// Time between two questions for the addresses of providers.
-const RESOLVE_AGAIN: Duration = Duration::from_secs(30);
+/// Problems that are logged at a time.
+const MOST_LOGGED: usize = 20;
+/// Time between two questions for the addresses of providers and looks at named credentials.
+const ASK_AGAIN: Duration = Duration::from_secs(30);
 /// The same while a name has no address at all, or something could not be written.
 const RETRY: Duration = Duration::from_secs(2);
 /// Part of every fingerprint: another version compiles anew.
 const FINGERPRINT: &str = concat!("tollgate/", env!("CARGO_PKG_VERSION"));
-
-/// Parses and validates a set. All problems, those of reading included.
-pub fn parse_set(set: &DocumentSet) -> (Documents, Vec<Problem>) {
-    let files: Vec<(String, &[u8])> = set
-        .documents
-        .iter()
-        .map(|d| (d.name.clone(), &*d.bytes))
-        .collect();
-    let (documents, found) = Documents::parse(&files);
-    let mut problems = set.problems.clone();
-    problems.extend(found);
-    problems.extend(validate(&documents));
-    (documents, problems)
-}
-
-/// A set that has been looked at: what does not change until the next one comes.
-struct Parsed {
-    /// As it was read.
-    read: Arc<DocumentSet>,
-    /// With its credentials sealed.
-    set: Arc<DocumentSet>,
-    documents: Arc<Documents>,
-    problems: Vec<Problem>,
-}
 
 async fn raised(stop: &mut watch::Receiver<bool>) {
     // An error means that nobody is left who could stop us, which comes to the same.
@@ -169,8 +145,8 @@ impl Publisher {
                     ask_at = Instant::now() + self.again;
                 }
                 () = tokio::time::sleep_until(ask_at), if asking.is_none() => {
-                    let names = self.parsed.as_ref().map(|p| resolve::names(&p.documents));
-                    asking = Some(tokio::spawn(resolve::ask(names.unwrap_or_default())));
+                    let names = self.parsed.as_ref().map(|p| resolve::names(&p.upstreams));
+                    asking = Some(tokio::spawn(ask(names.unwrap_or_default())));
                 }
             }
         }
@@ -179,21 +155,24 @@ impl Publisher {
     /// Makes the source's present set take effect if it can.
     pub async fn take_present(&mut self) {
         let set = Arc::clone(&self.documents.borrow_and_update());
-        let parsed = match self.parsed.take() {
-            Some(parsed) if Arc::ptr_eq(&parsed.read, &set) => parsed,
-            _ => self.parse(set),
+        let (parsed, documents) = match self.parsed.take().filter(|p| Arc::ptr_eq(&p.read, &set)) {
+            Some(parsed) => (parsed, None),
+            None => {
+                let (parsed, documents) =
+                    Parsed::new(set, &*self.source, &self.sealer.key, self.region.sizes());
+                (parsed, Some(documents))
+            }
         };
-        let documents = &*parsed.documents;
         let mut problems = parsed.problems.clone();
         let mut in_force = false;
         let mut fresh = None;
-        self.again = RESOLVE_AGAIN;
+        self.again = ASK_AGAIN;
         if !problems.iter().any(Problem::is_error) {
-            let unknown = self.resolver.unknown(documents);
+            let unknown = self.resolver.unknown(&parsed.upstreams);
             if !unknown.is_empty() {
-                self.resolver.learn(resolve::ask(unknown).await);
+                self.resolver.learn(ask(unknown).await);
             }
-            for (host, reason) in self.resolver.failures(documents) {
+            for (host, reason) in self.resolver.failures(&parsed.upstreams) {
                 self.again = RETRY;
                 problems.push(Problem::warning(
                     "",
@@ -201,7 +180,7 @@ impl Publisher {
                     format!("`{host}` cannot be resolved: {reason}"),
                 ));
             }
-            match self.publish(&parsed.set, documents) {
+            match self.publish(&parsed, documents) {
                 Ok(active) => (in_force, fresh) = (true, active),
                 Err(more) => {
                     self.again = RETRY;
@@ -217,9 +196,8 @@ impl Publisher {
             next.in_force = in_force;
             next.problems = Arc::new(problems);
             if in_force {
-                next.settings = Arc::new(documents.settings());
-                let names = documents.rules.iter().map(|r| r.value.name.clone());
-                next.rules = Arc::new(names.map(|n| (hash_name(n.as_bytes()), n)).collect());
+                next.settings = Arc::clone(&parsed.settings);
+                next.rules = Arc::clone(&parsed.rules);
             }
             if let Some(active) = fresh {
                 next.activate(active);
@@ -229,100 +207,28 @@ impl Publisher {
         self.parsed = Some(parsed);
     }
 
-    fn parse(&self, read: Arc<DocumentSet>) -> Parsed {
-        let mut set = Arc::clone(&read);
-        let mut notes = self.seal_documents(&mut set);
-        let (documents, mut problems) = parse_set(&set);
-        problems.append(&mut notes);
-        self.compare_sizes(&documents, &mut problems);
-        Parsed {
-            read,
-            set,
-            documents: Arc::new(documents),
-            problems,
-        }
-    }
-
-    /// Replaces credentials in the clear by sealed ones, in the source if it lets us.
-    fn seal_documents(&self, set: &mut Arc<DocumentSet>) -> Vec<Problem> {
-        let mut notes = Vec::new();
-        let providers: Vec<Document> = set
-            .documents
-            .iter()
-            .filter(|d| d.kind() == Some(Kind::Providers))
-            .cloned()
-            .collect();
-        for document in providers {
-            let bytes = match sealed(&document.bytes, &self.sealer.key) {
-                Ok(None) => continue,
-                Ok(Some(bytes)) => bytes,
-                Err(error) => {
-                    notes.push(Problem::error(
-                        document.name,
-                        "",
-                        format!("cannot seal a credential: {error}"),
-                    ));
-                    continue;
-                }
-            };
-            match self.source.put(&document.name, &bytes, Some(&document.etag)) {
-                Ok(()) => {
-                    tracing::info!(
-                        document = document.name,
-                        "replaced credentials in the clear by sealed ones"
-                    );
-                    *set = Arc::new(set.with(Document::new(document.name, bytes)));
-                }
-                Err(error) => {
-                    let reason = format!("holds a credential in the clear, and {error}");
-                    notes.push(Problem::warning(document.name, "", reason));
-                }
-            }
-        }
-        notes
-    }
-
-    fn compare_sizes(&self, documents: &Documents, problems: &mut Vec<Problem>) {
-        let wanted = region_sizes(&documents.settings());
-        let present = self.region.sizes();
-        let differs = |wanted: u32, present: u32| wanted > present || wanted.saturating_mul(2) <= present;
-        if differs(wanted.counters, present.counters)
-            || differs(wanted.inflight, present.inflight)
-            || differs(wanted.ring, present.ring)
-            || differs(wanted.usage, present.usage)
-        {
-            let Some(settings) = &documents.settings else {
-                return;
-            };
-            let reason = "the region has other sizes; they take effect when it is made anew, with nginx and the daemon stopped";
-            let document = settings.at.document.to_string();
-            problems.push(Problem::warning(document, settings.at.path("region"), reason));
-        }
-    }
-
-    /// Compiles and publishes. `Ok(None)` if that is what is in force already.
-    fn publish(&mut self, set: &DocumentSet, documents: &Documents) -> Result<Option<Active>, Vec<Problem>> {
-        let addresses = self.resolver.addresses(documents);
-        let mut hash = Xxh3::new();
-        hash.update(FINGERPRINT.as_bytes());
-        for d in &set.documents {
-            for part in [d.name.as_bytes(), &*d.bytes] {
-                hash.update(&part.len().to_le_bytes());
-                hash.update(part);
-            }
-        }
-        hash.update(format!("{addresses:?}").as_bytes());
-        let fingerprint = format!("{:032x}", hash.digest128());
+    /// Compiles and publishes; parses the documents for that if they are not at hand. `Ok(None)` if that is what is in
+    /// force already.
+    fn publish(
+        &mut self,
+        parsed: &Parsed,
+        documents: Option<Documents>,
+    ) -> Result<Option<Active>, Vec<Problem>> {
+        let addresses = self.resolver.addresses(&parsed.upstreams);
+        let credentials = self
+            .sealer
+            .fingerprint(parsed.upstreams.iter().filter_map(|u| u.key_ref.as_deref()));
+        let inputs = format!(
+            "{FINGERPRINT} {:032x} {credentials} {addresses:?}",
+            parsed.content
+        );
+        let fingerprint = format!("{:032x}", xxh3_128(inputs.as_bytes()));
         let present = self.region.generation();
-        if present > 0
-            && self.last
-                == (LastGood {
-                    generation: present,
-                    fingerprint: fingerprint.clone(),
-                })
-        {
+        if present > 0 && self.last.generation == present && self.last.fingerprint == fingerprint {
             return Ok(None);
         }
+        let began = Instant::now();
+        let documents = documents.unwrap_or_else(|| parse_set(&parsed.set).0);
         let generation = present.max(self.last.generation) + 1;
         let sealer = self.sealer.clone();
         let resolved = |id: &str| addresses.get(id).cloned().unwrap_or_default();
@@ -333,7 +239,8 @@ impl Publisher {
             resolved: &resolved,
             seal: &seal,
         };
-        let bytes = compile(documents, &input)?;
+        let bytes = compile(&documents, &input)?;
+        let compiled = began.elapsed();
         let last = LastGood {
             generation,
             fingerprint,
@@ -348,6 +255,9 @@ impl Publisher {
             channels = documents.channels.len(),
             models = documents.models.len(),
             bytes = bytes.len(),
+            parse = ?parsed.took,
+            compile = ?compiled,
+            total = ?began.elapsed() + parsed.took,
             "published"
         );
         Ok(Some(active))
@@ -364,18 +274,29 @@ impl Publisher {
         Ok(active)
     }
 
-    /// Says what is wrong, each thing once.
+    /// Says what is wrong, each thing once and not more than [`MOST_LOGGED`] at a time, errors first.
     fn log(&mut self, problems: &[Problem], in_force: bool) {
-        if self.logged == problems {
+        let (errors, warnings): (Vec<&Problem>, Vec<&Problem>) = problems.iter().partition(|p| p.is_error());
+        let shown: Vec<Problem> = errors
+            .into_iter()
+            .chain(warnings)
+            .take(MOST_LOGGED)
+            .cloned()
+            .collect();
+        if self.logged == shown {
             return;
         }
-        for problem in problems.iter().filter(|p| !self.logged.contains(p)) {
+        for problem in shown.iter().filter(|p| !self.logged.contains(p)) {
             let (document, path, hint) = (&problem.document, &problem.path, problem.hint.as_deref());
             if problem.is_error() {
                 tracing::error!(document, path, hint, "{}", problem.reason);
             } else {
                 tracing::warn!(document, path, hint, "{}", problem.reason);
             }
+        }
+        if problems.len() > shown.len() {
+            let more = problems.len() - shown.len();
+            tracing::warn!("and {more} more problems; `tollgate check` shows all");
         }
         if !in_force {
             tracing::error!(
@@ -385,6 +306,6 @@ impl Publisher {
         } else if self.logged.iter().any(Problem::is_error) {
             tracing::info!("the documents have no errors any more");
         }
-        self.logged = problems.to_vec();
+        self.logged = shown;
     }
 }

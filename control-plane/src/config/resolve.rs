@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use tollgate_policy::documents::{Documents, Endpoint};
+use tollgate_policy::documents::{Documents, Endpoint, Provider};
 
 /// Longest wait for one name.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -23,18 +23,34 @@ pub struct Resolver {
     failed: BTreeMap<Target, String>,
 }
 
-/// What a provider's base URL points to; `None` if it cannot be read.
-fn target(base_url: &str) -> Option<Target> {
-    let endpoint = Endpoint::parse(base_url).ok()?;
-    Some((endpoint.host, endpoint.port))
+/// What publishing needs to know of a provider from outside its document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    /// Its id.
+    pub id: String,
+    /// Host and port; `None` if its base URL cannot be read.
+    target: Option<Target>,
+    /// The named credential that it uses.
+    pub key_ref: Option<String>,
 }
 
-/// The names that documents use; addresses written as such are none.
-pub fn names(documents: &Documents) -> BTreeSet<Target> {
-    documents
-        .providers
+impl Upstream {
+    /// All providers of these documents.
+    pub fn all(documents: &Documents) -> Vec<Upstream> {
+        let upstream = |p: &Provider| Upstream {
+            id: p.id.clone(),
+            target: Endpoint::parse(&p.base_url).ok().map(|e| (e.host, e.port)),
+            key_ref: p.credentials.key_ref.clone(),
+        };
+        documents.providers.iter().map(|p| upstream(&p.value)).collect()
+    }
+}
+
+/// The names that providers use; addresses written as such are none.
+pub fn names(upstreams: &[Upstream]) -> BTreeSet<Target> {
+    upstreams
         .iter()
-        .filter_map(|p| target(&p.value.base_url))
+        .filter_map(|u| u.target.clone())
         .filter(|(host, _)| host.parse::<IpAddr>().is_err())
         .collect()
 }
@@ -71,8 +87,8 @@ pub async fn ask(names: BTreeSet<Target>) -> Answers {
 impl Resolver {
     /// Names that nobody has asked for yet. Those that failed are asked for again with all others, from time to time,
     /// so that a dead name does not delay every change of the documents.
-    pub fn unknown(&self, documents: &Documents) -> BTreeSet<Target> {
-        let mut names = names(documents);
+    pub fn unknown(&self, upstreams: &[Upstream]) -> BTreeSet<Target> {
+        let mut names = names(upstreams);
         names.retain(|t| !self.known.contains_key(t) && !self.failed.contains_key(t));
         names
     }
@@ -92,32 +108,26 @@ impl Resolver {
         }
     }
 
-    /// Names of these documents that could not be resolved when they were last asked for, and why.
-    pub fn failures(&self, documents: &Documents) -> Vec<(String, String)> {
-        let names = names(documents);
+    /// Names of these providers that could not be resolved when they were last asked for, and why.
+    pub fn failures(&self, upstreams: &[Upstream]) -> Vec<(String, String)> {
+        let names = names(upstreams);
         let failed = self.failed.iter().filter(|(target, _)| names.contains(*target));
         failed
             .map(|((host, _), reason)| (host.clone(), reason.clone()))
             .collect()
     }
 
-    fn of(&self, base_url: &str) -> Vec<SocketAddr> {
-        let Some((host, port)) = target(base_url) else {
-            return Vec::new();
-        };
-        match host.parse::<IpAddr>() {
-            Ok(ip) => vec![SocketAddr::new(ip, port)],
-            Err(_) => self.known.get(&(host, port)).cloned().unwrap_or_default(),
+    fn of(&self, target: &Target) -> Vec<SocketAddr> {
+        match target.0.parse::<IpAddr>() {
+            Ok(ip) => vec![SocketAddr::new(ip, target.1)],
+            Err(_) => self.known.get(target).cloned().unwrap_or_default(),
         }
     }
 
     /// The addresses of every provider, by its id; empty where nothing is known.
-    pub fn addresses(&self, documents: &Documents) -> BTreeMap<String, Vec<SocketAddr>> {
-        documents
-            .providers
-            .iter()
-            .map(|p| (p.value.id.clone(), self.of(&p.value.base_url)))
-            .collect()
+    pub fn addresses(&self, upstreams: &[Upstream]) -> BTreeMap<String, Vec<SocketAddr>> {
+        let of = |u: &Upstream| u.target.as_ref().map(|t| self.of(t)).unwrap_or_default();
+        upstreams.iter().map(|u| (u.id.clone(), of(u))).collect()
     }
 }
 
@@ -134,16 +144,17 @@ mod tests {
             {"id":"d","protocol":"openai","base_url":"http://no-such-name.invalid"}]}"#;
         let (documents, problems) = Documents::parse(&[("providers.json".into(), &text[..])]);
         assert!(problems.is_empty(), "{problems:?}");
+        let upstreams = Upstream::all(&documents);
         let mut resolver = Resolver::default();
-        let unknown = resolver.unknown(&documents);
+        let unknown = resolver.unknown(&upstreams);
         assert_eq!(unknown.len(), 2);
         resolver.learn(ask(unknown).await);
         assert!(
-            resolver.unknown(&documents).is_empty(),
+            resolver.unknown(&upstreams).is_empty(),
             "a name that failed is not asked for at once"
         );
-        assert_eq!(resolver.failures(&documents)[0].0, "no-such-name.invalid");
-        let addresses = resolver.addresses(&documents);
+        assert_eq!(resolver.failures(&upstreams)[0].0, "no-such-name.invalid");
+        let addresses = resolver.addresses(&upstreams);
         assert_eq!(addresses["a"], ["127.0.0.1:81".parse().unwrap()]);
         assert_eq!(addresses["b"], ["[::1]:443".parse().unwrap()]);
         assert!(
@@ -157,15 +168,15 @@ mod tests {
     #[test]
     fn a_name_that_fails_later_keeps_its_addresses() {
         let text = br#"{"providers":[{"id":"a","protocol":"openai","base_url":"http://name.test"}]}"#;
-        let (documents, _) = Documents::parse(&[("providers.json".into(), &text[..])]);
+        let upstreams = Upstream::all(&Documents::parse(&[("providers.json".into(), &text[..])]).0);
         let name = ("name.test".to_owned(), 80);
         let mut resolver = Resolver::default();
         let address: SocketAddr = "10.0.0.1:80".parse().unwrap();
         resolver.learn(vec![(name.clone(), Ok(vec![address]))]);
         resolver.learn(vec![(name.clone(), Err("down".into()))]);
-        assert_eq!(resolver.addresses(&documents)["a"], [address]);
-        assert_eq!(resolver.failures(&documents).len(), 1);
+        assert_eq!(resolver.addresses(&upstreams)["a"], [address]);
+        assert_eq!(resolver.failures(&upstreams).len(), 1);
         resolver.learn(vec![(name, Ok(vec![address]))]);
-        assert!(resolver.failures(&documents).is_empty());
+        assert!(resolver.failures(&upstreams).is_empty());
     }
 }

@@ -19,6 +19,8 @@ const COMPARE: Duration = Duration::from_secs(1);
 const PRUNE: Duration = Duration::from_secs(10);
 /// Least time between two checkpoints. They may take a fiftieth of the time.
 const CHECKPOINT: Duration = Duration::from_secs(1);
+/// The same while nothing happens.
+const IDLE_CHECKPOINT: Duration = Duration::from_secs(10);
 
 /// Shows that the daemon lives and settles for dead workers.
 pub(super) fn watch_over(region: &Region, stop: &Stop) {
@@ -87,20 +89,36 @@ pub(super) fn keep_ledger<S: Store>(
     }
 }
 
-/// Writes the counters to the disk until it is time to end, and once more then.
+/// What cannot stay the same while limits are being used: decided requests by worker. `None` while some are in flight,
+/// because their settlement shows nowhere.
+fn activity(region: &Region) -> Option<Vec<(u32, u64)>> {
+    let idle = region.inflight(1).is_empty();
+    idle.then(|| region.workers().iter().map(|w| (w.pid, w.requests)).collect())
+}
+
+/// Writes the counters to the disk until it is time to end, and once more then. Looking at all counters costs some
+/// milliseconds, so an idle gateway's are looked at less often.
 pub(super) fn keep_checkpoint(region: &Region, checkpoint: &mut Checkpoint, stop: &Stop) {
     let mut failing = false;
+    let mut last: Option<(Instant, Vec<(u32, u64)>)> = None;
     loop {
         let begun = Instant::now();
-        let result = checkpoint.write(region);
-        match &result {
-            Err(error) if !failing => {
-                tracing::error!(%error, "counters cannot be saved; a reboot now would empty the windows");
+        let now = activity(region);
+        let same = last
+            .as_ref()
+            .is_some_and(|(at, was)| at.elapsed() < IDLE_CHECKPOINT && now.as_ref() == Some(was));
+        if !same {
+            let result = checkpoint.write(region);
+            match &result {
+                Err(error) if !failing => {
+                    tracing::error!(%error, "counters cannot be saved; a reboot now would empty the windows");
+                }
+                Ok(_) if failing => tracing::info!("counters can be saved again"),
+                _ => {}
             }
-            Ok(_) if failing => tracing::info!("counters can be saved again"),
-            _ => {}
+            failing = result.is_err();
+            last = now.filter(|_| !failing).map(|now| (begun, now));
         }
-        failing = result.is_err();
         if stop.sleep(CHECKPOINT.max(begun.elapsed() * 50)) {
             if let Err(error) = checkpoint.write(region) {
                 tracing::error!(%error, "counters could not be saved at the end");

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
+use sha2::{Digest, Sha256};
 use tollgate_policy::SecretRef;
 use zeroize::Zeroizing;
 
@@ -40,6 +41,22 @@ pub struct Sealer {
 }
 
 impl Sealer {
+    /// Changes with the master key and with the content of these named credentials; says nothing about either.
+    pub fn fingerprint<'n>(&self, names: impl Iterator<Item = &'n str>) -> String {
+        let mut hash = Sha256::new();
+        hash.update(b"tollgate credentials\0");
+        hash.update(self.key.bytes());
+        for name in names {
+            let content = self.folder.read(name);
+            let text = content.as_ref().map_or("", |t| t.as_str());
+            for part in [name, text] {
+                hash.update(part.len().to_le_bytes());
+                hash.update(part);
+            }
+        }
+        hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    }
+
     /// The ciphertext for a provider's credential.
     ///
     /// # Errors
@@ -83,6 +100,10 @@ mod tests {
             let sealed = sealer.seal("p", secret).unwrap();
             assert_eq!(key.open("p", &sealed).unwrap().as_slice(), b"sk-9", "{secret:?}");
         }
+        let before = sealer.fingerprint(["openai-key"].into_iter());
+        assert_eq!(before, sealer.fingerprint(["openai-key"].into_iter()));
+        fs::write(dir.path().join("openai-key"), "sk-10\n").unwrap();
+        assert_ne!(before, sealer.fingerprint(["openai-key"].into_iter()));
         for name in ["", "..", "../etc/passwd", "a/b", "missing", ".hidden"] {
             assert!(sealer.seal("p", SecretRef::Reference(name)).is_err(), "{name}");
         }

@@ -1,0 +1,139 @@
+//! A set of documents that has been looked at: what does not change until the next one comes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tollgate_policy::documents::{Documents, Settings};
+use tollgate_policy::{Kind, Problem, hash_name, validate};
+use tollgate_shm::Sizes;
+use xxhash_rust::xxh3::Xxh3;
+
+use super::resolve::Upstream;
+use super::{ConfigSource, Document, DocumentSet, region_sizes, sealed};
+use crate::secrets::MasterKey;
+
+/// Parses and validates a set. All problems, those of reading included.
+pub fn parse_set(set: &DocumentSet) -> (Documents, Vec<Problem>) {
+    let files: Vec<(String, &[u8])> = set
+        .documents
+        .iter()
+        .map(|d| (d.name.clone(), &*d.bytes))
+        .collect();
+    let (documents, found) = Documents::parse(&files);
+    let mut problems = set.problems.clone();
+    problems.extend(found);
+    problems.extend(validate(&documents));
+    (documents, problems)
+}
+
+/// What is remembered of a set. The documents themselves are not: they take ten times the room of their text.
+pub(super) struct Parsed {
+    /// The set as it was read.
+    pub read: Arc<DocumentSet>,
+    /// The same with its credentials sealed.
+    pub set: Arc<DocumentSet>,
+    /// Hash of its names and content.
+    pub content: u128,
+    /// Everything found in it.
+    pub problems: Vec<Problem>,
+    /// Its providers.
+    pub upstreams: Vec<Upstream>,
+    /// Its settings.
+    pub settings: Arc<Settings>,
+    /// Names of its rules by the hash that events carry.
+    pub rules: Arc<BTreeMap<u64, String>>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Parsed {
+    /// Seals, parses and validates a set.
+    pub fn new(
+        read: Arc<DocumentSet>,
+        source: &dyn ConfigSource,
+        key: &MasterKey,
+        sizes: Sizes,
+    ) -> (Parsed, Documents) {
+        let began = Instant::now();
+        let mut set = Arc::clone(&read);
+        let mut notes = seal_documents(&mut set, source, key);
+        let (documents, mut problems) = parse_set(&set);
+        problems.append(&mut notes);
+        problems.extend(other_sizes(&documents, sizes));
+        let rules = documents.rules.iter().map(|r| r.value.name.clone());
+        let parsed = Parsed {
+            read,
+            content: hash_of(&set),
+            set,
+            problems,
+            upstreams: Upstream::all(&documents),
+            settings: Arc::new(documents.settings()),
+            rules: Arc::new(rules.map(|n| (hash_name(n.as_bytes()), n)).collect()),
+            took: began.elapsed(),
+        };
+        (parsed, documents)
+    }
+}
+
+fn hash_of(set: &DocumentSet) -> u128 {
+    let mut hash = Xxh3::new();
+    for d in &set.documents {
+        for part in [d.name.as_bytes(), &*d.bytes] {
+            hash.update(&part.len().to_le_bytes());
+            hash.update(part);
+        }
+    }
+    hash.digest128()
+}
+
+/// Replaces credentials in the clear by sealed ones, in the source if it lets us.
+fn seal_documents(set: &mut Arc<DocumentSet>, source: &dyn ConfigSource, key: &MasterKey) -> Vec<Problem> {
+    let mut notes = Vec::new();
+    let providers: Vec<Document> = set
+        .documents
+        .iter()
+        .filter(|d| d.kind() == Some(Kind::Providers))
+        .cloned()
+        .collect();
+    for document in providers {
+        let bytes = match sealed(&document.bytes, key) {
+            Ok(None) => continue,
+            Ok(Some(bytes)) => bytes,
+            Err(error) => {
+                let reason = format!("cannot seal a credential: {error}");
+                notes.push(Problem::error(document.name, "", reason));
+                continue;
+            }
+        };
+        match source.put(&document.name, &bytes, Some(&document.etag)) {
+            Ok(()) => {
+                tracing::info!(
+                    document = document.name,
+                    "replaced credentials in the clear by sealed ones"
+                );
+                *set = Arc::new(set.with(Document::new(document.name, bytes)));
+            }
+            Err(error) => {
+                let reason = format!("holds a credential in the clear, and {error}");
+                notes.push(Problem::warning(document.name, "", reason));
+            }
+        }
+    }
+    notes
+}
+
+/// A region keeps the sizes that it was made with.
+fn other_sizes(documents: &Documents, present: Sizes) -> Option<Problem> {
+    let settings = documents.settings.as_ref()?;
+    let wanted = region_sizes(&settings.value);
+    // Sizes are rounded up to powers of two.
+    let differs = |wanted: u32, present: u32| wanted > present || wanted.saturating_mul(2) <= present;
+    let other = differs(wanted.counters, present.counters)
+        || differs(wanted.inflight, present.inflight)
+        || differs(wanted.ring, present.ring)
+        || differs(wanted.usage, present.usage);
+    let reason = "the region has other sizes; they take effect when it is made anew, with nginx and the daemon stopped";
+    let document = settings.at.document.to_string();
+    other.then(|| Problem::warning(document, settings.at.path("region"), reason))
+}
