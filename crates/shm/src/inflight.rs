@@ -10,6 +10,7 @@ use crate::counters::CounterIndex;
 use crate::layout::{BLOCK_ROWS, InflightRow, MAX_LIMITS_PER_REQUEST};
 use crate::limit::{Algorithm, Amount, Enforcement, LimitSpec, Metric};
 use crate::region::Region;
+use crate::reserve::Settlement;
 use crate::workers::WorkerSlot;
 
 pub(crate) const FREE: u64 = 0;
@@ -63,6 +64,16 @@ impl Entry {
             epoch: amount.epoch,
             units: amount.units,
             span_ns: amount.span_ns,
+        }
+    }
+
+    /// Units of this entry's metric in what a request used.
+    pub fn part_of(&self, used: Settlement) -> u64 {
+        match self.metric {
+            Metric::Connections | Metric::Requests => self.units,
+            Metric::InputTokens => used.input,
+            Metric::OutputTokens => used.output,
+            Metric::TotalTokens => used.input.saturating_add(used.output),
         }
     }
 

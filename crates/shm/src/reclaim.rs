@@ -1,5 +1,9 @@
-//! Settling for the dead: what a killed worker had in flight is charged by what it had noted, its connections are
-//! forgotten, its rows and blocks become free. Runs under the exclusive right of a sweep (C1).
+//! Settling for the dead: what a killed worker had in flight is charged, its connections are forgotten, its rows and
+//! blocks become free. Runs under the exclusive right of a sweep (C1).
+//!
+//! What an upstream produced for a dead worker nobody knows: its answer may have lain unread in a socket. Strict limits
+//! therefore keep the whole reservation charged until its window passes (F3); soft limits and statistics go by what
+//! the worker had noted.
 
 use crate::atomic::{Relaxed, Release, SeqCst};
 use crate::inflight::{ACTIVE, FREE, InflightIndex, RECLAIMING};
@@ -64,7 +68,16 @@ impl Region {
                 input: row.input.load(Relaxed),
                 output: row.produced.load(Relaxed),
             };
-            self.settle_entries(slot, row, self.now_ms(), used);
+            let now_ms = self.now_ms();
+            for entry in row.entries() {
+                let noted = entry.part_of(used);
+                let units = if entry.strict {
+                    noted.max(entry.units)
+                } else {
+                    noted
+                };
+                self.adjust(slot, &entry, units, now_ms);
+            }
             if let Some(usage) = UsageIndex::from_word(row.usage.load(Relaxed)) {
                 let delta = UsageDelta {
                     input_tokens: used.input,

@@ -401,13 +401,7 @@ impl Region {
     ) -> u64 {
         let mut debt = 0;
         for entry in row.entries() {
-            let units = match entry.metric {
-                Metric::Connections | Metric::Requests => entry.units,
-                Metric::InputTokens => used.input,
-                Metric::OutputTokens => used.output,
-                Metric::TotalTokens => used.input.saturating_add(used.output),
-            };
-            debt = debt.max(self.adjust(slot, &entry, units, now_ms));
+            debt = debt.max(self.adjust(slot, &entry, entry.part_of(used), now_ms));
         }
         debt
     }

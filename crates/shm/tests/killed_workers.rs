@@ -173,21 +173,15 @@ fn nothing_leaks_and_the_region_stays_usable() {
         );
     }
     assert!(reclaimed > 0 && seen_workers == 36);
-    // Windows: never less charged than what was used, and not more than one interrupted request per kill beyond it.
+    // Windows: a reclaimed request keeps its 100 although only 3 were noted. What is charged differs from that and from
+    // what was used by no more than the one request that each kill interrupted.
     let now = region.now_ms();
     let usage = region.all_usage();
     let totals = &usage[0].1;
     let used = region.level(&limits[3], now).used;
-    assert!(
-        used <= totals.output_tokens + 100 * (seen_workers + 36),
-        "{used} {}",
-        totals.output_tokens
-    );
-    assert!(
-        used + 9 * seen_workers >= totals.output_tokens,
-        "{used} {}",
-        totals.output_tokens
-    );
+    let known = totals.output_tokens + 97 * reclaimed;
+    assert!(used <= known + 100 * (seen_workers + 36), "{used} {known}");
+    assert!(used + (97 + 9) * seen_workers >= known, "{used} {known}");
     let mut worker = region.attach_worker().unwrap();
     let demand = Demand {
         limits: &limits,
