@@ -8,7 +8,7 @@ packages=(
     pkg-config clang libclang-dev
     libpcre2-dev zlib1g-dev libssl-dev openssl
     nginx nginx-dev libnginx-mod-http-ndk libnginx-mod-http-lua
-    lua-cjson redis-server
+    lua-cjson lua-nginx-redis redis-server
     wrk valgrind util-linux procps
     python3 python3-venv
 )

@@ -1,0 +1,469 @@
+//! The gateways that are compared, and what stands around them: upstreams, Redis, the daemon.
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use tollgate_shm::Region;
+use tollgate_tests::daemon::Daemon;
+use tollgate_tests::documents::Documents;
+use tollgate_tests::http::{self, Request};
+use tollgate_tests::mock::MockProcess;
+use tollgate_tests::nginx::{Config, Nginx};
+use tollgate_tests::port::Port;
+use tollgate_tests::process;
+use tollgate_tests::programs::{self, NginxTree};
+use tollgate_tests::site::Site;
+use tollgate_tests::wait::{PATIENCE, wait_for, wait_until};
+
+use crate::Plan;
+
+/// The caller of all timed requests.
+pub const CHANNEL: &str = "wechat042";
+/// Bytes of a request's body.
+const REQUEST_BYTES: usize = 1024;
+/// Bytes of an answer's body.
+const ANSWER_BYTES: usize = 600;
+/// Far above what any round can use.
+const NEVER: u64 = 100_000_000_000;
+
+const UPSTREAM: &str = include_str!("../../../../bench/upstream.conf");
+const BARE: &str = include_str!("../../../../bench/bare.conf");
+const OFF: &str = include_str!("../../../../bench/off.conf");
+const ON: &str = include_str!("../../../../bench/tollgate.conf");
+const LUA: &str = include_str!("../../../../bench/lua.conf");
+
+/// One of the compared gateways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `proxy_pass` and nothing else.
+    Bare,
+    /// The same with the module loaded.
+    Off,
+    /// The module with every limit on.
+    On,
+    /// Debian's nginx, `proxy_pass` and nothing else.
+    DebianBare,
+    /// Debian's nginx with the module and every limit on.
+    DebianOn,
+    /// Lua on Debian's nginx, counters in a shared dict.
+    LuaDict,
+    /// Lua on Debian's nginx, counters in Redis.
+    LuaRedis,
+}
+
+impl Kind {
+    const ALL: [Self; 7] = [
+        Self::Bare,
+        Self::Off,
+        Self::On,
+        Self::DebianBare,
+        Self::DebianOn,
+        Self::LuaDict,
+        Self::LuaRedis,
+    ];
+
+    /// Those whose programs are there: the module for Debian's nginx is built on request only.
+    pub fn available() -> Vec<Self> {
+        let debian = programs::target().join("module/debian/tree.env").is_file();
+        Self::ALL
+            .into_iter()
+            .filter(|kind| *kind != Self::DebianOn || debian)
+            .collect()
+    }
+
+    /// Its name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bare => "bare",
+            Self::Off => "off",
+            Self::On => "on",
+            Self::DebianBare => "debian-bare",
+            Self::DebianOn => "debian-on",
+            Self::LuaDict => "lua-dict",
+            Self::LuaRedis => "lua-redis",
+        }
+    }
+
+    /// Its name in the table.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Bare => "bare nginx 1.28",
+            Self::Off => "Tollgate loaded, off",
+            Self::On => "**Tollgate, all limits on**",
+            Self::DebianBare => "bare nginx 1.22 (Debian)",
+            Self::DebianOn => "**Tollgate, all limits on** (Debian)",
+            Self::LuaDict => "nginx + Lua, shared dict (Debian)",
+            Self::LuaRedis => "nginx + Lua + Redis (Debian)",
+        }
+    }
+
+    /// The bare nginx with the same binary.
+    pub fn base(self) -> Self {
+        match self {
+            Self::Bare | Self::Off | Self::On => Self::Bare,
+            _ => Self::DebianBare,
+        }
+    }
+
+    /// Whether it decides about requests.
+    pub fn is_gateway(self) -> bool {
+        self.is_tollgate() || self.is_lua()
+    }
+
+    /// Whether the module is on.
+    pub fn is_tollgate(self) -> bool {
+        matches!(self, Self::On | Self::DebianOn)
+    }
+
+    fn is_lua(self) -> bool {
+        matches!(self, Self::LuaDict | Self::LuaRedis)
+    }
+
+    fn tree(self) -> NginxTree {
+        match self {
+            Self::Bare | Self::Off | Self::On => programs::nginx_named("pinned"),
+            Self::DebianOn => programs::nginx_named("debian"),
+            _ => NginxTree {
+                name: "debian".to_owned(),
+                binary: "/usr/sbin/nginx".into(),
+                module: PathBuf::new(),
+            },
+        }
+    }
+}
+
+/// What the mock is asked to do; only Tollgate maps model names, the others pass them on.
+#[derive(Clone, Copy, Debug)]
+pub enum Upstream {
+    /// 200 events, 2 ms apart, so that each leaves by itself.
+    Stream,
+    /// One event a second, for four minutes.
+    Open,
+    /// 20 tokens, for the limit test.
+    Tight,
+}
+
+impl Upstream {
+    const ALL: [Self; 3] = [Self::Stream, Self::Open, Self::Tight];
+
+    /// The model name that tells the mock.
+    pub fn mock_model(self) -> &'static str {
+        match self {
+            Self::Stream => "mock?tokens=200&chunks=200&interval=2ms",
+            Self::Open => "mock?tokens=250&chunks=250&interval=1s",
+            Self::Tight => "mock?tokens=20",
+        }
+    }
+
+    fn public_model(self) -> &'static str {
+        match self {
+            Self::Stream => "stream",
+            Self::Open => "open",
+            Self::Tight => "tight",
+        }
+    }
+
+    /// A chat request for it through this gateway.
+    pub fn request(self, kind: Kind) -> Request {
+        let model = if kind.is_tollgate() {
+            self.public_model()
+        } else {
+            self.mock_model()
+        };
+        let channel = if matches!(self, Self::Tight) {
+            "tight"
+        } else {
+            CHANNEL
+        };
+        let request = Request::chat(model, "How cold is the water today?").channel(channel);
+        let request = if matches!(self, Self::Tight) {
+            request
+        } else {
+            request.set("stream", true)
+        };
+        let prefix = if kind.is_tollgate() { "" } else { "/stream" };
+        Request {
+            target: format!("{prefix}{}", request.target),
+            ..request
+        }
+    }
+}
+
+/// A compared gateway that runs.
+#[derive(Debug)]
+pub struct Running {
+    /// Which one.
+    pub kind: Kind,
+    /// Its nginx.
+    pub nginx: Nginx,
+    /// Processes on the request's path besides the worker.
+    pub path: Vec<u32>,
+    /// Processes beside the request's path.
+    pub beside: Vec<u32>,
+}
+
+impl Running {
+    /// The only worker.
+    pub fn worker(&self) -> u32 {
+        *self.nginx.workers().first().expect("a worker runs")
+    }
+}
+
+/// What all gateways share.
+#[derive(Debug)]
+pub struct Bench {
+    /// 1 KB chat request that names no `max_tokens`.
+    pub unnamed: PathBuf,
+    /// The same size, naming one.
+    pub named: PathBuf,
+    /// The upstream for streams and for the limit test.
+    pub mock: MockProcess,
+    fast: Nginx,
+    daemon: Option<Daemon>,
+    redis: Option<Redis>,
+    site: Site,
+    _bodies: tempfile::TempDir,
+}
+
+impl Bench {
+    /// Starts upstreams, and Redis and the daemon where a gateway needs them.
+    pub async fn prepare(plan: &Plan) -> Self {
+        let bodies = tempfile::tempdir().expect("a temporary folder");
+        let fast = Nginx::config(UPSTREAM)
+            .tree(programs::nginx_named("pinned"))
+            .set("answer", answer())
+            .log_level("error")
+            .start()
+            .await;
+        let mock = MockProcess::start().await;
+        let site = Site::new();
+        documents(fast.address(), mock.address()).write(&site);
+        // The module that is off needs a region too, as in operation.
+        let needs_daemon = plan
+            .kinds
+            .iter()
+            .any(|kind| kind.is_tollgate() || *kind == Kind::Off);
+        let daemon = if needs_daemon {
+            Some(Daemon::start(&site).await)
+        } else {
+            None
+        };
+        if daemon.is_some() {
+            wait_until("the first snapshot", PATIENCE, || {
+                Region::open(&site.region()).is_ok_and(|region| region.generation() > 0)
+            })
+            .await;
+        }
+        let redis = if plan.kinds.contains(&Kind::LuaRedis) {
+            Some(Redis::start(bodies.path()).await)
+        } else {
+            None
+        };
+        Self {
+            unnamed: write(bodies.path(), "unnamed.json", &request(None)),
+            named: write(bodies.path(), "named.json", &request(Some(256))),
+            mock,
+            fast,
+            daemon,
+            redis,
+            site,
+            _bodies: bodies,
+        }
+    }
+
+    /// Starts a gateway on core 0.
+    pub async fn start(&self, kind: Kind, connections: u32) -> Running {
+        let config = match kind {
+            Kind::Bare | Kind::DebianBare => Nginx::config(BARE),
+            Kind::Off => Nginx::config(&format!("{OFF}{BARE}")).with_module(),
+            Kind::On | Kind::DebianOn => Nginx::config(ON).with_module(),
+            Kind::LuaDict => Nginx::config(LUA).with_lua().set("counters", "dict"),
+            Kind::LuaRedis => Nginx::config(LUA).with_lua().set("counters", "redis"),
+        };
+        let redis_port = self.redis.as_ref().map_or(0, |redis| redis.port.number());
+        let nginx = self
+            .fill(config.tree(kind.tree()))
+            .set("redis_port", redis_port)
+            .connections(connections)
+            .log_level("error")
+            .wrapper(&["taskset", "-c", "0"])
+            .start()
+            .await;
+        let mut running = Running {
+            kind,
+            nginx,
+            path: Vec::new(),
+            beside: Vec::new(),
+        };
+        if kind == Kind::LuaRedis {
+            running
+                .path
+                .extend(self.redis.as_ref().map(|redis| redis.child.id()));
+        }
+        if kind.is_tollgate() {
+            running.beside.extend(self.daemon.as_ref().map(Daemon::pid));
+        }
+        let request = Request::post_bytes(
+            "/v1/chat/completions",
+            std::fs::read(&self.unnamed).expect("the request"),
+        )
+        .channel(CHANNEL);
+        wait_for("the gateway's first answer", PATIENCE, || async {
+            let answer = http::send(running.nginx.address(), &request).await.ok()?;
+            (answer.status() == 200 && answer.body.len() == ANSWER_BYTES).then_some(())
+        })
+        .await;
+        running
+    }
+
+    fn fill(&self, config: Config) -> Config {
+        self.site
+            .fill(config)
+            .set("fast", self.fast.address())
+            .set("mock", self.mock.address())
+    }
+
+    /// Ends what was started.
+    pub async fn stop(self) {
+        if let Some(mut daemon) = self.daemon {
+            daemon.stop().await;
+        }
+        self.fast.stop().await;
+    }
+}
+
+/// Debian's Redis, without persistence.
+#[derive(Debug)]
+struct Redis {
+    port: Port,
+    child: Child,
+}
+
+impl Redis {
+    async fn start(folder: &Path) -> Self {
+        let port = Port::free();
+        let child = Command::new("setpriv")
+            .args([
+                "--pdeathsig",
+                "KILL",
+                "redis-server",
+                "--bind",
+                "127.0.0.1",
+                "--save",
+                "",
+            ])
+            .args([
+                "--appendonly",
+                "no",
+                "--port",
+                &port.number().to_string(),
+                "--dir",
+            ])
+            .arg(folder)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("setpriv starts Redis");
+        wait_until("Redis", PATIENCE, || {
+            std::net::TcpStream::connect(port.address()).is_ok()
+        })
+        .await;
+        Self { port, child }
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        process::signal(self.child.id(), Signal::TERM);
+        let _ = self.child.wait();
+    }
+}
+
+/// A hundred channels with the limits of `bench/gateway.lua`, and one with a limit that is reached.
+fn documents(fast: SocketAddr, mock: SocketAddr) -> Documents {
+    let total = json!([{ "metric": "total_tokens", "max": NEVER, "window": "10m" }]);
+    let mut documents = Documents::new()
+        .setting("limits", total.clone())
+        .openai("fast", &format!("http://{fast}"))
+        .openai("mock", &format!("http://{mock}"))
+        .template(json!({ "name": "all", "limits": [
+            { "metric": "connections", "max": NEVER },
+            { "metric": "requests", "max": NEVER, "window": "10m" },
+            { "metric": "input_tokens", "max": NEVER, "window": "10m" },
+            { "metric": "output_tokens", "max": NEVER, "window": "10m" },
+            { "metric": "total_tokens", "max": NEVER, "window": "10m" },
+            { "metric": "total_tokens", "max": NEVER, "window": "10m", "per_model": true },
+        ] }))
+        .model_value(model("gpt-4o", "fast", "gpt-4o", &total))
+        .limited(
+            "tight",
+            json!([{ "metric": "total_tokens", "max": crate::limit_test::LIMIT, "window": "10m" }]),
+        );
+    for upstream in Upstream::ALL {
+        documents = documents.model_value(model(
+            upstream.public_model(),
+            "mock",
+            upstream.mock_model(),
+            &total,
+        ));
+    }
+    for number in 0..100 {
+        let code = format!("wechat{number:03}");
+        documents = documents.channel(json!({ "code": code, "trusted": true, "extends": "all" }));
+    }
+    documents
+}
+
+fn model(name: &str, provider: &str, upstream: &str, limits: &Value) -> Value {
+    json!({
+        "name": name, "tokenizer": "o200k_base", "default_max_tokens": 256, "limits": limits,
+        "deployments": [{ "provider": provider, "upstream_model": upstream }],
+    })
+}
+
+/// A chat request of [`REQUEST_BYTES`].
+fn request(max_tokens: Option<u64>) -> String {
+    let make = |text: &str| {
+        let mut body = json!({
+            "model": "gpt-4o", "temperature": 0.2, "messages": [
+                { "role": "system", "content": "You answer questions about the harbour's timetable, briefly." },
+                { "role": "user", "content": text },
+            ],
+        });
+        if let Some(most) = max_tokens {
+            body["max_tokens"] = most.into();
+        }
+        body.to_string()
+    };
+    let empty = make("").len();
+    make(&prose(REQUEST_BYTES - empty))
+}
+
+/// A chat completion of [`ANSWER_BYTES`]; without single quotes and dollar signs, for nginx's configuration.
+fn answer() -> String {
+    let make = |text: &str| {
+        json!({
+            "id": "chatcmpl-000000000000", "object": "chat.completion", "created": 1_700_000_000, "model": "gpt-4o",
+            "choices": [{
+                "index": 0, "finish_reason": "stop", "message": { "role": "assistant", "content": text },
+            }],
+            "usage": { "prompt_tokens": 228, "completion_tokens": 70, "total_tokens": 298 },
+        })
+        .to_string()
+    };
+    let empty = make("").len();
+    make(&prose(ANSWER_BYTES - empty))
+}
+
+fn prose(bytes: usize) -> String {
+    let sentence = "The ferry to the island leaves from the second pier at nine, and the way back takes an hour longer. ";
+    sentence.chars().cycle().take(bytes).collect()
+}
+
+fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
+    let path = folder.join(name);
+    std::fs::write(&path, text).expect("a request is written");
+    path
+}
