@@ -26,7 +26,8 @@ pub(crate) use decide::{Verdict, decide};
 pub(crate) use identify::begin;
 pub(crate) use reply::Reply;
 pub(crate) use response::{
-    Mode, Piece, Plan, broken_stream, failure, is_overdue, response_started, watch_json, watch_sse,
+    Mode, Piece, Plan, broken_stream, failure, is_overdue, last_event, note_unread, response_started,
+    watch_json, watch_sse,
 };
 pub(crate) use route::{next_deployment, target};
 pub(crate) use settle::settle;

@@ -21,6 +21,11 @@ const BYTES_PER_TOKEN: u64 = 4;
 pub(crate) enum Response {
     /// Not at all: an error, an upgrade, a kind that carries no usage.
     Opaque,
+    /// A successful answer that cannot be read: compressed although it was not to be, or of a kind we do not know.
+    Unread {
+        bytes: u64,
+        encoded: bool,
+    },
     Json(Box<Json>),
     Sse(Box<Sse>),
 }
@@ -120,7 +125,14 @@ pub(crate) fn response_started(
 ) -> Mode {
     context.first_byte_ms.get_or_insert(now);
     context.upstream_status = status;
-    if !(200..300).contains(&status) || encoded {
+    if !(200..300).contains(&status) {
+        return Mode::Pass;
+    }
+    if encoded {
+        context.response = Response::Unread {
+            bytes: 0,
+            encoded: true,
+        };
         return Mode::Pass;
     }
     let is = |kind: &[u8]| {
@@ -135,7 +147,18 @@ pub(crate) fn response_started(
         context.response = Response::Json(Box::default());
         Mode::Json
     } else {
+        context.response = Response::Unread {
+            bytes: 0,
+            encoded: false,
+        };
         Mode::Pass
+    }
+}
+
+/// Bytes of an answer that passes unread.
+pub(crate) fn note_unread(context: &mut Context, length: u64) {
+    if let Response::Unread { bytes, .. } = &mut context.response {
+        *bytes += length;
     }
 }
 
@@ -379,6 +402,28 @@ pub(crate) fn failure(context: &Context, status: u16) -> String {
 /// Whether the request has used up the time that its model gives it.
 pub(crate) fn is_overdue(context: &Context, now_ms: u64) -> bool {
     context.deadline_ms != 0 && now_ms > context.deadline_ms
+}
+
+/// The stream has come to its regular end: what is left of an event without its empty line passes as it is, since many
+/// clients read lines, unless it is the usage that the client did not ask for.
+pub(crate) fn last_event(w: &mut WorkerState, context: &mut Context) -> Option<Vec<u8>> {
+    let api = context.api;
+    let tokenizer = context.model_view().map(|m| m.tokenizer());
+    let Response::Sse(sse) = &mut context.response else {
+        return None;
+    };
+    let rest = std::mem::take(&mut sse.carry);
+    if rest.is_empty() || context.cut {
+        return None;
+    }
+    let mut sink = Count {
+        counter: tokenizer.and_then(|t| w.counters.get(t)),
+        text: &mut sse.text,
+        bytes: 0,
+    };
+    let facts = inspect(&rest, api, &mut sse.state, &mut sink);
+    sse.text_bytes += sink.bytes;
+    (facts.kind != EventKind::UsageOnly || !context.hide_usage).then_some(rest)
 }
 
 /// The upstream died in mid-stream: what to tell the client before the connection closes.

@@ -1,5 +1,6 @@
 //! What a request cost: settled exactly once, whatever happened to it, then reported.
 
+use tollgate_meter::Api;
 use tollgate_meter::request::count_input;
 use tollgate_meter::response::Usage;
 use tollgate_policy::documents::AbortPolicy;
@@ -82,6 +83,25 @@ fn count(w: &mut WorkerState, context: &mut Context) -> Counted {
             output: 0,
             estimated: 0,
         },
+        Response::Unread { bytes, encoded } => {
+            let produces = !matches!(
+                context.api,
+                Api::Embeddings | Api::AnthropicCountTokens | Api::Other
+            );
+            let estimated = match context.grant {
+                _ if !produces => 0,
+                // A strict limit stays one: the upstream was told not to produce more than this.
+                Some(grant) if context.output_bounded => grant.output,
+                // Text compresses to about a byte a token, plain text has about four.
+                _ if *encoded => *bytes,
+                _ => *bytes / 4,
+            };
+            Counted {
+                usage: None,
+                output: estimated,
+                estimated,
+            }
+        }
         Response::Json(json) => {
             let (usage, output) = json.finish(counter);
             Counted {

@@ -8,13 +8,16 @@ use std::ptr::null_mut;
 
 use ngx::ffi::{
     ngx_buf_t, ngx_chain_t, ngx_http_output_body_filter_pt, ngx_http_output_header_filter_pt,
-    ngx_http_request_t, ngx_http_top_body_filter, ngx_http_top_header_filter, ngx_int_t,
+    ngx_http_request_t, ngx_http_top_body_filter, ngx_http_top_header_filter, ngx_int_t, ngx_uint_t,
 };
 
 use super::guard::{ERROR, OK, guarded};
 use super::request::Request;
 use super::{balancer, pool, process};
 use crate::gate::{self, Context, Mode, Piece, Plan, Stage};
+
+const BAD_GATEWAY: ngx_int_t = 502;
+const HTTP_0_9: ngx_uint_t = 9;
 
 static mut NEXT_HEADER: ngx_http_output_header_filter_pt = None;
 static mut NEXT_BODY: ngx_http_output_body_filter_pt = None;
@@ -54,32 +57,40 @@ pub(crate) struct Output {
     owned: Vec<Vec<u8>>,
     plan: Plan,
     replacement: Option<Vec<u8>>,
+    /// Whether the client was told that its connection stays.
+    keepalive: bool,
 }
 
 unsafe extern "C" fn header(r: *mut ngx_http_request_t) -> ngx_int_t {
-    let fine = guarded("header filter", true, || {
+    let verdict = guarded("header filter", OK, || {
         // SAFETY: nginx passes the live request.
         let request = unsafe { Request::from_ptr(r) };
         if !request.is_main() {
-            return true;
+            return OK;
         }
         let Some(context) = request.context() else {
-            return true;
+            return OK;
         };
         // SAFETY: the live request.
         let failed = u16::try_from(unsafe { (*r).err_status }).unwrap_or(0);
         if failed >= 400 {
             replace_page(request, context, failed);
-            return true;
+            return OK;
         }
         if context.stage != Stage::Admitted {
-            return true;
+            return OK;
+        }
+        if is_not_http(r) {
+            // nginx would take it for HTTP/0.9 and pass it on without a head; its error page needs one again.
+            // SAFETY: the live request, whose request line said which version the client speaks.
+            unsafe { (*r).http_version = ((*r).http_major() * 1_000 + (*r).http_minor()) as ngx_uint_t };
+            return BAD_GATEWAY;
         }
         request.add_response_header(b"x-request-id", &context.request_id);
         // SAFETY: the upstream, if any, belongs to the live request; buffering is read by nginx after this returns.
         unsafe {
             let Some(u) = (*r).upstream.as_mut() else {
-                return true;
+                return OK;
             };
             let out = &mut (*r).headers_out;
             let encoded = !out.content_encoding.is_null() && (*out.content_encoding).value.len > 0;
@@ -94,6 +105,7 @@ unsafe extern "C" fn header(r: *mut ngx_http_request_t) -> ngx_int_t {
                 Mode::Pass | Mode::Replace => {}
                 Mode::Json => (*r).set_filter_need_in_memory(1),
                 Mode::Sse => {
+                    context.output.keepalive = (*r).keepalive() == 1;
                     u.set_buffering(0);
                     // Its length may change: an event taken out, an early end.
                     out.content_length_n = -1;
@@ -104,9 +116,19 @@ unsafe extern "C" fn header(r: *mut ngx_http_request_t) -> ngx_int_t {
                 }
             }
         }
-        true
+        OK
     });
-    if fine { next_header(r) } else { ERROR }
+    if verdict == OK { next_header(r) } else { verdict }
+}
+
+/// Whether the upstream's answer has no status line.
+fn is_not_http(r: *mut ngx_http_request_t) -> bool {
+    // SAFETY: the live request and its upstream, if it has one.
+    unsafe {
+        (*r).http_version == HTTP_0_9
+            && (*r).http_major() > 0
+            && (*r).upstream.as_ref().is_some_and(|u| u.headers_in.status_n == 0)
+    }
 }
 
 /// The head of nginx's own error page becomes that of the gateway's error.
@@ -169,6 +191,7 @@ unsafe extern "C" fn body(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -
         let context = request.context()?;
         match context.output.mode? {
             Mode::Pass => {
+                gate::note_unread(context, bufs(chain).map(|buf| length(buf)).sum());
                 note_end(context, chain);
                 None
             }
@@ -214,6 +237,16 @@ fn memory(buf: &ngx_buf_t) -> &'static [u8] {
     }
 }
 
+/// Bytes of a buffer, wherever they are.
+fn length(buf: &ngx_buf_t) -> u64 {
+    let bytes = if buf.in_file() == 1 && memory(buf).is_empty() {
+        u64::try_from(buf.file_last - buf.file_pos).ok()
+    } else {
+        u64::try_from(memory(buf).len()).ok()
+    };
+    bytes.unwrap_or(0)
+}
+
 fn note_end(context: &mut Context, chain: *mut ngx_chain_t) {
     if bufs(chain).any(|b| b.last_buf() == 1) {
         context.ended = true;
@@ -245,6 +278,10 @@ impl Stream<'_> {
         if !self.context.ended && gate::is_overdue(self.context, process::now_ms()) {
             return Some(self.give_up(r, chain));
         }
+        if chain.is_null() && self.output.busy.is_empty() {
+            // nginx wants out what stands behind us: a chain that passed as it was and did not fit into the socket.
+            return None;
+        }
         if self.output.busy.is_empty() && self.output.held.is_empty() && !self.context.cut {
             // One buffer is the rule; it is decided before anything is built.
             let mut all = bufs(chain);
@@ -264,12 +301,14 @@ impl Stream<'_> {
         for buf in bufs(chain) {
             if is_special(buf) {
                 if buf.last_buf() == 1 {
+                    links.extend(self.rest());
                     self.context.ended = true;
                 }
                 if self.is_break(r, buf)
-                    && let Some(text) = gate::broken_stream(self.context)
+                    && let Some(link) = self.broken_end()
                 {
-                    links.extend(self.own_bytes(text));
+                    links.push(link);
+                    continue;
                 }
                 let Some(link) = self.link() else {
                     return Some(ERROR);
@@ -327,22 +366,47 @@ impl Stream<'_> {
         chain: *mut ngx_chain_t,
         buf: &mut ngx_buf_t,
     ) -> Option<ngx_int_t> {
-        if buf.last_buf() == 1 {
+        let link = if buf.last_buf() == 1 {
+            let rest = self.rest();
             self.context.ended = true;
-            return None;
-        }
-        if self.is_break(r, buf)
-            && let Some(text) = gate::broken_stream(self.context)
-        {
-            let link = self.own_bytes(text)?;
+            let link = rest?;
             // SAFETY: our own link; nginx's chain follows it for this call only.
             unsafe { (*link).next = chain };
-            self.output.busy.push(link);
-            let rc = next_body(r, link);
-            self.settle_output();
-            return Some(rc);
+            link
+        } else if self.is_break(r, buf) {
+            self.broken_end()?
+        } else {
+            return None;
+        };
+        self.output.busy.push(link);
+        let rc = next_body(r, link);
+        self.settle_output();
+        Some(rc)
+    }
+
+    /// What is left of an event at the stream's regular end.
+    fn rest(&mut self) -> Option<*mut ngx_chain_t> {
+        let context = &mut *self.context;
+        let bytes = process::with_worker(|w| gate::last_event(w, context))?;
+        self.own_bytes(bytes)
+    }
+
+    /// The upstream died: an error event, and the answer's regular end, so that no client library drops the event
+    /// together with the connection. nginx means to close that, as for a broken answer, and would linger for seconds
+    /// with the request open; but this one is whole.
+    fn broken_end(&mut self) -> Option<*mut ngx_chain_t> {
+        let text = gate::broken_stream(self.context)?;
+        let link = self.own_bytes(text)?;
+        let r = self.request.raw();
+        // SAFETY: our own link; the live request.
+        unsafe {
+            (*(*link).buf).set_last_buf(1);
+            (*(*link).buf).set_last_in_chain(1);
+            if self.output.keepalive && (*r).chunked() == 1 {
+                (*r).set_keepalive(1);
+            }
         }
-        None
+        Some(link)
     }
 
     /// Our links for the pieces of one of nginx's buffers.
@@ -365,6 +429,9 @@ impl Stream<'_> {
                 }),
             };
             links.extend(link);
+        }
+        if buf.last_buf() == 1 {
+            links.extend(self.rest());
         }
         if buf.last_buf() == 1
             && let Some(link) = self.link()
