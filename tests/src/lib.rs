@@ -1,5 +1,6 @@
 //! What the end-to-end tests are made of: a mock model endpoint, real nginx and daemon processes, clients and loads.
 
+pub mod access;
 pub mod daemon;
 pub mod documents;
 pub mod gateway;
