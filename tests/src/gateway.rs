@@ -122,6 +122,18 @@ impl Gateway {
             .expect("the gateway answers")
     }
 
+    /// What counts against a channel's limit now, by the daemon's word.
+    ///
+    /// # Panics
+    /// If the channel has no limit of that name.
+    pub async fn used(&self, channel: &str, limit: &str) -> u64 {
+        let answer = self.daemon.get(&format!("/channels/{channel}/limits")).await;
+        let limits = answer["limits"].as_array().expect("a list of limits");
+        let found = limits.iter().find(|it| it["name"] == limit);
+        let found = found.unwrap_or_else(|| panic!("no {limit} among {limits:?}"));
+        found["used"].as_u64().expect("a number")
+    }
+
     /// Opens the shared region, to read counters or to move its clock.
     ///
     /// # Panics
