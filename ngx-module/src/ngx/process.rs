@@ -17,7 +17,9 @@ use crate::gate::{MasterKey, WorkerState};
 
 const PROCESS_SINGLE: usize = 0;
 const PROCESS_WORKER: usize = 3;
-const TICK_MS: usize = 250;
+/// How soon an idle worker takes up an edit (a busy one does at its next request): a change is to be everywhere within
+/// 100 ms. A tick is a few loads and stores.
+const TICK_MS: usize = 50;
 
 /// State of this process. nginx runs all of a process's hooks and handlers on one thread.
 struct OneThread<T>(T);
