@@ -127,7 +127,13 @@ impl Gateway {
     /// # Panics
     /// If the channel has no limit of that name.
     pub async fn used(&self, channel: &str, limit: &str) -> u64 {
-        let answer = self.daemon.get(&format!("/channels/{channel}/limits")).await;
+        let region = self.region();
+        // The daemon's API follows a moment after the workers.
+        let answer = wait_for("the API to show what is in force", PATIENCE, || async {
+            let answer = self.daemon.get(&format!("/channels/{channel}/limits")).await;
+            (answer["generation"] == region.generation()).then_some(answer)
+        })
+        .await;
         let limits = answer["limits"].as_array().expect("a list of limits");
         let found = limits.iter().find(|it| it["name"] == limit);
         let found = found.unwrap_or_else(|| panic!("no {limit} among {limits:?}"));
