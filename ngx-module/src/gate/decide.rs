@@ -5,7 +5,9 @@ use std::fmt::Write;
 use std::rc::Rc;
 
 use tollgate_meter::Api;
-use tollgate_meter::request::{MaxTokensName, RequestFacts, Rewrite, count_input, scan};
+use tollgate_meter::request::{
+    FieldPath, MaxTokensName, RequestFacts, Rewrite, count_input, scan, without_member,
+};
 use tollgate_policy::documents as policy;
 use tollgate_policy::snapshot::SourceView;
 use tollgate_policy::{Decision, LimitView, ModelView};
@@ -193,9 +195,10 @@ impl Decider<'_> {
                 continue;
             }
             if let Some(Some(tollgate_meter::request::Scalar::String(code))) = facts.wanted.first() {
-                self.context.channel = Some(identify::from_body(self.context, code).inspect_err(|_| {
-                    self.context.class = Class::Client;
-                })?);
+                self.context.channel =
+                    Some(identify::from_body(self.context, request, code).inspect_err(|_| {
+                        self.context.class = Class::Client;
+                    })?);
                 return Ok(());
             }
         }
@@ -219,12 +222,14 @@ impl Decider<'_> {
                 .channel
                 .and_then(|c| snapshot.channel(c))
                 .map(|c| c.code()),
+            // By its own name, so that no alias slips past a rule.
             model: self
                 .facts
                 .model
                 .as_ref()
                 .map(|m| m.value.as_str())
-                .or(query_model.as_deref()),
+                .or(query_model.as_deref())
+                .map(|name| snapshot.model(name.as_bytes()).map_or(name, |m| m.name())),
         });
         if !outcome.tags.is_empty() {
             self.context.tags = Some(outcome.tags.join(",").into());
@@ -610,6 +615,7 @@ impl Decider<'_> {
             }
         }
         let settings = snapshot.settings();
+        self.strip_channel(request, settings);
         let header = |s| {
             if let SourceView::Header(h) = s {
                 Some(h)
@@ -626,6 +632,32 @@ impl Decider<'_> {
                 || (others && is_channel_header(settings, name))
         });
         Ok(())
+    }
+}
+
+impl Decider<'_> {
+    /// The channel code is between the client and the gateway, wherever the client has put it. Headers are taken out
+    /// with the credentials.
+    fn strip_channel(&mut self, request: &mut Request, settings: tollgate_policy::SettingsView<'_>) {
+        for source in settings.channel_sources() {
+            match source {
+                SourceView::Query(name) => {
+                    if let Some(args) = facts::without(request.args(), name) {
+                        request.set_args(&args);
+                    }
+                }
+                SourceView::Body(path) => {
+                    let without = FieldPath::parse(path)
+                        .ok()
+                        .zip(request.body(self.scratch).ok())
+                        .and_then(|(path, body)| without_member(body, &path));
+                    if let Some(body) = without {
+                        request.replace_body(&body);
+                    }
+                }
+                _ => {}
+            }
+        }
     }
 }
 

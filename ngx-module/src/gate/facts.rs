@@ -76,8 +76,13 @@ fn client_ip(request: &Request, snapshot: Snapshot<'_>) -> Option<IpAddr> {
     if !settings.is_trusted_proxy(address) {
         return Some(address);
     }
-    let forwarded = request.header(b"x-forwarded-for").map(text).unwrap_or_default();
-    for hop in forwarded.rsplit(',') {
+    // Proxies append to the line or add one of their own: the last of the last line is the nearest.
+    let lines: Vec<Cow<'_, str>> = request
+        .headers()
+        .filter(|h| h.name == b"x-forwarded-for")
+        .map(|h| text(h.value))
+        .collect();
+    for hop in lines.iter().rev().flat_map(|line| line.rsplit(',')) {
         let Ok(hop) = hop.trim().parse::<IpAddr>() else {
             break;
         };
@@ -117,6 +122,19 @@ fn decode(bytes: &[u8]) -> Cow<'_, str> {
         }
     }
     Cow::Owned(String::from_utf8_lossy(&out).into_owned())
+}
+
+/// The arguments without a parameter, if they have it.
+pub(super) fn without(args: &[u8], name: &str) -> Option<Vec<u8>> {
+    let is_it = |pair: &&[u8]| {
+        let key = pair.split(|b| *b == b'=').next().unwrap_or_default();
+        decode(key).as_ref() == name
+    };
+    let pairs = || args.split(|b| *b == b'&');
+    pairs().any(|pair| is_it(&pair)).then(|| {
+        let kept: Vec<&[u8]> = pairs().filter(|pair| !is_it(pair)).collect();
+        kept.join(&b'&')
+    })
 }
 
 /// A cookie's value.

@@ -14,14 +14,16 @@ use super::reply::{ErrorKind, Reply};
 use super::response::Response;
 use super::worker::{Generation, WorkerState};
 use crate::ngx::process;
-use crate::ngx::request::Request;
+use crate::ngx::request::{Header, Request};
 
 /// What one walk over the header lines finds.
 #[derive(Default)]
 struct Found<'a> {
     key: Option<&'a [u8]>,
     request_id: Option<&'a [u8]>,
+    request_ids: usize,
     has_traceparent: bool,
+    traceparents: usize,
     upgrade: bool,
 }
 
@@ -50,13 +52,18 @@ pub(crate) fn begin(w: &mut WorkerState, request: &mut Request) -> Result<Contex
     let mut found = Found::default();
     for header in request.headers() {
         match header.name {
-            b"authorization" => {
-                found.key = found.key.or_else(|| strip_bearer(header.value));
+            b"authorization" | b"x-api-key" | b"api-key" | b"x-goog-api-key" => {
+                found.key = found.key.or_else(|| key_in(&header));
             }
-            b"x-api-key" | b"api-key" | b"x-goog-api-key" => found.key = found.key.or(Some(header.value)),
-            b"x-request-id" if is_plain_id(header.value) => found.request_id = Some(header.value),
+            b"x-request-id" => {
+                found.request_ids += 1;
+                found.request_id = Some(header.value).filter(|id| is_plain_id(id));
+            }
             b"upgrade" if header.value.eq_ignore_ascii_case(b"websocket") => found.upgrade = true,
-            b"traceparent" if is_traceparent(header.value) => found.has_traceparent = true,
+            b"traceparent" => {
+                found.traceparents += 1;
+                found.has_traceparent = is_traceparent(header.value);
+            }
             _ => {}
         }
     }
@@ -73,12 +80,20 @@ pub(crate) fn begin(w: &mut WorkerState, request: &mut Request) -> Result<Contex
         Err(stranger) => (None, Some(stranger)),
     };
     let upgrade = found.upgrade;
-    let has_id = found.request_id.is_some();
-    let has_trace = found.has_traceparent;
-    if !has_id {
+    // Exactly one line of each goes on: the client's if it is fit, ours in place of whatever else there is.
+    let (ids, traces) = (found.request_ids, found.traceparents);
+    let keeps_id = found.request_id.is_some() && ids == 1;
+    let keeps_trace = found.has_traceparent && traces == 1;
+    if !keeps_id {
+        if ids > 0 {
+            request.hide_headers(|name| name == b"x-request-id");
+        }
         request.add_upstream_header(b"x-request-id", &request_id);
     }
-    if !has_trace {
+    if !keeps_trace {
+        if traces > 0 {
+            request.hide_headers(|name| name == b"traceparent");
+        }
         request.add_upstream_header(b"traceparent", &traceparent(id_number));
     }
 
@@ -213,7 +228,8 @@ fn identify(generation: &Generation, request: &Request, found: &Found<'_>) -> Re
             return admit(&channel, digest);
         }
     }
-    Err(if found.key.is_some() {
+    // The body may still name a channel that the key belongs to.
+    Err(if found.key.is_some() && !channel_may_stand_in_body(generation) {
         Stranger::BadKey
     } else {
         Stranger::NoChannel
@@ -246,13 +262,26 @@ fn check(channel: &ChannelView<'_>, key: Option<bool>) -> Result<u32, Stranger> 
     }
 }
 
+/// The client's key in a header line, if it is one that carries keys.
+fn key_in<'a>(header: &Header<'a>) -> Option<&'a [u8]> {
+    match header.name {
+        b"authorization" => strip_bearer(header.value),
+        b"x-api-key" | b"api-key" | b"x-goog-api-key" => Some(header.value),
+        _ => None,
+    }
+}
+
 /// The channel that a body field names, for configurations with such a source.
-pub(super) fn from_body(context: &Context, code: &str) -> Result<u32, Reply> {
+pub(super) fn from_body(context: &Context, request: &Request, code: &str) -> Result<u32, Reply> {
+    let digest = request
+        .headers()
+        .find_map(|header| key_in(&header))
+        .map(|key| <[u8; 32]>::from(Sha256::digest(key)));
     let snapshot = context.generation.snapshot();
     let found = snapshot
         .channel_by_code(code.as_bytes())
         .ok_or(Stranger::Unknown)
-        .and_then(|c| admit(&c, || None));
+        .and_then(|c| admit(&c, || digest.as_ref()));
     found.map_err(|stranger| refusal(context, &stranger))
 }
 

@@ -105,6 +105,9 @@ pub(super) fn aim(
         request
             .set_path(format!("{prefix}{rest}").as_bytes())
             .ok_or("out of memory")?;
+    } else if let Some(path) = &context.original_path {
+        // A former attempt's provider had a prefix.
+        request.set_path(path.as_bytes()).ok_or("out of memory")?;
     }
     Ok(())
 }

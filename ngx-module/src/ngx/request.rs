@@ -127,6 +127,13 @@ impl Request {
         Some(())
     }
 
+    /// Other arguments for the upstream.
+    pub fn set_args(&mut self, args: &[u8]) -> Option<()> {
+        self.0.args = pool::string(self.0.pool, args)?;
+        self.0.set_valid_unparsed_uri(0);
+        Some(())
+    }
+
     pub fn args(&self) -> &[u8] {
         // SAFETY: as above.
         unsafe { bytes(&self.0.args) }
