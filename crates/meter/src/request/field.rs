@@ -65,7 +65,7 @@ impl FieldPath {
         Ok(Self { segments })
     }
 
-    fn key_is(&self, level: usize, key: &[u8]) -> bool {
+    pub(super) fn key_is(&self, level: usize, key: &[u8]) -> bool {
         self.segments
             .get(level)
             .is_some_and(|segment| segment.key.as_bytes() == key)
@@ -77,7 +77,7 @@ impl FieldPath {
             .is_some_and(|segment| segment.index == Some(index))
     }
 
-    fn ends_at(&self, level: usize) -> bool {
+    pub(super) fn ends_at(&self, level: usize) -> bool {
         self.segments.len() == level
     }
 }

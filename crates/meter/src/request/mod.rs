@@ -7,6 +7,7 @@ mod facts;
 mod field;
 mod image;
 mod input;
+mod member;
 mod rewrite;
 mod scan;
 #[cfg(test)]
@@ -16,5 +17,6 @@ pub use count::{InputCount, count_input};
 pub use error::{ScanError, ScanErrorKind};
 pub use facts::{MaxTokens, MaxTokensName, RequestFacts, Span, StreamOptions, Text};
 pub use field::{FieldPath, FieldPathError, Scalar};
+pub use member::without_member;
 pub use rewrite::Rewrite;
 pub use scan::scan;
