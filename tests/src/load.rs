@@ -18,6 +18,7 @@ pub struct Load {
     parallel: usize,
     requests: u64,
     time: Duration,
+    pause: Duration,
     keepalive: bool,
     stop: Arc<AtomicBool>,
 }
@@ -112,6 +113,7 @@ impl Load {
             parallel: 1,
             requests: 1,
             time: Duration::from_secs(60),
+            pause: Duration::ZERO,
             keepalive: true,
             stop: Arc::default(),
         }
@@ -135,6 +137,14 @@ impl Load {
     #[must_use]
     pub fn time(mut self, time: Duration) -> Self {
         self.time = time;
+        self
+    }
+
+    /// What each task does between two requests: nothing, for this long. The first requests are spread evenly over one
+    /// such pause, so that a crowd does not come at once.
+    #[must_use]
+    pub fn pause(mut self, time: Duration) -> Self {
+        self.pause = time;
         self
     }
 
@@ -190,11 +200,17 @@ impl Load {
     ) -> Report {
         let mut report = Report::default();
         let mut kept = None;
+        let share = task as f64 / self.parallel.max(1) as f64;
+        let mut pause = self.pause.mul_f64(share);
         while !self.stop.load(Ordering::Relaxed) && start.elapsed() < self.time {
             let number = next.fetch_add(1, Ordering::Relaxed);
             if number >= self.requests {
                 break;
             }
+            if !pause.is_zero() {
+                tokio::time::sleep(pause).await;
+            }
+            pause = self.pause;
             let turn = Turn { task, number };
             let request = make(turn);
             let sent = Instant::now();

@@ -60,11 +60,22 @@ pub fn cpu_time(pid: u32) -> Duration {
 
 /// Memory of its own and its share of what it shares (PSS), bytes.
 pub fn memory(pid: u32) -> u64 {
+    proportional(pid, "Pss:")
+}
+
+/// A line of `smaps_rollup`, bytes.
+fn proportional(pid: u32, name: &str) -> u64 {
     let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     text.lines()
-        .find_map(|line| line.strip_prefix("Pss:"))
+        .find_map(|line| line.strip_prefix(name))
         .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
         .map_or(0, |kilobytes| kilobytes * 1024)
+}
+
+/// Memory that belongs to it alone or to it and its kin by fork, its share of that: no files, nothing that processes
+/// share by name. Bytes.
+pub fn anonymous_memory(pid: u32) -> u64 {
+    proportional(pid, "Pss_Anon:")
 }
 
 /// Open descriptors.
@@ -111,7 +122,8 @@ mod tests {
     #[test]
     fn own_resources_are_read() {
         let own = std::process::id();
-        assert!(memory(own) > 0);
+        assert!(memory(own) > anonymous_memory(own));
+        assert!(anonymous_memory(own) > 0);
         assert!(descriptors(own) >= 3);
         // Some work, so that a coarse clock shows it as well.
         assert!(wait_blocking(PATIENCE, || cpu_time(own) > Duration::ZERO));

@@ -14,6 +14,7 @@
 //! | `latency=D` | 0 | wait before the first byte (`20ms`, `1s`, `300us`) |
 //! | `slow_headers=D` | 0 | wait after each line of the head |
 //! | `interval=D` | 0 | wait between events of a stream |
+//! | `hold=N` | none | wait before event N of a stream until `POST /mock/release` |
 //! | `status=N` | 200 | answer with an error status |
 //! | `body=TEXT` | an error object | body of the error answer |
 //! | `retry_after=N` | none | header of the error answer, seconds |
@@ -137,6 +138,8 @@ pub struct Behaviour {
     pub slow_headers: Duration,
     /// `interval`
     pub interval: Duration,
+    /// `hold`
+    pub hold: Option<u64>,
     /// `status`
     pub status: u16,
     /// `body`
@@ -182,6 +185,7 @@ impl Default for Behaviour {
             latency: Duration::ZERO,
             slow_headers: Duration::ZERO,
             interval: Duration::ZERO,
+            hold: None,
             status: 200,
             body: None,
             retry_after: None,
@@ -259,6 +263,7 @@ impl Behaviour {
             "latency" => self.latency = duration(value).ok_or_else(bad)?,
             "slow_headers" => self.slow_headers = duration(value).ok_or_else(bad)?,
             "interval" => self.interval = duration(value).ok_or_else(bad)?,
+            "hold" => self.hold = Some(number(value).ok_or_else(bad)?),
             "status" => self.status = value.parse().map_err(|_| bad())?,
             "body" => self.body = Some(value.to_owned()),
             "retry_after" => self.retry_after = Some(number(value).ok_or_else(bad)?),

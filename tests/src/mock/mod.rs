@@ -2,7 +2,8 @@
 //! for, and a count of what it really received and sent.
 //!
 //! See [`behaviour`] for the options. `GET /mock/stats`, `GET /mock/requests` and `POST /mock/reset` give the counts to
-//! programs outside; inside a test [`MockLlm`] gives them directly.
+//! programs outside; inside a test [`MockLlm`] gives them directly. `POST /mock/release` lets held streams go on, those
+//! to come included.
 
 mod answer;
 mod ask;

@@ -50,6 +50,15 @@ impl MockProcess {
         self.child.id()
     }
 
+    /// Lets streams with the option `hold` go on: `POST /mock/release`.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub async fn release(&self) {
+        let answer = http::send(self.address(), &Request::new("POST", "/mock/release")).await;
+        assert_eq!(answer.expect("the mock answers").status(), 200);
+    }
+
     /// What it received and sent: `GET /mock/stats`.
     ///
     /// # Panics

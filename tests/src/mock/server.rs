@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 const MAX_HEAD: usize = 256 * 1024;
 const MAX_BODY: usize = 512 * 1024 * 1024;
@@ -29,6 +30,7 @@ pub(super) struct Shared {
     pub stats: Stats,
     default_tokens: Arc<AtomicU64>,
     ready: Arc<Mutex<HashMap<Vec<u8>, Ready>>>,
+    released: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -37,6 +39,7 @@ impl Shared {
             stats,
             default_tokens: Arc::new(AtomicU64::new(Behaviour::default().tokens)),
             ready: Arc::default(),
+            released: watch::Sender::new(false),
         }
     }
 
@@ -293,6 +296,10 @@ impl Connection<'_> {
             ("GET", "/mock/stats") => Some(self.shared.stats.to_json()),
             ("GET", "/mock/requests") => Some(self.shared.stats.records_json()),
             ("GET", "/mock/health") => Some(serde_json::json!({ "ok": true })),
+            ("POST", "/mock/release") => {
+                self.shared.released.send_replace(true);
+                Some(serde_json::json!({ "ok": true }))
+            }
             ("POST", "/mock/reset") => {
                 self.shared.stats.reset();
                 Some(serde_json::json!({ "ok": true }))
@@ -345,7 +352,8 @@ impl Connection<'_> {
         };
         let close = close || !behaviour.keepalive || framing == Framing::Close;
         let mut wire = Wire::new(&mut self.stream, behaviour, framing);
-        let sent = write_answer(&mut wire, ask, answer, &mut entry, framing, close).await;
+        let mut released = self.shared.released.subscribe();
+        let sent = write_answer(&mut wire, ask, answer, &mut entry, &mut released, framing, close).await;
         match sent {
             Ok(Sent::Whole) => Ok(if close { Next::Close } else { Next::Keep }),
             Ok(Sent::Fault(Fault::Reset)) => {
@@ -375,6 +383,7 @@ async fn write_answer(
     ask: &Ask,
     answer: &Answer,
     entry: &mut Entry,
+    released: &mut watch::Receiver<bool>,
     framing: Framing,
     close: bool,
 ) -> Result<Sent, Gone> {
@@ -418,6 +427,9 @@ async fn write_answer(
     while let Some(piece) = answer.pieces.get(index) {
         if number > 0 {
             wire.pause(behaviour.interval).await?;
+        }
+        if behaviour.hold == Some(number) {
+            wire.wait_for(released).await?;
         }
         if stop == Some(number) {
             if broken == Some(Fault::Fail) {

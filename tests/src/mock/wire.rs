@@ -7,6 +7,7 @@ use std::io::Write as _;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 
 /// Sizes for cutting, pseudo-random and the same for the same seed (xorshift64).
 struct Sizes {
@@ -146,6 +147,17 @@ impl<'a> Wire<'a> {
         pause(self.stream, time).await
     }
 
+    /// Waits until the signal is given, but no longer than the client is there.
+    pub(super) async fn wait_for(&mut self, signal: &mut watch::Receiver<bool>) -> Result<(), Gone> {
+        // A closed channel is a mock that ends.
+        let given = async { signal.wait_for(|given| *given).await.is_ok() };
+        if until(self.stream, given).await? {
+            Ok(())
+        } else {
+            Err(Gone)
+        }
+    }
+
     /// Nothing more happens until the client goes away.
     pub(super) async fn hang(&mut self) -> Gone {
         loop {
@@ -157,14 +169,16 @@ impl<'a> Wire<'a> {
 }
 
 async fn pause(stream: &TcpStream, time: Duration) -> Result<(), Gone> {
-    let sleep = tokio::time::sleep(time);
-    tokio::pin!(sleep);
+    until(stream, tokio::time::sleep(time)).await
+}
+
+async fn until<T>(stream: &TcpStream, event: impl Future<Output = T>) -> Result<T, Gone> {
+    tokio::pin!(event);
     let mut byte = [0];
     tokio::select! {
-        () = &mut sleep => return Ok(()),
+        happened = &mut event => return Ok(happened),
         // Zero bytes: the client closed its side. Data would be a pipelined request, which waits.
         seen = stream.peek(&mut byte) => if seen? == 0 { return Err(Gone) },
     }
-    sleep.await;
-    Ok(())
+    Ok(event.await)
 }
