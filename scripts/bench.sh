@@ -21,7 +21,7 @@ for argument in "$@"; do
 done
 
 [ "$(nproc)" -ge 2 ] || { say "two cores are needed: one for the gateway, one for everything else"; exit 1; }
-for program in wrk taskset setpriv redis-server; do
+for program in taskset setpriv redis-server; do
     command -v "$program" >/dev/null || { say "$program is missing: run scripts/setup.sh"; exit 1; }
 done
 

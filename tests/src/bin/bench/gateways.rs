@@ -3,7 +3,7 @@
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use tollgate_shm::Region;
 use tollgate_tests::daemon::Daemon;
@@ -18,6 +18,7 @@ use tollgate_tests::site::Site;
 use tollgate_tests::wait::{PATIENCE, wait_for, wait_until};
 
 use crate::Plan;
+use crate::generator::Generator;
 
 /// The caller of all timed requests.
 pub const CHANNEL: &str = "wechat042";
@@ -28,7 +29,6 @@ const ANSWER_BYTES: usize = 600;
 /// Far above what any round can use.
 const NEVER: u64 = 100_000_000_000;
 
-const UPSTREAM: &str = include_str!("../../../../bench/upstream.conf");
 const BARE: &str = include_str!("../../../../bench/bare.conf");
 const OFF: &str = include_str!("../../../../bench/off.conf");
 const ON: &str = include_str!("../../../../bench/tollgate.conf");
@@ -215,28 +215,22 @@ impl Running {
 #[derive(Debug)]
 pub struct Bench {
     /// 1 KB chat request that names no `max_tokens`.
-    pub unnamed: PathBuf,
+    pub unnamed: Vec<u8>,
     /// The same size, naming one.
-    pub named: PathBuf,
+    pub named: Vec<u8>,
     /// The upstream for streams and for the limit test.
     pub mock: MockProcess,
-    fast: Nginx,
+    /// Load generator, and upstream of plain requests.
+    pub fast: Generator,
     daemon: Option<Daemon>,
     redis: Option<Redis>,
     site: Site,
-    _bodies: tempfile::TempDir,
 }
 
 impl Bench {
     /// Starts upstreams, and Redis and the daemon where a gateway needs them.
     pub async fn prepare(plan: &Plan) -> Self {
-        let bodies = tempfile::tempdir().expect("a temporary folder");
-        let fast = Nginx::config(UPSTREAM)
-            .tree(programs::nginx_named("pinned"))
-            .set("answer", answer())
-            .log_level("error")
-            .start()
-            .await;
+        let fast = Generator::start(answer().into_bytes());
         let mock = MockProcess::start().await;
         let site = Site::new();
         documents(fast.address(), mock.address()).write(&site);
@@ -257,19 +251,18 @@ impl Bench {
             .await;
         }
         let redis = if plan.kinds.contains(&Kind::LuaRedis) {
-            Some(Redis::start(bodies.path()).await)
+            Some(Redis::start().await)
         } else {
             None
         };
         Self {
-            unnamed: write(bodies.path(), "unnamed.json", &request(None)),
-            named: write(bodies.path(), "named.json", &request(Some(256))),
+            unnamed: request(None).into_bytes(),
+            named: request(Some(256)).into_bytes(),
             mock,
             fast,
             daemon,
             redis,
             site,
-            _bodies: bodies,
         }
     }
 
@@ -305,11 +298,7 @@ impl Bench {
         if kind.is_tollgate() {
             running.beside.extend(self.daemon.as_ref().map(Daemon::pid));
         }
-        let request = Request::post_bytes(
-            "/v1/chat/completions",
-            std::fs::read(&self.unnamed).expect("the request"),
-        )
-        .channel(CHANNEL);
+        let request = Request::post_bytes("/v1/chat/completions", self.unnamed.clone()).channel(CHANNEL);
         wait_for("the gateway's first answer", PATIENCE, || async {
             let answer = http::send(running.nginx.address(), &request).await.ok()?;
             (answer.status() == 200 && answer.body.len() == ANSWER_BYTES).then_some(())
@@ -330,7 +319,6 @@ impl Bench {
         if let Some(mut daemon) = self.daemon {
             daemon.stop().await;
         }
-        self.fast.stop().await;
     }
 }
 
@@ -342,7 +330,7 @@ struct Redis {
 }
 
 impl Redis {
-    async fn start(folder: &Path) -> Self {
+    async fn start() -> Self {
         let port = Port::free();
         let child = Command::new("setpriv")
             .args([
@@ -354,14 +342,7 @@ impl Redis {
                 "--save",
                 "",
             ])
-            .args([
-                "--appendonly",
-                "no",
-                "--port",
-                &port.number().to_string(),
-                "--dir",
-            ])
-            .arg(folder)
+            .args(["--appendonly", "no", "--port", &port.number().to_string()])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
@@ -441,7 +422,7 @@ fn request(max_tokens: Option<u64>) -> String {
     make(&prose(REQUEST_BYTES - empty))
 }
 
-/// A chat completion of [`ANSWER_BYTES`]; without single quotes and dollar signs, for nginx's configuration.
+/// A chat completion whose body has [`ANSWER_BYTES`].
 fn answer() -> String {
     let make = |text: &str| {
         json!({
@@ -454,16 +435,12 @@ fn answer() -> String {
         .to_string()
     };
     let empty = make("").len();
-    make(&prose(ANSWER_BYTES - empty))
+    let body = make(&prose(ANSWER_BYTES - empty));
+    let head = "HTTP/1.1 200 OK\r\nServer: mock\r\nContent-Type: application/json\r\n";
+    format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())
 }
 
 fn prose(bytes: usize) -> String {
     let sentence = "The ferry to the island leaves from the second pier at nine, and the way back takes an hour longer. ";
     sentence.chars().cycle().take(bytes).collect()
-}
-
-fn write(folder: &Path, name: &str, text: &str) -> PathBuf {
-    let path = folder.join(name);
-    std::fs::write(&path, text).expect("a request is written");
-    path
 }

@@ -1,10 +1,10 @@
-//! One run of wrk against one gateway, with the CPU time that it cost.
+//! One load on one gateway, with the CPU time that it cost.
 
-use crate::gateways::{CHANNEL, Running};
-use std::path::Path;
-use std::process::{Command, Stdio};
+use crate::gateways::{Bench, CHANNEL, Running};
+use crate::generator::Order;
 use std::time::Duration;
-use tollgate_tests::{process, programs};
+use tollgate_tests::http::Request;
+use tollgate_tests::process;
 
 /// What came of it.
 #[derive(Clone, Copy, Debug)]
@@ -77,46 +77,35 @@ fn waited(pid: u32) -> Duration {
     Duration::from_nanos(nanoseconds.unwrap_or(0))
 }
 
-/// Posts the file over and over.
+/// Posts the body over and over.
 ///
 /// # Panics
-/// If wrk fails or any request does.
-pub fn post(gateway: &Running, body: &Path, connections: u32, seconds: u64) -> Sample {
-    let before = Clock::read(gateway);
-    let output = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "wrk", "--threads", "1", "--timeout", "10s"])
-        .args(["--connections", &connections.to_string()])
-        .args(["--duration", &format!("{seconds}s"), "--script"])
-        .arg(programs::root().join("bench/post.lua"))
-        .arg(format!("http://{}/v1/chat/completions", gateway.nginx.address()))
-        .arg("--")
-        .arg(body)
-        .arg(format!("channelcode={CHANNEL}"))
-        .stdin(Stdio::null())
-        .output()
-        .expect("setpriv starts wrk");
-    let (worker, others, beside, waited) = Clock::read(gateway).since(&before);
-    let text = String::from_utf8_lossy(&output.stdout);
-    let line = text.lines().find_map(|line| line.strip_prefix("BENCH "));
-    let fields: Vec<f64> = line
-        .unwrap_or_default()
-        .split(' ')
-        .filter_map(|field| field.parse().ok())
-        .collect();
-    let &[requests, microseconds, failures, p50, p99] = fields.as_slice() else {
-        panic!("wrk said:\n{text}{}", String::from_utf8_lossy(&output.stderr));
+/// If any request fails.
+pub fn post(bench: &Bench, gateway: &Running, body: &[u8], connections: usize, time: Duration) -> Sample {
+    let request = Request::post_bytes("/v1/chat/completions", body.to_vec()).channel(CHANNEL);
+    let order = Order {
+        address: gateway.nginx.address(),
+        request: request.to_bytes(),
+        connections,
+        time,
     };
+    let before = Clock::read(gateway);
+    let outcome = bench.fast.run(order);
+    let (worker, others, beside, waited) = Clock::read(gateway).since(&before);
     assert!(
-        failures == 0.0 && requests > 0.0,
-        "{}: {failures} of {requests} requests failed\n{}",
+        outcome.failures == 0 && outcome.answers > 0,
+        "{}: {} requests failed, {} did not: {}\n{}",
         gateway.kind.title(),
+        outcome.failures,
+        outcome.answers,
+        outcome.failure,
         gateway.nginx.error_log()
     );
     Sample {
-        requests,
-        seconds: microseconds / 1e6,
-        p50,
-        p99,
+        requests: outcome.answers as f64,
+        seconds: outcome.elapsed.as_secs_f64(),
+        p50: outcome.latency(0.5),
+        p99: outcome.latency(0.99),
         cpu: worker + others,
         others,
         beside,

@@ -3,6 +3,7 @@
 //! How it measures is written in `bench/README.md`. The table goes to the standard output and to `target/bench.md`.
 
 mod gateways;
+mod generator;
 mod limit_test;
 mod load;
 mod memory;

@@ -3,10 +3,10 @@
 use crate::Plan;
 use crate::gateways::{Bench, Kind, Running};
 use crate::load::{self, Sample};
-use std::path::Path;
+use std::time::Duration;
 
 /// Connections under load: the worker is never idle for want of requests.
-const CONNECTIONS: u32 = 64;
+const CONNECTIONS: usize = 64;
 
 /// One line of the table of requests, medians over the rounds.
 #[derive(Clone, Debug)]
@@ -46,7 +46,7 @@ pub struct Latency {
 
 struct Row<'a> {
     gateway: &'a Running,
-    body: &'a Path,
+    body: &'a [u8],
     title: String,
     base: Kind,
 }
@@ -54,7 +54,7 @@ struct Row<'a> {
 fn rows<'a>(bench: &'a Bench, running: &'a [Running]) -> Vec<Row<'a>> {
     let mut rows = Vec::new();
     for gateway in running {
-        let row = |body, suffix: &str| Row {
+        let row = |body: &'a [u8], suffix: &str| Row {
             gateway,
             body,
             title: format!("{}{suffix}", gateway.kind.title()),
@@ -68,9 +68,9 @@ fn rows<'a>(bench: &'a Bench, running: &'a [Running]) -> Vec<Row<'a>> {
     rows
 }
 
-fn run(rows: &[Row<'_>], plan: &Plan, connections: u32) -> Vec<Vec<Sample>> {
+fn run(bench: &Bench, rows: &[Row<'_>], plan: &Plan, connections: usize) -> Vec<Vec<Sample>> {
     for row in rows {
-        load::post(row.gateway, row.body, connections, 1);
+        load::post(bench, row.gateway, row.body, connections, Duration::from_secs(1));
     }
     let mut samples = vec![Vec::new(); rows.len()];
     for round in 1..=plan.rounds {
@@ -79,7 +79,8 @@ fn run(rows: &[Row<'_>], plan: &Plan, connections: u32) -> Vec<Vec<Sample>> {
             plan.rounds
         );
         for (row, samples) in rows.iter().zip(&mut samples) {
-            samples.push(load::post(row.gateway, row.body, connections, plan.seconds));
+            let time = Duration::from_secs(plan.seconds);
+            samples.push(load::post(bench, row.gateway, row.body, connections, time));
         }
     }
     samples
@@ -98,7 +99,7 @@ fn paired<'a>(
 /// CPU time under load.
 pub fn requests(bench: &Bench, running: &[Running], plan: &Plan) -> Vec<Cost> {
     let rows = rows(bench, running);
-    let samples = run(&rows, plan, CONNECTIONS);
+    let samples = run(bench, &rows, plan, CONNECTIONS);
     let of = |index: usize, figure: fn(&Sample) -> f64| median(samples[index].iter().map(figure));
     let cost = |(index, row): (usize, &Row<'_>)| {
         let mut ratios: Vec<f64> = paired(&rows, &samples, index)
@@ -125,7 +126,7 @@ pub fn requests(bench: &Bench, running: &[Running], plan: &Plan) -> Vec<Cost> {
 /// Latency at one connection.
 pub fn latency(bench: &Bench, running: &[Running], plan: &Plan) -> Vec<Latency> {
     let rows = rows(bench, running);
-    let samples = run(&rows, plan, 1);
+    let samples = run(bench, &rows, plan, 1);
     let added = |index: usize, figure: fn(&Sample) -> f64| {
         paired(&rows, &samples, index)
             .map(|pairs| median(pairs.map(|(own, base)| figure(own) - figure(base))))

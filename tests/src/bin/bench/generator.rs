@@ -1,0 +1,376 @@
+//! Load generator and upstream in one thread that never sleeps while a load runs.
+//!
+//! A peer that sleeps is woken by the kernel at the expense of who writes to it, 2 µs and more on a virtual machine, and
+//! the slower a gateway is, the more often its peers sleep. Behind a real network nobody pays that. So that all
+//! gateways do the same work for a request, nobody sleeps here: the thread asks `epoll` without waiting, and yields.
+
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const LISTENER: u64 = u64::MAX;
+/// How long the thread waits for events while no load runs; commands are looked for that often.
+const IDLE: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 2_000_000,
+};
+const NOW: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 0,
+};
+/// How long after its end a load waits for the last answers.
+const LAST_ANSWERS: Duration = Duration::from_secs(10);
+
+/// A closed loop: each connection sends the request again as soon as it is answered.
+#[derive(Clone, Debug)]
+pub struct Order {
+    /// Where to.
+    pub address: SocketAddr,
+    /// The request's bytes, head and body.
+    pub request: Vec<u8>,
+    /// Connections.
+    pub connections: usize,
+    /// How long.
+    pub time: Duration,
+}
+
+/// What came of a load.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Answers with status 200.
+    pub answers: u64,
+    /// Other answers, and requests without one; with the last one's head.
+    pub failures: u64,
+    /// How the last failure looked.
+    pub failure: String,
+    /// From the first request to the last answer.
+    pub elapsed: Duration,
+    /// Nanoseconds from sending to the last byte, sorted.
+    pub latencies: Vec<u32>,
+}
+
+impl Outcome {
+    /// A quantile of the latency, microseconds.
+    pub fn latency(&self, quantile: f64) -> f64 {
+        let last = self.latencies.len().saturating_sub(1) as f64;
+        let index = (last * quantile).round() as usize;
+        self.latencies
+            .get(index)
+            .map_or(f64::NAN, |it| f64::from(*it) / 1e3)
+    }
+}
+
+/// The running thread; ends when dropped.
+#[derive(Debug)]
+pub struct Generator {
+    address: SocketAddr,
+    orders: Option<Sender<Order>>,
+    outcomes: Receiver<Outcome>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Generator {
+    /// Starts an upstream on a free port that gives this answer to every request.
+    ///
+    /// # Panics
+    /// If it cannot listen.
+    pub fn start(answer: Vec<u8>) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("the upstream listens");
+        listener
+            .set_nonblocking(true)
+            .expect("a listener that does not block");
+        let address = listener.local_addr().expect("an address");
+        let (orders, commands) = mpsc::channel();
+        let (results, outcomes) = mpsc::channel();
+        let thread = std::thread::spawn(move || Engine::new(listener, answer).run(&commands, &results));
+        Self {
+            address,
+            orders: Some(orders),
+            outcomes,
+            thread: Some(thread),
+        }
+    }
+
+    /// Where the upstream listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Runs a load to its end.
+    ///
+    /// # Panics
+    /// If the thread has died.
+    pub fn run(&self, order: Order) -> Outcome {
+        let orders = self.orders.as_ref().expect("it runs until it is dropped");
+        orders.send(order).expect("the generator's thread runs");
+        self.outcomes.recv().expect("the generator's thread runs")
+    }
+}
+
+impl Drop for Generator {
+    fn drop(&mut self) {
+        drop(self.orders.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// One end of a connection to the gateway.
+struct Peer {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+    role: Role,
+}
+
+enum Role {
+    /// The gateway's connection to the upstream.
+    Upstream,
+    /// A client's, with the time at which its request was sent; none when it has nothing to wait for.
+    Client(Option<Instant>),
+}
+
+struct Load {
+    order: Order,
+    start: Instant,
+    waiting: usize,
+    outcome: Outcome,
+}
+
+struct Engine {
+    epoll: OwnedFd,
+    listener: TcpListener,
+    answer: Vec<u8>,
+    peers: Vec<Option<Peer>>,
+    load: Option<Load>,
+}
+
+impl Engine {
+    fn new(listener: TcpListener, answer: Vec<u8>) -> Self {
+        let epoll = epoll::create(CreateFlags::CLOEXEC).expect("an epoll instance");
+        epoll::add(&epoll, &listener, EventData::new_u64(LISTENER), EventFlags::IN)
+            .expect("the listener is watched");
+        Self {
+            epoll,
+            listener,
+            answer,
+            peers: Vec::new(),
+            load: None,
+        }
+    }
+
+    fn run(mut self, orders: &Receiver<Order>, results: &Sender<Outcome>) {
+        let mut events: Vec<Event> = Vec::with_capacity(256);
+        loop {
+            if self.load.is_none() {
+                match orders.try_recv() {
+                    Ok(order) => self.begin(order),
+                    Err(mpsc::TryRecvError::Empty) => {}
+                    Err(mpsc::TryRecvError::Disconnected) => return,
+                }
+            }
+            let timeout = if self.load.is_some() { &NOW } else { &IDLE };
+            events.clear();
+            match epoll::wait(
+                &self.epoll,
+                rustix::buffer::spare_capacity(&mut events),
+                Some(timeout),
+            ) {
+                Ok(_) => {}
+                Err(error) => assert!(error == rustix::io::Errno::INTR, "epoll: {error}"),
+            }
+            if events.is_empty() {
+                // Redis and the daemon live on this core too.
+                std::thread::yield_now();
+            }
+            for event in &events {
+                match event.data.u64() {
+                    LISTENER => self.accept(),
+                    index => self.readable(usize::try_from(index).expect("an index")),
+                }
+            }
+            if let Some(outcome) = self.ended() {
+                let _ = results.send(outcome);
+            }
+        }
+    }
+
+    fn begin(&mut self, order: Order) {
+        self.load = Some(Load {
+            start: Instant::now(),
+            waiting: 0,
+            outcome: Outcome::default(),
+            order: order.clone(),
+        });
+        for _ in 0..order.connections {
+            let mut stream = TcpStream::connect(order.address).expect("the gateway accepts");
+            stream.write_all(&order.request).expect("a request is sent");
+            self.watch(stream, Role::Client(Some(Instant::now())));
+            self.load.iter_mut().for_each(|load| load.waiting += 1);
+        }
+    }
+
+    /// The outcome, once time is up and every request is answered.
+    fn ended(&mut self) -> Option<Outcome> {
+        let load = self.load.as_ref()?;
+        let late = load.start.elapsed() > load.order.time + LAST_ANSWERS;
+        if load.waiting > 0 && !late {
+            return None;
+        }
+        let mut load = self.load.take()?;
+        for peer in &mut self.peers {
+            peer.take_if(|peer| matches!(peer.role, Role::Client(_)));
+        }
+        load.outcome.failures += load.waiting as u64;
+        load.outcome.elapsed = load.start.elapsed();
+        load.outcome.latencies.sort_unstable();
+        Some(load.outcome)
+    }
+
+    fn accept(&mut self) {
+        while let Ok((stream, _)) = self.listener.accept() {
+            self.watch(stream, Role::Upstream);
+        }
+    }
+
+    fn watch(&mut self, stream: TcpStream, role: Role) {
+        stream.set_nodelay(true).expect("no delay");
+        stream
+            .set_nonblocking(true)
+            .expect("a connection that does not block");
+        let index = self.peers.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.peers.push(None);
+            self.peers.len() - 1
+        });
+        let data = EventData::new_u64(index as u64);
+        epoll::add(&self.epoll, &stream, data, EventFlags::IN).expect("a connection is watched");
+        self.peers[index] = Some(Peer {
+            stream,
+            buffer: Vec::with_capacity(16 * 1024),
+            role,
+        });
+    }
+
+    fn readable(&mut self, index: usize) {
+        let Some(Some(peer)) = self.peers.get_mut(index) else {
+            return;
+        };
+        let mut bytes = [0; 8 * 1024];
+        match peer.stream.read(&mut bytes) {
+            Ok(0) => return self.lost(index, "closed"),
+            Ok(length) => peer.buffer.extend_from_slice(&bytes[..length]),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+            Err(error) => return self.lost(index, &error.to_string()),
+        }
+        let Some(end) = message_end(&peer.buffer) else {
+            return;
+        };
+        assert_eq!(end, peer.buffer.len(), "nobody pipelines");
+        let sent = match &mut peer.role {
+            Role::Upstream => peer.stream.write_all(&self.answer),
+            Role::Client(since) => {
+                let Some(load) = &mut self.load else {
+                    return;
+                };
+                let now = Instant::now();
+                if let Some(since) = since.take() {
+                    let taken = now.duration_since(since).as_nanos();
+                    load.outcome
+                        .latencies
+                        .push(u32::try_from(taken).unwrap_or(u32::MAX));
+                }
+                load.waiting -= 1;
+                if peer.buffer.starts_with(b"HTTP/1.1 200 ") {
+                    load.outcome.answers += 1;
+                } else {
+                    load.outcome.failures += 1;
+                    load.outcome.failure = String::from_utf8_lossy(&peer.buffer).into_owned();
+                }
+                if now.duration_since(load.start) < load.order.time {
+                    load.waiting += 1;
+                    *since = Some(now);
+                    peer.stream.write_all(&load.order.request)
+                } else {
+                    Ok(())
+                }
+            }
+        };
+        peer.buffer.clear();
+        if let Err(error) = sent {
+            self.lost(index, &error.to_string());
+        }
+    }
+
+    fn lost(&mut self, index: usize, reason: &str) {
+        let peer = self.peers[index].take();
+        if let (
+            Some(Peer {
+                role: Role::Client(Some(_)),
+                ..
+            }),
+            Some(load),
+        ) = (peer, &mut self.load)
+        {
+            load.waiting -= 1;
+            load.outcome.failures += 1;
+            load.outcome.failure = reason.to_owned();
+        }
+    }
+}
+
+/// Where a message with a `Content-Length` ends; none while a part of it is missing.
+fn message_end(buffer: &[u8]) -> Option<usize> {
+    let head = memchr::memmem::find(buffer, b"\r\n\r\n")? + 4;
+    let length = buffer[..head]
+        .split(|byte| *byte == b'\n')
+        .find_map(|line| {
+            let (name, value) = line.split_at_checked(15)?;
+            name.eq_ignore_ascii_case(b"content-length:")
+                .then(|| std::str::from_utf8(value).ok()?.trim().parse::<usize>().ok())?
+        })
+        .unwrap_or_else(|| panic!("no length: {}", String::from_utf8_lossy(buffer)));
+    (buffer.len() >= head + length).then_some(head + length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_end_by_their_length() {
+        assert_eq!(
+            message_end(b"POST / HTTP/1.1\r\ncontent-LENGTH: 3\r\n\r\nab"),
+            None
+        );
+        assert_eq!(
+            message_end(b"POST / HTTP/1.1\r\ncontent-LENGTH: 3\r\n\r\nabc"),
+            Some(41)
+        );
+        assert_eq!(message_end(b"POST / HTTP/1.1\r\nContent-Len"), None);
+    }
+
+    #[test]
+    fn a_load_is_counted() {
+        let generator = Generator::start(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec());
+        let order = |connections| Order {
+            address: generator.address(),
+            request: b"GET / HTTP/1.1\r\nContent-Length: 0\r\n\r\n".to_vec(),
+            connections,
+            time: Duration::from_millis(50),
+        };
+        for connections in [1, 8] {
+            let outcome = generator.run(order(connections));
+            assert!(outcome.answers >= connections as u64, "{outcome:?}");
+            assert_eq!(
+                (outcome.failures, outcome.latencies.len() as u64),
+                (0, outcome.answers)
+            );
+            assert!(outcome.latency(0.5) <= outcome.latency(0.99));
+        }
+    }
+}
