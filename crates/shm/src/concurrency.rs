@@ -2,7 +2,8 @@
 //! writes it while alive. When a worker dies, whoever sweeps its slot sets that field to zero (C2), so a
 //! connection count cannot leak whatever instruction the worker died at.
 
-use crate::atomic::{AtomicU64, SeqCst};
+use crate::atomic::{AtomicU64, Relaxed, SeqCst};
+use crate::window::CONTESTED_MS;
 use crate::workers::WorkerSlot;
 
 /// Two 32-bit fields a word.
@@ -13,6 +14,8 @@ fn place(worker: WorkerSlot) -> (usize, u32) {
 #[derive(Clone, Copy)]
 pub(crate) struct Concurrency<'a> {
     pub cells: &'a [AtomicU64],
+    /// See `CounterRow::contested_until`.
+    pub contested_until: &'a AtomicU64,
 }
 
 impl Concurrency<'_> {
@@ -25,16 +28,17 @@ impl Concurrency<'_> {
     }
 
     /// Add, then verify: of those that together exceed `max`, the last to add sees all the others.
-    pub fn take(&self, worker: WorkerSlot, max: u64, amount: u64) -> bool {
-        if self.sum().saturating_add(amount) > max {
-            return false;
-        }
-        self.add(worker, amount);
-        if self.sum() > max {
+    pub fn take(&self, worker: WorkerSlot, now_ms: u64, max: u64, amount: u64) -> bool {
+        let contested = now_ms < self.contested_until.load(Relaxed);
+        if !(contested && self.sum().saturating_add(amount) > max) {
+            self.add(worker, amount);
+            if self.sum() <= max {
+                return true;
+            }
             self.give_back(worker, amount);
-            return false;
         }
-        true
+        self.contested_until.store(now_ms + CONTESTED_MS, Relaxed);
+        false
     }
 
     pub fn add(&self, worker: WorkerSlot, amount: u64) {
@@ -77,14 +81,18 @@ mod tests {
     #[test]
     fn parallel_workers_respect_the_maximum_and_a_sweep_frees_only_one() {
         let cells: Vec<_> = (0..32).map(|_| AtomicU64::new(0)).collect();
-        let c = Concurrency { cells: &cells };
+        let contested_until = AtomicU64::new(0);
+        let c = Concurrency {
+            cells: &cells,
+            contested_until: &contested_until,
+        };
         let peak = AtomicU64::new(0);
         std::thread::scope(|s| {
             for w in 0..4u16 {
                 let (c, peak) = (c, &peak);
                 s.spawn(move || {
                     for _ in 0..20_000 {
-                        if c.take(WorkerSlot(w), 3, 1) {
+                        if c.take(WorkerSlot(w), 1_000, 3, 1) {
                             peak.fetch_max(c.sum(), SeqCst);
                             c.give_back(WorkerSlot(w), 1);
                         }
@@ -93,8 +101,8 @@ mod tests {
             }
         });
         assert_eq!(c.sum(), 0);
-        assert!(c.take(WorkerSlot(6), 3, 1) && c.take(WorkerSlot(7), 3, 2));
-        assert!(!c.take(WorkerSlot(8), 3, 1));
+        assert!(c.take(WorkerSlot(6), 1_000, 3, 1) && c.take(WorkerSlot(7), 1_000, 3, 2));
+        assert!(!c.take(WorkerSlot(8), 1_000, 3, 1));
         c.sweep(WorkerSlot(7));
         assert_eq!(c.sum(), 1);
         c.give_back(WorkerSlot(7), 5);

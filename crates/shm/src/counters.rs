@@ -24,7 +24,10 @@ pub(crate) fn stored_key(key: u64, concurrency: bool) -> u64 {
 
 impl CounterRow {
     pub(crate) fn concurrency(&self) -> Concurrency<'_> {
-        Concurrency { cells: &self.cells }
+        Concurrency {
+            cells: &self.cells,
+            contested_until: &self.contested_until,
+        }
     }
 
     pub(crate) fn is_concurrency(&self) -> bool {

@@ -156,7 +156,9 @@ pub(crate) struct CounterRow {
     pub key: AtomicU64,
     pub tat: AtomicU64,
     pub debt: AtomicU64,
-    pub _pad: [AtomicU64; 5],
+    /// Region time until which takers look before they add: somebody was refused. A hint, never a promise.
+    pub contested_until: AtomicU64,
+    pub _pad: [AtomicU64; 4],
     pub cells: [AtomicU64; CELLS],
 }
 

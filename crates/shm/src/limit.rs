@@ -117,6 +117,7 @@ impl CounterRow {
         Window {
             cells,
             debt: &self.debt,
+            contested_until: &self.contested_until,
             cell_ms: cell_ms(spec.algorithm, spec.window_ms),
         }
     }
@@ -163,7 +164,7 @@ impl CounterRow {
                 }
             }
             Algorithm::Concurrency => {
-                if self.concurrency().take(slot, spec.max, units) {
+                if self.concurrency().take(slot, now_ms, spec.max, units) {
                     Ok(amount(0, 0, 0))
                 } else {
                     // Nobody knows when a connection ends; a second is the shortest honest answer.

@@ -190,17 +190,19 @@ impl Region {
             } else {
                 1
             };
-            if spec.metric == Metric::InputTokens && !demand.input_exact {
+            let bound = spec.metric == Metric::InputTokens && !demand.input_exact;
+            if bound && !is_window(spec) {
                 let (used, max) = counter.used(spec, now_ms);
                 if used.saturating_add(units) > max / 4 * 3 {
                     return Err(needs_exact(i, counter.level(spec, now_ms), units));
                 }
             }
-            match counter.take(spec, slot, now_ms, units) {
+            match counter.take(&roomy(spec, bound), slot, now_ms, units) {
                 Ok(amount) => {
                     delay_ms = delay_ms.max(amount.delay_ms);
                     row.hold(&Entry::new(index, spec, &amount));
                 }
+                Err(_) if bound => return Err(needs_exact(i, counter.level(spec, now_ms), units)),
                 Err(retry_ms) => {
                     let level = counter.level(spec, now_ms);
                     return Err(Refusal {
@@ -238,6 +240,24 @@ impl Region {
                 })
         };
         let held_before = row.entries_held.load(Relaxed);
+        // Far from every limit nothing needs to be clamped: what is wanted is taken at once, and verified once.
+        if outputs().all(|(_, spec, ..)| is_window(spec) && spec.enforcement == Enforcement::Strict) {
+            let all = outputs().all(|(_, spec, index, counter)| {
+                let input = part_of_input(spec.metric, demand.input);
+                let bound = !demand.input_exact && input > 0;
+                let units = input.saturating_add(demand.output);
+                counter
+                    .take(&roomy(spec, bound), slot, now_ms, units)
+                    .is_ok_and(|amount| {
+                        row.hold(&Entry::new(index, spec, &amount));
+                        true
+                    })
+            });
+            if all {
+                return Ok(demand.output);
+            }
+            self.give_back(slot, row, held_before);
+        }
         let mut contended = None;
         'attempt: for _ in 0..ATTEMPTS {
             let mut output = demand.output;
@@ -257,8 +277,7 @@ impl Region {
                 if left < input.saturating_add(least) {
                     let units = input.saturating_add(least);
                     let level = counter.level(spec, now_ms);
-                    let window = matches!(spec.algorithm, Algorithm::SlidingWindow | Algorithm::FixedWindow);
-                    let retry_ms = if window {
+                    let retry_ms = if is_window(spec) {
                         counter.window(spec).wait_for(now_ms, spec.max, units)
                     } else {
                         level.reset_ms.max(1)
@@ -345,6 +364,7 @@ impl Region {
                 let window = crate::window::Window {
                     cells,
                     debt: &counter.debt,
+                    contested_until: &counter.contested_until,
                     cell_ms: 1,
                 };
                 if unused > 0 {
@@ -442,6 +462,20 @@ impl Region {
             .and_then(|i| self.counter_row(i))
             .map_or_else(Vec::new, |row| row.window(spec).live_cells(now_ms).collect())
     }
+}
+
+fn is_window(spec: &LimitSpec) -> bool {
+    matches!(spec.algorithm, Algorithm::SlidingWindow | Algorithm::FixedWindow)
+}
+
+/// The limit itself, or, for an upper bound in a window, three quarters of it.
+fn roomy(spec: &LimitSpec, bound: bool) -> LimitSpec {
+    let max = if bound && is_window(spec) {
+        spec.max / 4 * 3
+    } else {
+        spec.max
+    };
+    LimitSpec { max, ..*spec }
 }
 
 fn needs_exact(limit: usize, level: Level, wanted: u64) -> Refusal {

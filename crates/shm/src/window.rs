@@ -12,7 +12,7 @@
 //! Admission adds first and verifies the sum after (W2). All adds and sums are `SeqCst`, hence totally ordered:
 //! of all admissions that together exceed the maximum the last add would have seen every other, and backed out.
 
-use crate::atomic::{AtomicU64, SeqCst};
+use crate::atomic::{AtomicU64, Relaxed, SeqCst};
 
 const COUNT_BITS: u32 = 40;
 const EPOCH_MASK: u64 = (1 << 24) - 1;
@@ -21,6 +21,8 @@ pub(crate) const MAX_COUNT: u64 = (1 << COUNT_BITS) - 1;
 const AHEAD: u64 = 64;
 /// Attempts before a contended admission is refused; each failed one means that another process got through.
 const ATTEMPTS: u32 = 64;
+/// How long after a refusal takers look before they add, so that what will be refused does not get in others' way.
+pub(crate) const CONTESTED_MS: u64 = 250;
 
 fn pack(epoch: u64, count: u64) -> u64 {
     (epoch & EPOCH_MASK) << COUNT_BITS | count.min(MAX_COUNT)
@@ -44,6 +46,8 @@ fn is_ahead(age: u64) -> bool {
 pub(crate) struct Window<'a> {
     pub cells: &'a [AtomicU64],
     pub debt: &'a AtomicU64,
+    /// See `CounterRow::contested_until`.
+    pub contested_until: &'a AtomicU64,
     /// Length of one cell in milliseconds of region time.
     pub cell_ms: u64,
 }
@@ -123,10 +127,52 @@ impl Window<'_> {
     }
 
     /// Takes `amount` if the window then holds at most `max`.
+    ///
+    /// While nobody is refused, one pass over the cells is enough: the one that verifies.
     pub fn take(&self, now_ms: u64, max: u64, amount: u64) -> Taken {
+        if now_ms >= self.contested_until.load(Relaxed)
+            && let Some(taken) = self.take_unseen(now_ms, max, amount)
+        {
+            return taken;
+        }
+        let taken = self.take_with_care(now_ms, max, amount);
+        if matches!(taken, Taken::No { .. }) {
+            self.contested_until.store(now_ms + CONTESTED_MS, Relaxed);
+        }
+        taken
+    }
+
+    /// Adds to the current cell and verifies after. `None`: the cell is not ours to add to yet, or it did not fit and has
+    /// been given back.
+    fn take_unseen(&self, now_ms: u64, max: u64, amount: u64) -> Option<Taken> {
+        let epoch = self.epoch(now_ms);
+        let cell = self.cell(epoch);
+        let word = cell.load(SeqCst);
+        let count = count_of(word).checked_add(amount).filter(|c| *c <= MAX_COUNT)?;
+        if epoch_of(word) != epoch || word == 0 {
+            return None;
+        }
+        if self.is_fixed() && count.saturating_add(self.debt.load(SeqCst)) > max {
+            return None;
+        }
+        cell.compare_exchange(word, pack(epoch, count), SeqCst, SeqCst)
+            .ok()?;
+        if self.is_fixed() {
+            return Some(Taken::Yes { epoch });
+        }
+        let after = self.sum(now_ms);
+        if after.used.saturating_add(after.debt) <= max {
+            return Some(Taken::Yes { epoch });
+        }
+        self.give_back(epoch, amount);
+        None
+    }
+
+    fn take_with_care(&self, now_ms: u64, max: u64, amount: u64) -> Taken {
         let mut sum = self.sum(now_ms);
         for _ in 0..ATTEMPTS {
             if sum.used.saturating_add(sum.debt).saturating_add(amount) > max || amount > MAX_COUNT {
+                self.book_debt(sum, max);
                 return Taken::No { sum };
             }
             if self.add(sum, max, amount) {
@@ -172,10 +218,39 @@ impl Window<'_> {
         {
             return false;
         }
-        if paid > 0 {
-            self.debt.fetch_sub(paid, SeqCst);
-        }
+        self.take_off_debt(paid);
         true
+    }
+
+    /// Books what fits of the debt into a cell that nobody has begun yet. Called when a request is refused: a debt larger
+    /// than the maximum lets no admission book it, and would otherwise refuse for ever instead of for some windows.
+    pub fn book_debt(&self, sum: Sum, max: u64) {
+        let paid = sum.debt.min(max.saturating_sub(sum.used));
+        if paid == 0 {
+            return;
+        }
+        let cell = self.cell(sum.epoch);
+        let word = cell.load(SeqCst);
+        let age = age(sum.epoch, epoch_of(word));
+        let begun = age == 0 || (is_ahead(age) && word != 0);
+        if !begun
+            && cell
+                .compare_exchange(word, pack(sum.epoch, paid), SeqCst, SeqCst)
+                .is_ok()
+        {
+            self.take_off_debt(paid);
+        }
+    }
+
+    /// Never below zero: two may have booked the same debt, if the first was held up before it came here.
+    fn take_off_debt(&self, paid: u64) {
+        let mut debt = self.debt.load(SeqCst);
+        while paid > 0 && debt > 0 {
+            match self.debt.compare_exchange(debt, debt.saturating_sub(paid), SeqCst, SeqCst) {
+                Ok(_) => return,
+                Err(now) => debt = now,
+            }
+        }
     }
 
     /// Returns `amount` that was taken in `epoch`; nothing happens when that cell has been recycled since.
@@ -278,18 +353,21 @@ mod tests {
     struct Store {
         cells: Vec<AtomicU64>,
         debt: AtomicU64,
+        contested: AtomicU64,
     }
     impl Store {
         fn new(n: usize) -> Store {
             Store {
                 cells: (0..n).map(|_| AtomicU64::new(0)).collect(),
                 debt: AtomicU64::new(0),
+                contested: AtomicU64::new(0),
             }
         }
         fn window(&self, cell_ms: u64) -> Window<'_> {
             Window {
                 cells: &self.cells,
                 debt: &self.debt,
+                contested_until: &self.contested,
                 cell_ms,
             }
         }
@@ -306,6 +384,29 @@ mod tests {
                 assert!(matches!(w.take(T0, 10_000, 100), Taken::Yes { .. }));
             }
             assert!(matches!(w.take(T0, 10_000, 1), Taken::No { sum } if sum.used == 10_000));
+        }
+    }
+
+    #[test]
+    fn a_debt_larger_than_the_maximum_is_paid_window_by_window() {
+        for (n, cell_ms) in [(1, 600_000), (32, 20_000)] {
+            let store = Store::new(n);
+            let w = store.window(cell_ms);
+            let mut now = T0 - T0 % 600_000;
+            assert!(matches!(w.take(now, 100, 40), Taken::Yes { .. }));
+            store.debt.store(250, SeqCst);
+            let mut refused = 0;
+            while let Taken::No { sum } = w.take(now, 100, 20) {
+                assert!(sum.used <= 100, "{sum:?}");
+                refused += 1;
+                now += 20_000;
+                assert!(refused < 1_000, "refused for ever");
+            }
+            // 40 + 250 in windows of 100: two full ones pass, and in the third 20 fit beside the rest.
+            let minutes = (now - (T0 - T0 % 600_000)) / 60_000;
+            assert!((20..=31).contains(&minutes), "{n} cells: {minutes} minutes");
+            let sum = w.sum(now);
+            assert!(sum.used + sum.debt <= 100, "{sum:?}");
         }
     }
 
@@ -459,6 +560,7 @@ mod model {
     struct Store {
         cells: [AtomicU64; 4],
         debt: AtomicU64,
+        contested: AtomicU64,
     }
 
     /// Two processes, room for one of them, one straddling a roll-over: never both, and the books stay true.
@@ -468,11 +570,13 @@ mod model {
             let store = Arc::new(Store {
                 cells: std::array::from_fn(|_| AtomicU64::new(0)),
                 debt: AtomicU64::new(0),
+                contested: AtomicU64::new(0),
             });
             let run = |store: Arc<Store>, now: u64| {
                 let w = Window {
                     cells: &store.cells,
                     debt: &store.debt,
+                    contested_until: &store.contested,
                     cell_ms: 10,
                 };
                 matches!(w.take(now, 10, 6), Taken::Yes { .. })
@@ -485,6 +589,7 @@ mod model {
             let w = Window {
                 cells: &store.cells,
                 debt: &store.debt,
+                contested_until: &store.contested,
                 cell_ms: 10,
             };
             assert_eq!(w.sum(110).used, 6 * (u64::from(mine) + u64::from(theirs)));

@@ -318,12 +318,17 @@ fn is_traceparent(value: &[u8]) -> bool {
 }
 
 fn hex(words: [u64; 2]) -> [u8; 32] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |byte: u8, shift: u32| {
+        DIGITS
+            .get(usize::from(byte >> shift & 15))
+            .copied()
+            .unwrap_or(b'0')
+    };
     let mut out = [0; 32];
-    let nibbles = words
-        .into_iter()
-        .flat_map(|w| (0..16).rev().map(move |i| (w >> (i * 4)) & 15));
-    for (to, nibble) in out.iter_mut().zip(nibbles) {
-        *to = char::from_digit(nibble as u32, 16).map_or(b'0', |c| c as u8);
+    let bytes = words.map(u64::to_be_bytes);
+    for (pair, byte) in out.as_chunks_mut::<2>().0.iter_mut().zip(bytes.as_flattened()) {
+        *pair = [digit(*byte, 4), digit(*byte, 0)];
     }
     out
 }

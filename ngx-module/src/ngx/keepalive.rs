@@ -2,7 +2,6 @@
 //! share neither a TLS session nor credentials.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 
 use ngx::ffi::{
     ngx_add_timer, ngx_close_connection, ngx_connection_t, ngx_current_msec, ngx_cycle, ngx_del_timer,
@@ -25,7 +24,17 @@ const EAGAIN: i32 = 11;
 
 #[derive(Default)]
 struct Cache {
-    idle: HashMap<u64, Vec<*mut ngx_connection_t>>,
+    /// By target; a worker talks to few, so a walk beats a hash.
+    targets: Vec<(u64, Vec<*mut ngx_connection_t>)>,
+}
+
+impl Cache {
+    fn idle(&mut self, key: u64) -> Option<&mut Vec<*mut ngx_connection_t>> {
+        self.targets
+            .iter_mut()
+            .find(|(k, _)| *k == key)
+            .map(|(_, idle)| idle)
+    }
 }
 
 struct OneThread<T>(T);
@@ -51,7 +60,7 @@ unsafe fn set_log(c: *mut ngx_connection_t, log: *mut ngx_log_t) {
 
 /// Hands an idle connection of `key` to the peer; `false` when there is none.
 pub(crate) unsafe fn take(key: u64, pc: *mut ngx_peer_connection_t) -> bool {
-    let Some(c) = with_cache(|cache| cache.idle.get_mut(&key).and_then(Vec::pop)) else {
+    let Some(c) = with_cache(|cache| cache.idle(key).and_then(Vec::pop)) else {
         return false;
     };
     // SAFETY: connections in the cache are live: whatever ends them removes them first (on_idle_event).
@@ -101,7 +110,10 @@ pub(crate) unsafe fn keep(
             return;
         }
         let kept = with_cache(|cache| {
-            let idle = cache.idle.entry(key).or_default();
+            if cache.idle(key).is_none() {
+                cache.targets.push((key, Vec::new()));
+            }
+            let Some(idle) = cache.idle(key) else { return false };
             let room = idle.len() < MAX_IDLE_PER_TARGET;
             if room {
                 idle.push(c);
@@ -149,12 +161,11 @@ unsafe extern "C" fn on_idle_event(event: *mut ngx_event_t) {
             }
             let key = (*c).data.addr() as u64;
             with_cache(|cache| {
-                if let Some(idle) = cache.idle.get_mut(&key) {
+                if let Some(idle) = cache.idle(key) {
                     idle.retain(|other| *other != c);
-                    if idle.is_empty() {
-                        cache.idle.remove(&key);
-                    }
                 }
+                // Targets come and go with the configuration: forget those without connections.
+                cache.targets.retain(|(_, idle)| !idle.is_empty());
             });
             close(c);
         }
