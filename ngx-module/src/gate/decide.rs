@@ -383,7 +383,8 @@ impl Decider<'_> {
                 .chain(model.limits().iter())
                 .chain(snapshot.global_limits().iter())
         };
-        let applicable = || all().filter(|l| l.applies_to(model.name()));
+        let name = model.name();
+        let applicable = || all().filter(|l| l.applies_to(name));
         let mut specs = [EMPTY; MAX_LIMITS_PER_REQUEST];
         let mut count = 0;
         for limit in applicable() {

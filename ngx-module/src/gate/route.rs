@@ -37,11 +37,13 @@ pub(super) fn choose(w: &mut WorkerState, context: &Context, not: Option<u32>) -
             .filter(is_usable)
             .filter(|d| Some(d.index()) != not)
     };
-    let total: u64 = candidates().map(|d| u64::from(d.weight())).sum();
-    if total == 0 {
-        return None;
+    let mut all = candidates();
+    let first = all.next()?;
+    if all.next().is_none() {
+        return Some(first.index());
     }
-    let mut point = w.random() % total;
+    let total: u64 = candidates().map(|d| u64::from(d.weight())).sum();
+    let mut point = w.random() % total.max(1);
     for deployment in candidates() {
         let weight = u64::from(deployment.weight());
         if point < weight {
