@@ -3,6 +3,7 @@
 #
 #   scripts/bench.sh [--quick] [--with-debian] [options of tests/src/bin/bench]
 #
+# `make bench BENCH_ARGS=--quick` gives options through make.
 # --with-debian also builds the module for Debian's nginx and measures it. The tests' fast build stays as it is:
 # everything stands in target/bench.
 set -euo pipefail
@@ -13,7 +14,8 @@ say() { printf '%s\n' "bench: $*" >&2; }
 
 trees=(pinned)
 arguments=()
-for argument in "$@"; do
+# shellcheck disable=SC2086
+for argument in "$@" ${BENCH_ARGS:-}; do
     case "$argument" in
         --with-debian) trees+=(debian) ;;
         *) arguments+=("$argument") ;;

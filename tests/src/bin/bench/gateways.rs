@@ -366,6 +366,8 @@ impl Drop for Redis {
 fn documents(fast: SocketAddr, mock: SocketAddr) -> Documents {
     let total = json!([{ "metric": "total_tokens", "max": NEVER, "window": "10m" }]);
     let mut documents = Documents::new()
+        // The region's sizes are those of operation.
+        .setting("region", json!({}))
         .setting("limits", total.clone())
         .openai("fast", &format!("http://{fast}"))
         .openai("mock", &format!("http://{mock}"))

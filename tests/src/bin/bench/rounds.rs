@@ -3,7 +3,9 @@
 use crate::Plan;
 use crate::gateways::{Bench, Kind, Running};
 use crate::load::{self, Sample};
+use rustix::process::Signal;
 use std::time::Duration;
+use tollgate_tests::process;
 
 /// Connections under load: the worker is never idle for want of requests.
 const CONNECTIONS: usize = 64;
@@ -80,10 +82,29 @@ fn run(bench: &Bench, rows: &[Row<'_>], plan: &Plan, connections: usize) -> Vec<
         );
         for (row, samples) in rows.iter().zip(&mut samples) {
             let time = Duration::from_secs(plan.seconds);
+            let paused = (connections == 1).then(|| Paused::new(&row.gateway.beside));
             samples.push(load::post(bench, row.gateway, row.body, connections, time));
+            drop(paused);
         }
     }
     samples
+}
+
+/// The daemon stands still while latency is taken: it shares the generator's core, and a delay of the generator is not
+/// one of the gateway. What it misses waits on the ring.
+struct Paused<'a>(&'a [u32]);
+
+impl<'a> Paused<'a> {
+    fn new(pids: &'a [u32]) -> Self {
+        pids.iter().for_each(|pid| process::signal(*pid, Signal::STOP));
+        Self(pids)
+    }
+}
+
+impl Drop for Paused<'_> {
+    fn drop(&mut self) {
+        self.0.iter().for_each(|pid| process::signal(*pid, Signal::CONT));
+    }
 }
 
 /// Pairs of a row's and its base's samples, round by round.
