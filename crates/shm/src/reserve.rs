@@ -204,6 +204,9 @@ impl Region {
                 }
                 Err(_) if bound => return Err(needs_exact(i, counter.level(spec, now_ms), units)),
                 Err(retry_ms) => {
+                    if is_window(spec) {
+                        counter.window(spec).book_debt(now_ms, spec.max);
+                    }
                     let level = counter.level(spec, now_ms);
                     return Err(Refusal {
                         kind: RefusalKind::Limit,
@@ -278,6 +281,7 @@ impl Region {
                     let units = input.saturating_add(least);
                     let level = counter.level(spec, now_ms);
                     let retry_ms = if is_window(spec) {
+                        counter.window(spec).book_debt(now_ms, spec.max);
                         counter.window(spec).wait_for(now_ms, spec.max, units)
                     } else {
                         level.reset_ms.max(1)
