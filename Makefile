@@ -12,7 +12,7 @@ NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 TOLLGATE_NGINX ?= pinned
 
 .PHONY: help setup module module-pinned module-debian module-custom daemon mock run test test-crates \
-	test-e2e test-e2e-debian test-python check check-format check-clippy check-docs check-deny bench package clean
+	test-e2e test-e2e-debian test-python valgrind check check-format check-clippy check-docs check-deny bench package clean
 
 help: ## list the targets
 	@echo "usage: make <target> [PROFILE=fast|release|dev]"
@@ -82,6 +82,12 @@ test-python: ## the openai and anthropic Python SDKs, unmodified, through the ga
 	@echo "== Python SDKs, $(TOLLGATE_NGINX) nginx"
 	@python="$$(scripts/python-env.sh)"; TOLLGATE_PYTHON="$$python" TOLLGATE_NGINX=$(TOLLGATE_NGINX) \
 		cargo test --quiet -p tollgate-tests --profile fast --test python_sdks -- --ignored --nocapture
+
+valgrind: setup daemon ## one worker under Valgrind through hundreds of requests good and bad, on an nginx without pools
+	@echo "== Valgrind, module for the checked nginx ($(PROFILE))"
+	@scripts/build-module.sh checked $(PROFILE)
+	@TOLLGATE_NGINX=checked cargo test --quiet -p tollgate-tests --profile fast --test memory_checked -- \
+		--ignored --nocapture
 
 check: check-format check-clippy check-docs check-deny ## formatting, lints, documentation, licences
 

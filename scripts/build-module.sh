@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Builds the module against one nginx tree and installs it into target/module/<name>/:
 #
-#   scripts/build-module.sh pinned|debian [profile]     trees of scripts/nginx-tree.sh
-#   scripts/build-module.sh custom [profile]            NGINX_SOURCE_DIR and NGINX_BUILD_DIR from the environment
+#   scripts/build-module.sh pinned|checked|debian [profile]     trees of scripts/nginx-tree.sh
+#   scripts/build-module.sh custom [profile]                    NGINX_SOURCE_DIR and NGINX_BUILD_DIR from the environment
 #
 # Beside the .so stands tree.env: the nginx binary it belongs to and the profile it was built with.
 set -euo pipefail
@@ -13,7 +13,7 @@ root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 crate=ngx_http_tollgate_module
 
 case "$name" in
-    pinned | debian)
+    pinned | checked | debian)
         tree="$("$root/scripts/nginx-tree.sh" "$name")"
         eval "$tree"
         ;;
@@ -24,7 +24,7 @@ case "$name" in
         export NGINX_SOURCE_DIR NGINX_BUILD_DIR NGINX_BINARY
         ;;
     *)
-        echo "usage: build-module.sh pinned|debian|custom [profile]" >&2
+        echo "usage: build-module.sh pinned|checked|debian|custom [profile]" >&2
         exit 1
         ;;
 esac

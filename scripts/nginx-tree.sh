@@ -2,6 +2,7 @@
 # Prepares an nginx tree that the module can be built against, and prints where it is, for `eval`:
 #
 #   tree="$(scripts/nginx-tree.sh pinned)"; eval "$tree"    # 1.28 from the nginx-src crate, configured and compiled
+#   tree="$(scripts/nginx-tree.sh checked)"; eval "$tree"   # the same with each pool allocation a malloc, for Valgrind
 #   tree="$(scripts/nginx-tree.sh debian)"; eval "$tree"    # Debian's nginx-dev, configured like the packaged binary
 #
 # Trees live in ${TOLLGATE_CACHE:-~/.cache/tollgate}/nginx and are made once per version and set of flags.
@@ -25,7 +26,11 @@ pinned_flags=(
     --with-http_realip_module
     --with-http_stub_status_module
     --with-http_auth_request_module
-    --with-cc-opt=-O2
+)
+declare -A optimised=(
+    [pinned]=-O2
+    # Pools would hide from Valgrind where an allocation ends and whether it was freed.
+    [checked]="-O1 -g -DNGX_DEBUG_PALLOC=1"
 )
 
 # Where cargo keeps the nginx-src crate; fetched if it is not there yet.
@@ -53,12 +58,13 @@ fresh_copy() {
 }
 
 prepare_pinned() {
-    local manifest version tree stamp want
+    local name="$1" manifest version tree stamp want
+    local flags=("${pinned_flags[@]}" "--with-cc-opt=${optimised[$name]}")
     manifest="$(nginx_src_manifest)"
     version="$(basename "$(dirname "$manifest")")"
-    tree="$cache/pinned"
+    tree="$cache/$name"
     stamp="$tree/.tollgate-stamp"
-    want="$version ${pinned_flags[*]}"
+    want="$version ${flags[*]}"
     if [ "$(cat "$stamp" 2>/dev/null || true)" != "$want" ] || [ ! -x "$tree/objs/nginx" ]; then
         say "configuring and compiling $version (once, about a minute)"
         fresh_copy "$(dirname "$manifest")/nginx" "$tree"
@@ -66,7 +72,7 @@ prepare_pinned() {
         chmod +x configure auto/configure 2>/dev/null || true
         local configure=./configure
         [ -f configure ] || configure=auto/configure
-        logged "$tree/configure.log" bash "$configure" --prefix="$tree/prefix" --builddir=objs "${pinned_flags[@]}"
+        logged "$tree/configure.log" bash "$configure" --prefix="$tree/prefix" --builddir=objs "${flags[@]}"
         logged "$tree/make.log" make -j "$(nproc)"
         printf '%s\n' "$want" >"$stamp"
     fi
@@ -104,7 +110,7 @@ answer() {
 # Two builds at once wait for each other instead of writing into the same tree.
 exec 9>"$cache/.lock-$name"
 case "$name" in
-    pinned) flock 9 && prepare_pinned ;;
+    pinned | checked) flock 9 && prepare_pinned "$name" ;;
     debian) flock 9 && prepare_debian ;;
-    *) fail "usage: nginx-tree.sh pinned|debian" ;;
+    *) fail "usage: nginx-tree.sh pinned|checked|debian" ;;
 esac

@@ -210,7 +210,7 @@ impl Config {
         let text = format!(
             "{main}
 worker_processes {workers};
-worker_rlimit_nofile 20000;
+{descriptors}
 pid {{{{prefix}}}}/nginx.pid;
 error_log {{{{prefix}}}}/error.log {level};
 events {{ worker_connections {connections}; }}
@@ -224,6 +224,8 @@ http {{
 {http}
 }}
 ",
+            // Valgrind keeps some for itself and refuses to have that changed.
+            descriptors = if self.wrapper.is_empty() { "worker_rlimit_nofile 20000;" } else { "" },
             workers = self.workers,
             level = self.level,
             connections = self.connections,
@@ -296,7 +298,7 @@ impl Nginx {
             module: false,
             lua: false,
             tree: None,
-            wrapper: Vec::new(),
+            wrapper: programs::wrapper(),
         }
     }
 

@@ -2,7 +2,8 @@
 //!
 //! | variable | default |
 //! | --- | --- |
-//! | `TOLLGATE_NGINX` | `pinned`; or `debian`, `custom`: a folder of `target/module` |
+//! | `TOLLGATE_NGINX` | `pinned`; or `checked`, `debian`, `custom`: a folder of `target/module` |
+//! | `TOLLGATE_WRAPPER` | none; a program with arguments that every nginx is started through: Valgrind |
 //! | `TOLLGATE_TARGET` | `target` in the checkout |
 //! | `TOLLGATE_DAEMON` | `target/fast/tollgate` |
 
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// An nginx and the module built for it.
 #[derive(Clone, Debug)]
 pub struct NginxTree {
-    /// `pinned`, `debian` or `custom`.
+    /// `pinned`, `checked`, `debian` or `custom`.
     pub name: String,
     /// The nginx binary.
     pub binary: PathBuf,
@@ -58,6 +59,12 @@ pub fn nginx_named(name: &str) -> NginxTree {
         binary: binary.into(),
         module: folder.join("ngx_http_tollgate_module.so"),
     }
+}
+
+/// What every nginx is started through, unless a test says otherwise.
+pub fn wrapper() -> Vec<String> {
+    let text = std::env::var("TOLLGATE_WRAPPER").unwrap_or_default();
+    text.split_whitespace().map(str::to_owned).collect()
 }
 
 /// The daemon.
