@@ -225,7 +225,11 @@ http {{
 }}
 ",
             // Valgrind keeps some for itself and refuses to have that changed.
-            descriptors = if self.wrapper.is_empty() { "worker_rlimit_nofile 20000;" } else { "" },
+            descriptors = if self.wrapper.is_empty() {
+                "worker_rlimit_nofile 20000;"
+            } else {
+                ""
+            },
             workers = self.workers,
             level = self.level,
             connections = self.connections,
