@@ -232,15 +232,14 @@ impl Window<'_> {
         let cell = self.cell(sum.epoch);
         let word = cell.load(SeqCst);
         let age = age(sum.epoch, epoch_of(word));
-        if is_ahead(age) && word != 0 {
+        // Somebody has begun this cell since: what stands in it is theirs and stays.
+        let taken = age == 0 && count_of(word) > 0;
+        if taken || (is_ahead(age) && word != 0) {
             return;
         }
-        // Nothing is in any live cell, so whatever stands in this one is to be replaced.
         let booked = cell.compare_exchange(word, pack(sum.epoch, paid), SeqCst, SeqCst);
-        if count_of(word) == 0 || age != 0 {
-            if booked.is_ok() {
-                self.take_off_debt(paid);
-            }
+        if booked.is_ok() {
+            self.take_off_debt(paid);
         }
     }
 

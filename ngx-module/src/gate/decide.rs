@@ -598,13 +598,11 @@ impl Decider<'_> {
                 self.context.hide_usage = true;
             }
             if !rewrite.is_empty() {
-                let mut out = Vec::new();
-                {
+                let new = {
                     let body = request.body(self.scratch).unwrap_or_default();
-                    out.reserve_exact(rewrite.len(body.len()));
-                    rewrite.write_into(body, &mut out);
-                }
-                if request.replace_body(&out).is_none() {
+                    request.new_body(rewrite.len(body.len()), |piece| rewrite.pieces(body, piece))
+                };
+                if new.and_then(|new| request.install_body(&new)).is_none() {
                     return Err(self.fail(
                         Class::Internal,
                         500,

@@ -15,6 +15,9 @@ use crate::gate::Context;
 #[repr(transparent)]
 pub(crate) struct Request(ngx_http_request_t);
 
+/// A body in the request's pool that is to take the place of the client's.
+pub(crate) struct NewBody(ngx_str_t);
+
 /// One request header line.
 #[derive(Clone, Copy)]
 pub(crate) struct Header<'a> {
@@ -280,10 +283,16 @@ impl Request {
 
     /// Replaces the body by `bytes`, for the proxy module and for everyone else who looks at its length.
     pub fn replace_body(&mut self, bytes: &[u8]) -> Option<()> {
-        let chain = self.body_chain(bytes)?;
-        let length = bytes.len() as off_t;
+        let body = self.new_body(bytes.len(), |piece| piece(bytes))?;
+        self.install_body(&body)
+    }
+
+    /// As [`Request::replace_body`], with what [`Request::new_body`] made.
+    pub fn install_body(&mut self, new: &NewBody) -> Option<()> {
+        let chain = self.body_chain(new)?;
+        let length = new.0.len as off_t;
         let mut digits = [0u8; 20];
-        let text = pool::string(self.0.pool, decimal(bytes.len() as u64, &mut digits))?;
+        let text = pool::string(self.0.pool, decimal(new.0.len as u64, &mut digits))?;
         // A Transfer-Encoding line stays as it is: the proxy module drops it by its name and hash, and would pass on one
         // whose hash has been cleared, beside the new Content-Length.
         // SAFETY: all of these are fields of the live request; the temporary file's own cleanup still closes it.
@@ -302,9 +311,21 @@ impl Request {
         Some(())
     }
 
-    /// A chain of one buffer with a copy of `bytes`. `start == pos`: a retry rewinds to `start`.
-    fn body_chain(&self, bytes: &[u8]) -> Option<*mut ngx_chain_t> {
-        let text = pool::string(self.0.pool, bytes)?;
+    /// Memory for a body of `len` bytes in the request's pool, filled piece by piece; what does not fit is dropped.
+    pub fn new_body(&self, len: usize, fill: impl FnOnce(&mut dyn FnMut(&[u8]))) -> Option<NewBody> {
+        let data = pool::allocate(self.0.pool, len)?;
+        let mut at = 0;
+        fill(&mut |piece| {
+            let fits = piece.get(..piece.len().min(len - at)).unwrap_or_default();
+            // SAFETY: data has len bytes, of which the first `at` are filled, and the piece fits behind them.
+            unsafe { std::ptr::copy_nonoverlapping(fits.as_ptr(), data.add(at), fits.len()) };
+            at += fits.len();
+        });
+        Some(NewBody(ngx_str_t { len: at, data }))
+    }
+
+    /// A chain of one buffer. `start == pos`: a retry rewinds to `start`.
+    fn body_chain(&self, NewBody(text): &NewBody) -> Option<*mut ngx_chain_t> {
         let buf = pool::zeroed::<ngx_buf_t>(self.0.pool)?;
         let link = pool::zeroed::<ngx_chain_t>(self.0.pool)?;
         // SAFETY: end is one past the fresh allocation.
