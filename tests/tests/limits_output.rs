@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use tollgate_tests::documents::Documents;
 use tollgate_tests::gateway::Gateway;
 use tollgate_tests::http::{Request, Response};
+use tollgate_tests::load::Load;
 use tollgate_tests::mock::words;
 
 async fn gateway(limits: Value) -> Gateway {
@@ -284,6 +285,35 @@ async fn soft_limits_go_over_by_no_more_than_what_is_in_flight() {
     }
     assert_eq!(passed, 3);
     assert_eq!(gateway.used("wechat001", "output_tokens/10m").await, 240);
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn parallel_requests_exceed_a_soft_limit_only_by_what_they_did_not_reserve() {
+    const MAX: u64 = 1_000;
+    let limits = json!([
+        { "metric": "output_tokens", "max": MAX, "window": "10m", "enforcement": "soft" },
+        { "metric": "connections", "max": 20 },
+    ]);
+    let gateway = gateway(limits).await;
+    let load = Load::new(gateway.address()).parallel(60).requests(600);
+    let report = load
+        .run(
+            |turn| {
+                hello()
+                    .set("max_tokens", 40)
+                    .set("stream", turn.number.is_multiple_of(2))
+                    .set("mock", json!({ "tokens": 40, "latency": "5ms" }))
+            },
+            |_, _| {},
+        )
+        .await;
+    assert_eq!(report.status(200) + report.status(429), 600, "{report:?}");
+    gateway.wait_idle().await;
+    while gateway.send(&hello().set("max_tokens", 40)).await.status() == 200 {}
+    let produced = gateway.mock.stats().total().completion_tokens;
+    // Each of at most 20 in flight has reserved 10 of its 40; less than 10 are left in the end.
+    assert!((MAX - 9..=MAX + 20 * 30).contains(&produced), "{produced}");
     gateway.stop().await;
 }
 
