@@ -224,7 +224,8 @@ impl Region {
         }
     }
 
-    /// Requests in flight now, at most `limit` of them.
+    /// Requests in flight now, at most `limit` of them; one that is giving back what it held still counts, so that
+    /// where this is empty all limits have their correction.
     pub fn inflight(&self, limit: usize) -> Vec<InflightView> {
         let blocks = self
             .block_rows()
@@ -234,7 +235,7 @@ impl Region {
         let rows = blocks.flat_map(|(b, _)| (b * BLOCK_ROWS) as u32..((b + 1) * BLOCK_ROWS) as u32);
         rows.filter_map(|index| {
             let row = self.inflight_row(InflightIndex(index))?;
-            (row.state.load(Acquire) == ACTIVE).then(|| InflightView {
+            (row.state.load(Acquire) != FREE).then(|| InflightView {
                 row: index,
                 start_ms: row.start_ms.load(Relaxed),
                 usage: crate::UsageIndex::from_word(row.usage.load(Relaxed)),
@@ -294,5 +295,23 @@ mod tests {
             .filter(|b| b.owner.load(SeqCst) != 0)
             .count();
         assert_eq!(owned, 3, "the second worker keeps one free block");
+    }
+
+    #[test]
+    fn a_request_that_gives_back_is_still_in_flight() {
+        let dir = tempfile::tempdir().unwrap();
+        let sizes = crate::Sizes {
+            counters: 64,
+            inflight: 64,
+            ring: 64,
+            usage: 64,
+        };
+        let r = Region::open_or_create(dir.path(), sizes).unwrap();
+        let index = LocalRows::default().take(&r, WorkerSlot(0)).unwrap();
+        let row = r.inflight_row(index).unwrap();
+        for (state, count) in [(ACTIVE, 1), (SETTLING, 1), (RECLAIMING, 1), (FREE, 0)] {
+            row.state.store(state, SeqCst);
+            assert_eq!(r.inflight(10).len(), count, "state {state}");
+        }
     }
 }
