@@ -16,7 +16,7 @@ const MAX: u64 = 10_000;
 const BACK_OFF: Duration = Duration::from_millis(40);
 const TEN_MINUTES: Duration = Duration::from_secs(600);
 
-/// A request of 36 to 96 tokens, at most 1 % of the limit. Half of the answers are streams, a third is shorter than asked
+/// A request of less than 100 tokens, 1 % of the limit. Half of the answers are streams, a third is shorter than asked
 /// for.
 fn request(number: u64, channel: &str, model: &str) -> Request {
     let output = 24 + number * 5 % 37;
