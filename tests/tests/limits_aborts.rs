@@ -116,17 +116,37 @@ async fn a_client_that_leaves_before_the_answer_pays_for_its_prompt() {
 async fn a_client_that_leaves_within_its_body_costs_nothing() {
     let gateway = gateway("counted").await;
     let bytes = hello(false, json!({})).to_bytes();
+    let (first, rest) = bytes.split_at(bytes.len() - 10);
+    for (number, wait) in (1u64..).zip([false, true]) {
+        let mut connection = Connection::open(gateway.address()).await.unwrap();
+        connection.write(first).await.unwrap();
+        if wait {
+            // The worker waits for more before the end comes: another one's whole request passes meanwhile.
+            assert_eq!(
+                gateway
+                    .send(&hello(false, json!({ "tokens": 10 })))
+                    .await
+                    .status(),
+                200
+            );
+        }
+        drop(connection);
+        aborted(&gateway, number).await;
+    }
+    // Nobody left here: what cannot be a body is the client's mistake.
     let mut connection = Connection::open(gateway.address()).await.unwrap();
-    connection.write(&bytes[..bytes.len() - 10]).await.unwrap();
+    let head =
+        String::from_utf8_lossy(first).replace("Content-Length: ", "Transfer-Encoding: chunked\r\nX-Was: ");
+    connection.write(head.as_bytes()).await.unwrap();
+    connection.write(rest).await.unwrap();
+    assert_eq!(connection.read_head("POST").await.unwrap().status, 400);
     drop(connection);
-    assert_eq!(
-        gateway
-            .send(&hello(false, json!({ "tokens": 10 })))
-            .await
-            .status(),
-        200
-    );
-    aborted(&gateway, 1).await;
+    wait_for("the mistake in the ledger", PATIENCE, || async {
+        let usage = gateway.daemon.get("/usage?step=0&channel=wechat001").await;
+        let classes = ["ok", "abort", "client", "internal"].map(|class| usage["total"][class].as_u64());
+        (classes == [1, 2, 1, 0].map(Some)).then_some(())
+    })
+    .await;
     assert_eq!(gateway.used("wechat001", "connections").await, 0);
     assert_eq!(gateway.used("wechat001", "input_tokens/10m").await, 8);
     assert_eq!(gateway.mock.stats().total().requests, 1);

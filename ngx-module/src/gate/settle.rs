@@ -34,10 +34,13 @@ pub(crate) fn settle(w: &mut WorkerState, request: Option<&mut Request>, context
     let admitted = context.stage == Stage::Admitted;
     context.class = match context.stage {
         Stage::Admitted => classify(context, status, gone),
-        // nginx itself refused the body (its size, its framing, a time-out).
-        Stage::Closed if context.class == Class::Internal && (400..500).contains(&status) => Class::Client,
+        // The body never came whole: the client left, or nginx refused it (its size, its framing, a time-out). Which of
+        // the two must not depend on how soon nginx saw it.
+        Stage::Closed if context.class == Class::Internal && (400..500).contains(&status) => unread(gone),
         Stage::Closed => context.class,
-        Stage::Identified | Stage::Reading | Stage::Waiting | Stage::BodyRead => Class::Abort,
+        Stage::Identified | Stage::Reading | Stage::Waiting | Stage::BodyRead => {
+            unread(gone || !(400..499).contains(&status))
+        }
     };
     let mut estimated = 0;
     let mut suspicious = false;
@@ -46,6 +49,11 @@ pub(crate) fn settle(w: &mut WorkerState, request: Option<&mut Request>, context
         (estimated, suspicious) = charge(w, request.as_deref(), context, &counted);
     }
     report(w, context, status, estimated, suspicious);
+}
+
+/// The class of a request whose body did not come.
+fn unread(gone: bool) -> Class {
+    if gone { Class::Abort } else { Class::Client }
 }
 
 /// How a request that was let through has ended.
