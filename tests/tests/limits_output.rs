@@ -254,6 +254,7 @@ async fn a_plain_answer_beyond_its_reservation_is_a_debt() {
         .set("mock", json!({ "tokens": 150, "ignore_max": true }));
     assert_eq!(gateway.send(&lie).await.json()["usage"]["completion_tokens"], 150);
     // It counts at once ...
+    gateway.wait_idle().await;
     assert_eq!(gateway.used("wechat001", "output_tokens/10m").await, 150);
     let refused = gateway.send(&hello().set("max_tokens", 16)).await;
     assert_eq!(refused.status(), 429);
