@@ -44,7 +44,11 @@ fn documents(mock: &MockProcess) -> Documents {
 }
 
 fn quick(number: u64) -> Request {
-    let channel = if number.is_multiple_of(3) { "app002" } else { "wechat001" };
+    let channel = if number.is_multiple_of(3) {
+        "app002"
+    } else {
+        "wechat001"
+    };
     Request::chat(
         "gpt-4o",
         [" hello", " hello hello", " one two three"][number as usize % 3],
