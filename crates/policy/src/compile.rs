@@ -44,7 +44,7 @@ pub struct CompileInput<'a> {
 /// Compiles documents to a snapshot.
 ///
 /// # Errors
-/// Every problem of [`crate::validate`] if one of them is an error, or if a document could not be decoded; a credential
+/// Every problem of [`crate::validate()`] if one of them is an error, or if a document could not be decoded; a credential
 /// that could not be sealed; two limits whose identities hash to one key.
 pub fn compile(documents: &Documents, input: &CompileInput<'_>) -> Result<Vec<u8>, Vec<Problem>> {
     let (validated, problems) = Validated::new(documents);
@@ -58,7 +58,7 @@ pub struct Validated<'d> {
 }
 
 impl<'d> Validated<'d> {
-    /// Validates. All problems are returned, those of [`crate::validate`] and one for each kind of which something could
+    /// Validates. All problems are returned, those of [`crate::validate()`] and one for each kind of which something could
     /// not be decoded; `None` with them if one is an error.
     pub fn new(documents: &'d Documents) -> (Option<Self>, Vec<Problem>) {
         let (checked, mut problems) = validate::check(documents);

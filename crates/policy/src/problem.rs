@@ -13,7 +13,7 @@ pub enum Severity {
     Error,
 }
 
-/// One finding of [`crate::Documents::parse`], [`crate::validate`] or [`crate::compile`].
+/// One finding of [`crate::Documents::parse`], [`crate::validate()`] or [`crate::compile()`].
 ///
 /// Never holds the text of a credential: type errors name the types, not the values.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

@@ -61,11 +61,11 @@ impl InputSink for Exact<'_> {
     }
 }
 
-/// Counts the input of a body that [`super::scan`] has accepted: decodes the texts, counts each with `counter`, adds
+/// Counts the input of a body that [`super::scan()`] has accepted: decodes the texts, counts each with `counter`, adds
 /// the overheads of the API's formula and the images by their sizes (those that cannot be read cost the upper bound).
 ///
 /// # Errors
-/// The syntax and type errors of [`super::scan`]; duplicates of top-level keys are not looked for again.
+/// The syntax and type errors of [`super::scan()`]; duplicates of top-level keys are not looked for again.
 pub fn count_input(body: &[u8], api: Api, counter: &mut dyn TokenCounter) -> Result<InputCount, ScanError> {
     count_members(body, api, counter).map_err(|fault| fault.locate(body))
 }

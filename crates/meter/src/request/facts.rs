@@ -80,7 +80,7 @@ pub struct StreamOptions {
     pub include_usage: Option<(bool, Span)>,
 }
 
-/// Everything [`super::scan`] finds. Keep one and pass it again: its buffers are reused.
+/// Everything [`super::scan()`] finds. Keep one and pass it again: its buffers are reused.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct RequestFacts {
     /// The model's public name.

@@ -6,7 +6,7 @@ use memchr::memchr2;
 ///
 /// An event ends after its empty line. Lines end with LF, CRLF or CR. When a chunk ends with the CR of an event's
 /// empty line, the event is over at once (waiting for a LF would delay it); the LF, if it comes, is the first byte of
-/// the next event, where [`EventLines`] ignores it.
+/// the next event, where the reader of its lines ignores it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SseSplitter {
     line_empty: bool,

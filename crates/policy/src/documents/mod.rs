@@ -126,7 +126,7 @@ pub struct Documents {
 impl Documents {
     /// Decodes documents, given as file name (without folders) and content. Whatever can be decoded is in the result;
     /// everything else is a problem. A configuration with problems of severity error must not be compiled, and
-    /// [`crate::compile`] refuses it.
+    /// [`crate::compile()`] refuses it.
     pub fn parse(files: &[(String, &[u8])]) -> (Self, Vec<Problem>) {
         let mut documents = Self::default();
         let mut problems = Vec::new();
