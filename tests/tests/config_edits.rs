@@ -38,6 +38,8 @@ async fn admitted(gateway: &Gateway, count: usize) -> usize {
             200 => admitted += 1,
             status => assert_eq!(status, 429),
         }
+        // What it used is settled a moment after its last byte.
+        gateway.wait_idle().await;
     }
     admitted
 }

@@ -225,10 +225,11 @@ async fn open_streams_outlive_a_reload() {
         gateway.mock.stats().total().in_flight > 0,
         "the streams were over at {begun}"
     );
-    assert_eq!(
-        gateway.used("wechat001", "connections").await,
-        gateway.mock.stats().total().in_flight
-    );
+    wait_for("old and new workers' connections together", PATIENCE, || async {
+        let used = gateway.used("wechat001", "connections").await;
+        (used == gateway.mock.stats().total().in_flight && used > 0).then_some(())
+    })
+    .await;
     for mut connection in open {
         let body = tokio::time::timeout(Duration::from_secs(20), connection.read_body())
             .await

@@ -30,6 +30,13 @@ fn to_anthropic(max_tokens: u64) -> Request {
         .channel("wechat001")
 }
 
+/// Sends a request and waits until what it used is settled: that is a moment after its last byte.
+async fn settled(gateway: &Gateway, request: &Request) -> Response {
+    let answer = gateway.send(request).await;
+    gateway.wait_idle().await;
+    answer
+}
+
 /// The body that the mock was sent last.
 fn sent(gateway: &Gateway) -> Value {
     let record = gateway.mock.stats().last().expect("a request");
@@ -74,26 +81,26 @@ async fn max_tokens_is_clamped_to_what_is_left_down_to_the_minimum() {
     };
     // Fits: sent as it was.
     assert_eq!(
-        gateway.send(&request(60, 60)).await.json()["usage"]["completion_tokens"],
+        settled(&gateway, &request(60, 60)).await.json()["usage"]["completion_tokens"],
         60
     );
     assert_eq!(sent(&gateway)["max_tokens"], 60);
     // Does not fit: clamped to the 40 that are left; the 20 that it does not use come back.
     assert_eq!(
-        gateway.send(&request(60, 20)).await.json()["usage"]["completion_tokens"],
+        settled(&gateway, &request(60, 20)).await.json()["usage"]["completion_tokens"],
         20
     );
     assert_eq!(sent(&gateway)["max_tokens"], 40);
     // Down to the minimum of 16.
-    assert_eq!(gateway.send(&request(4_000, 4)).await.status(), 200);
+    assert_eq!(settled(&gateway, &request(4_000, 4)).await.status(), 200);
     assert_eq!(sent(&gateway)["max_tokens"], 20);
-    assert_eq!(gateway.send(&request(4_000, 1)).await.status(), 200);
+    assert_eq!(settled(&gateway, &request(4_000, 1)).await.status(), 200);
     assert_eq!(sent(&gateway)["max_tokens"], 16);
-    let refused = gateway.send(&request(4_000, 1)).await;
+    let refused = settled(&gateway, &request(4_000, 1)).await;
     assert_eq!(refused.status(), 429);
     assert_eq!(refused.header("x-ratelimit-remaining-tokens"), Some("15"));
     // Who asks for less than the minimum is not refused for it.
-    assert_eq!(gateway.send(&request(15, 15)).await.status(), 200);
+    assert_eq!(settled(&gateway, &request(15, 15)).await.status(), 200);
     assert_eq!(gateway.mock.stats().total().completion_tokens, 100);
     gateway.stop().await;
 }
@@ -101,7 +108,7 @@ async fn max_tokens_is_clamped_to_what_is_left_down_to_the_minimum() {
 #[tokio::test]
 async fn max_tokens_is_added_in_the_api_s_own_spelling() {
     let gateway = gateway(output_limit(1_000)).await;
-    assert_eq!(gateway.send(&hello()).await.status(), 200);
+    assert_eq!(settled(&gateway, &hello()).await.status(), 200);
     assert_eq!(sent(&gateway)["max_tokens"], 1_000);
     assert_eq!(
         gateway
@@ -114,7 +121,10 @@ async fn max_tokens_is_added_in_the_api_s_own_spelling() {
     assert_eq!(body["max_completion_tokens"], 984);
     assert!(body.get("max_tokens").is_none(), "{body}");
     let responses = Request::post("/v1/responses", &json!({ "model": "gpt-4o", "input": " hello" }));
-    assert_eq!(gateway.send(&responses.channel("wechat001")).await.status(), 200);
+    assert_eq!(
+        settled(&gateway, &responses.channel("wechat001")).await.status(),
+        200
+    );
     let body = sent(&gateway);
     assert_eq!(body["max_output_tokens"], 968, "{body}");
     let completions = Request::post(
@@ -122,11 +132,13 @@ async fn max_tokens_is_added_in_the_api_s_own_spelling() {
         &json!({ "model": "gpt-4o", "prompt": " hello" }),
     );
     assert_eq!(
-        gateway.send(&completions.channel("wechat001")).await.status(),
+        settled(&gateway, &completions.channel("wechat001"))
+            .await
+            .status(),
         200
     );
     assert_eq!(sent(&gateway)["max_tokens"], 952);
-    assert_eq!(gateway.send(&to_anthropic(5_000)).await.status(), 200);
+    assert_eq!(settled(&gateway, &to_anthropic(5_000)).await.status(), 200);
     assert_eq!(sent(&gateway)["max_tokens"], 936);
     assert_eq!(gateway.used("wechat001", "output_tokens/10m").await, 5 * 16);
     gateway.stop().await;
@@ -135,7 +147,7 @@ async fn max_tokens_is_added_in_the_api_s_own_spelling() {
 #[tokio::test]
 async fn nothing_is_added_where_nothing_limits_output() {
     let gateway = gateway(json!([{ "metric": "input_tokens", "max": 1_000, "window": "10m" }])).await;
-    assert_eq!(gateway.send(&hello()).await.status(), 200);
+    assert_eq!(settled(&gateway, &hello()).await.status(), 200);
     assert!(sent(&gateway).get("max_tokens").is_none(), "{}", sent(&gateway));
     gateway.stop().await;
 }
@@ -147,11 +159,11 @@ async fn several_answers_share_the_reservation() {
         .set("n", 3)
         .set("max_tokens", 50)
         .set("mock", json!({ "tokens": 50 }));
-    let answer = gateway.send(&request).await;
+    let answer = settled(&gateway, &request).await;
     assert_eq!(answer.status(), 200, "{}", answer.text());
     assert_eq!(sent(&gateway)["max_tokens"], 33);
     assert_eq!(gateway.mock.stats().total().completion_tokens, 99);
-    assert_eq!(gateway.send(&request).await.status(), 429);
+    assert_eq!(settled(&gateway, &request).await.status(), 429);
     gateway.stop().await;
 }
 
@@ -166,7 +178,7 @@ async fn a_stream_that_ignores_max_tokens_ends_at_its_reservation() {
         if asked_for_usage {
             request = request.set("stream_options", json!({ "include_usage": true }));
         }
-        let answer = gateway.send(&request).await;
+        let answer = settled(&gateway, &request).await;
         let (text, finish, usage) = streamed(&answer);
         assert_eq!(text, words::text(0, 40));
         assert_eq!(finish.as_deref(), Some("length"));
@@ -187,7 +199,7 @@ async fn an_anthropic_stream_that_ignores_max_tokens_ends_at_its_reservation() {
         "mock",
         json!({ "tokens": 400, "ignore_max": true, "interval": "2ms" }),
     );
-    let answer = gateway.send(&request).await;
+    let answer = settled(&gateway, &request).await;
     assert_eq!(answer.status(), 200, "{}", answer.text());
     let events = answer.events();
     let names: Vec<&str> = events.iter().filter_map(|event| event.name.as_deref()).collect();
@@ -228,7 +240,7 @@ async fn an_honest_stream_is_never_cut() {
             .set("stream", true)
             .set("max_tokens", tokens)
             .set("mock", json!({ "tokens": 400, "split": "1..9", "seed": tokens }));
-        let (text, finish, _) = streamed(&gateway.send(&request).await);
+        let (text, finish, _) = streamed(&settled(&gateway, &request).await);
         assert_eq!(text, words::text(0, tokens));
         assert_eq!(finish.as_deref(), Some("length"));
     }
@@ -252,22 +264,25 @@ async fn a_plain_answer_beyond_its_reservation_is_a_debt() {
     let lie = hello()
         .set("max_tokens", 40)
         .set("mock", json!({ "tokens": 150, "ignore_max": true }));
-    assert_eq!(gateway.send(&lie).await.json()["usage"]["completion_tokens"], 150);
+    assert_eq!(
+        settled(&gateway, &lie).await.json()["usage"]["completion_tokens"],
+        150
+    );
     // It counts at once ...
     gateway.wait_idle().await;
     assert_eq!(gateway.used("wechat001", "output_tokens/10m").await, 150);
-    let refused = gateway.send(&hello().set("max_tokens", 16)).await;
+    let refused = settled(&gateway, &hello().set("max_tokens", 16)).await;
     assert_eq!(refused.status(), 429);
     // ... and fills the next window, ...
     let limits = gateway.daemon.get("/channels/wechat001/limits").await;
     assert_eq!(limits["limits"][0]["debt"], 110, "{limits}");
     let next_window = std::time::Duration::from_secs(660);
     gateway.advance(next_window);
-    assert_eq!(gateway.send(&hello()).await.status(), 429);
+    assert_eq!(settled(&gateway, &hello()).await.status(), 429);
     assert_eq!(gateway.used("wechat001", "output_tokens/10m").await, 110);
     // ... and what was too much even for that is missing in the third.
     gateway.advance(next_window);
-    assert_eq!(gateway.send(&hello()).await.status(), 200);
+    assert_eq!(settled(&gateway, &hello()).await.status(), 200);
     assert_eq!(sent(&gateway)["max_tokens"], 90);
     gateway.stop().await;
 }
@@ -279,7 +294,7 @@ async fn soft_limits_go_over_by_no_more_than_what_is_in_flight() {
     let request = hello().set("max_tokens", 80).set("mock", json!({ "tokens": 80 }));
     // A quarter is reserved; alone, each is settled before the next begins.
     let mut passed = 0;
-    while gateway.send(&request).await.status() == 200 {
+    while settled(&gateway, &request).await.status() == 200 {
         // Nothing is clamped.
         assert_eq!(sent(&gateway)["max_tokens"], 80);
         passed += 1;
@@ -311,7 +326,7 @@ async fn parallel_requests_exceed_a_soft_limit_only_by_what_they_did_not_reserve
         .await;
     assert_eq!(report.status(200) + report.status(429), 600, "{report:?}");
     gateway.wait_idle().await;
-    while gateway.send(&hello().set("max_tokens", 40)).await.status() == 200 {}
+    while settled(&gateway, &hello().set("max_tokens", 40)).await.status() == 200 {}
     let produced = gateway.mock.stats().total().completion_tokens;
     // Each of at most 20 in flight has reserved 10 of its 40; less than 10 are left in the end.
     assert!((MAX - 9..=MAX + 20 * 30).contains(&produced), "{produced}");
@@ -334,7 +349,9 @@ async fn rules_and_models_cap_output_too() {
         .limited("wechat001", json!([]));
     let gateway = Gateway::with(documents).start().await;
     assert_eq!(
-        gateway.send(&hello().set("max_tokens", 1_000)).await.status(),
+        settled(&gateway, &hello().set("max_tokens", 1_000))
+            .await
+            .status(),
         200
     );
     assert_eq!(sent(&gateway)["max_tokens"], 300);
@@ -347,7 +364,7 @@ async fn rules_and_models_cap_output_too() {
         200
     );
     assert_eq!(sent(&gateway)["max_tokens"], 50);
-    assert_eq!(gateway.send(&short).await.status(), 200);
+    assert_eq!(settled(&gateway, &short).await.status(), 200);
     assert_eq!(sent(&gateway)["max_tokens"], 50);
     gateway.stop().await;
 }

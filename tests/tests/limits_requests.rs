@@ -193,6 +193,7 @@ async fn a_refusal_says_why_in_the_api_s_own_words() {
     let limits = json!([{ "metric": "input_tokens", "max": 500, "window": "10m", "name": "prompts" }]);
     let gateway = gateway(limits).await;
     assert_eq!(gateway.send(&hello()).await.status(), 200);
+    gateway.wait_idle().await;
     let long = " hello".repeat(600);
 
     let refused = gateway
