@@ -261,9 +261,8 @@ pub(crate) fn watch_sse(w: &mut WorkerState, context: &mut Context, chunk: &[u8]
             if carried {
                 sse.carry.extend_from_slice(whole);
             }
-            let before = sse
-                .text
-                .clone_if(bound.is_some_and(|b| sse.text_bytes + whole.len() as u64 > b));
+            let near = bound.is_some_and(|b| sse.text_bytes + whole.len() as u64 > b);
+            let before = near.then(|| sse.text.clone());
             let event: &[u8] = if carried { &sse.carry } else { whole };
             let mut sink = Count {
                 counter: counter.as_deref_mut(),
@@ -304,15 +303,6 @@ pub(crate) fn watch_sse(w: &mut WorkerState, context: &mut Context, chunk: &[u8]
         plan.cut = true;
     }
     note_progress(w, context);
-}
-
-trait CloneIf: Sized {
-    fn clone_if(&self, wanted: bool) -> Option<Self>;
-}
-impl CloneIf for StreamCounter {
-    fn clone_if(&self, wanted: bool) -> Option<StreamCounter> {
-        wanted.then(|| self.clone())
-    }
 }
 
 impl Sse {
