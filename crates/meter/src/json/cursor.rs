@@ -89,14 +89,29 @@ impl<'a> Cursor<'a> {
 
     #[inline]
     pub(crate) fn skip_whitespace(&mut self) {
-        while matches!(self.peek(), b' ' | b'\t' | b'\n' | b'\r') {
+        self.next();
+    }
+
+    /// The next byte after white space; 0 at the end.
+    #[inline(always)]
+    fn next(&mut self) -> u8 {
+        let mut next = self.peek();
+        if next == b' ' {
+            // What many encoders put behind colons and commas.
             self.at += 1;
+            next = self.peek();
         }
+        if next > b' ' {
+            return next;
+        }
+        self.at = after_blank(self.bytes, self.at);
+        self.peek()
     }
 
     /// The fault of not finding `what` here.
     #[cold]
-    pub(crate) fn expected(&self, what: &'static str) -> Fault {
+    #[inline(never)]
+    pub(crate) fn expected(self, what: &'static str) -> Fault {
         let error = if self.at >= self.bytes.len() {
             SyntaxError::Truncated
         } else {
@@ -105,8 +120,7 @@ impl<'a> Cursor<'a> {
         Fault { error, at: self.at }
     }
 
-    #[cold]
-    const fn fault(&self, error: SyntaxError) -> Fault {
+    const fn fault(self, error: SyntaxError) -> Fault {
         Fault { error, at: self.at }
     }
 
@@ -121,32 +135,30 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads the string whose opening quote is next.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn string(&mut self) -> Result<RawStr<'a>, Fault> {
         if self.peek() != b'"' {
             return Err(self.expected("a string"));
         }
         let start = self.at + 1;
-        let end = find_special(self.bytes, start);
-        if self.bytes.get(end) == Some(&b'"') {
-            self.at = end + 1;
-            return Ok(RawStr {
-                raw: self.slice(start, end),
-                escaped: false,
-            });
+        let mut end = find_special(self.bytes, start);
+        let escaped = self.bytes.get(end) != Some(&b'"');
+        if escaped {
+            end = Self { at: end, ..*self }.escaped_end()?;
         }
-        self.escaped_string(start, end)
+        self.at = end + 1;
+        Ok(RawStr {
+            raw: self.slice(start, end),
+            escaped,
+        })
     }
 
-    fn escaped_string(&mut self, start: usize, special: usize) -> Result<RawStr<'a>, Fault> {
-        self.at = special;
+    /// Where the string ends whose first escape (or whatever is wrong with it) is next: at its closing quote.
+    #[inline(never)]
+    fn escaped_end(mut self) -> Result<usize, Fault> {
         loop {
             match self.bytes.get(self.at) {
-                Some(b'"') => {
-                    let raw = self.slice(start, self.at);
-                    self.at += 1;
-                    return Ok(RawStr { raw, escaped: true });
-                }
+                Some(b'"') => return Ok(self.at),
                 Some(b'\\') => self.escape()?,
                 Some(0x20..) => self.at = find_special(self.bytes, self.at),
                 Some(_) => return Err(self.fault(SyntaxError::ControlCharacter)),
@@ -176,9 +188,24 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads the number that is next.
+    #[inline(always)]
     pub(crate) fn number(&mut self) -> Result<&'a [u8], Fault> {
-        let rest = self.bytes.get(self.at..).unwrap_or_default();
-        let Some(length) = number::length(rest) else {
+        // Counts are most of the numbers: digits, and then neither a fraction nor an exponent.
+        let mut end = self.at;
+        if matches!(self.peek(), b'1'..=b'9') {
+            let next = loop {
+                end += 1;
+                match self.bytes.get(end) {
+                    Some(b'0'..=b'9') => {}
+                    next => break next,
+                }
+            };
+            if !matches!(next, Some(b'.' | b'e' | b'E')) {
+                let start = std::mem::replace(&mut self.at, end);
+                return Ok(self.slice(start, end));
+            }
+        }
+        let Some(length) = number::length(self.bytes.get(self.at..).unwrap_or_default()) else {
             return Err(self.fault(SyntaxError::Number));
         };
         let start = self.at;
@@ -204,14 +231,13 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads a key and its colon; the value is next.
-    #[inline]
-    fn key(&mut self) -> Result<RawStr<'a>, Fault> {
+    #[inline(always)]
+    pub(crate) fn key(&mut self) -> Result<RawStr<'a>, Fault> {
         if self.peek() != b'"' {
             return Err(self.expected("a key"));
         }
         let key = self.string()?;
-        self.skip_whitespace();
-        if self.peek() != b':' {
+        if self.next() != b':' {
             return Err(self.expected("':'"));
         }
         self.at += 1;
@@ -219,6 +245,7 @@ impl<'a> Cursor<'a> {
         Ok(key)
     }
 
+    #[inline(always)]
     fn enter(&mut self) -> Result<(), Fault> {
         if self.depth >= MAX_DEPTH {
             return Err(self.fault(SyntaxError::TooDeep));
@@ -229,9 +256,45 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    fn leave(&mut self) {
+    #[inline]
+    const fn leave(&mut self) {
         self.depth -= 1;
         self.at += 1;
+    }
+
+    /// Enters the array or object whose bracket is next; if it is empty, leaves it again and says so.
+    #[inline(always)]
+    pub(crate) fn open(&mut self) -> Result<bool, Fault> {
+        // `[` and `{` are two below their partners.
+        let closing = self.peek() + 2;
+        self.enter()?;
+        let empty = self.peek() == closing;
+        if empty {
+            self.leave();
+        }
+        Ok(empty)
+    }
+
+    /// After a value inside an array or object: whether another one follows (its key is next, if it is an object).
+    #[inline(always)]
+    pub(crate) fn another(&mut self, object: bool) -> Result<bool, Fault> {
+        match self.next() {
+            b',' => {
+                self.at += 1;
+                self.skip_whitespace();
+                Ok(true)
+            }
+            b'}' if object => {
+                self.leave();
+                Ok(false)
+            }
+            b']' if !object => {
+                self.leave();
+                Ok(false)
+            }
+            _ if object => Err(self.expected("',' or '}'")),
+            _ => Err(self.expected("',' or ']'")),
+        }
     }
 
     /// Reads the object that is next; `each` gets every key and must read its value.
@@ -243,25 +306,14 @@ impl<'a> Cursor<'a> {
         if self.peek() != b'{' {
             return Err(self.expected("an object").into());
         }
-        self.enter()?;
-        if self.peek() == b'}' {
-            self.leave();
+        if self.open()? {
             return Ok(());
         }
         loop {
             let key = self.key()?;
             each(self, key)?;
-            self.skip_whitespace();
-            match self.peek() {
-                b',' => {
-                    self.at += 1;
-                    self.skip_whitespace();
-                }
-                b'}' => {
-                    self.leave();
-                    return Ok(());
-                }
-                _ => return Err(self.expected("',' or '}'").into()),
+            if !self.another(true)? {
+                return Ok(());
             }
         }
     }
@@ -275,82 +327,61 @@ impl<'a> Cursor<'a> {
         if self.peek() != b'[' {
             return Err(self.expected("an array").into());
         }
-        self.enter()?;
-        if self.peek() == b']' {
-            self.leave();
+        if self.open()? {
             return Ok(());
         }
         for index in 0_usize.. {
             each(self, index)?;
-            self.skip_whitespace();
-            match self.peek() {
-                b',' => {
-                    self.at += 1;
-                    self.skip_whitespace();
-                }
-                b']' => {
-                    self.leave();
-                    break;
-                }
-                _ => return Err(self.expected("',' or ']'").into()),
+            if !self.another(false)? {
+                break;
             }
         }
         Ok(())
     }
 
     /// Reads whatever value is next without recursion and shows its parts.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn walk(&mut self, mut visit: impl FnMut(Part<'a>)) -> Result<(), Fault> {
+        // A copy, so that its fields may live in registers.
+        let mut cursor = *self;
         // One bit per open container, the innermost lowest: 1 = object.
         let mut objects = 0_u128;
         let mut open = 0_u32;
         loop {
-            match self.peek() {
-                b'"' => visit(Part::String(self.string()?)),
-                b'-' | b'0'..=b'9' => visit(Part::Number(self.number()?)),
+            match cursor.peek() {
+                b'"' => visit(Part::String(cursor.string()?)),
+                b'-' | b'0'..=b'9' => visit(Part::Number(cursor.number()?)),
                 bracket @ (b'{' | b'[') => {
-                    self.enter()?;
                     let object = bracket == b'{';
                     if !object {
                         visit(Part::ArrayStart);
                     }
-                    if self.peek() == bracket + 2 {
-                        self.leave();
-                    } else {
+                    if !cursor.open()? {
                         objects = (objects << 1) | u128::from(object);
                         open += 1;
                         if object {
-                            visit(Part::Key(self.key()?));
+                            visit(Part::Key(cursor.key()?));
                         }
                         continue;
                     }
                 }
                 _ => {
-                    self.literal()?;
+                    cursor.literal()?;
                     visit(Part::Literal);
                 }
             }
             loop {
                 if open == 0 {
+                    *self = cursor;
                     return Ok(());
                 }
-                self.skip_whitespace();
                 let object = objects & 1 == 1;
-                match self.peek() {
-                    b',' => {
-                        self.at += 1;
-                        self.skip_whitespace();
-                        if object {
-                            visit(Part::Key(self.key()?));
-                        }
-                        break;
+                if cursor.another(object)? {
+                    if object {
+                        visit(Part::Key(cursor.key()?));
                     }
-                    b'}' if object => {}
-                    b']' if !object => {}
-                    _ if object => return Err(self.expected("',' or '}'")),
-                    _ => return Err(self.expected("',' or ']'")),
+                    break;
                 }
-                self.leave();
                 objects >>= 1;
                 open -= 1;
             }
@@ -358,9 +389,30 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads and checks whatever value is next.
+    #[inline(always)]
     pub(crate) fn skip(&mut self) -> Result<(), Fault> {
-        self.walk(|_| {})
+        if self.peek() == b'"' {
+            return self.string().map(|_| ());
+        }
+        self.at = self.end_of_value()?;
+        Ok(())
     }
+
+    #[inline(never)]
+    fn end_of_value(mut self) -> Result<usize, Fault> {
+        self.walk(|_| {})?;
+        Ok(self.at)
+    }
+}
+
+/// The first byte from `at` on that is no white space: past line ends and indentation.
+#[inline(never)]
+fn after_blank(bytes: &[u8], at: usize) -> usize {
+    let rest = bytes.get(at..).unwrap_or_default();
+    let blank = rest
+        .iter()
+        .position(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
+    at + blank.unwrap_or(rest.len())
 }
 
 #[cfg(test)]

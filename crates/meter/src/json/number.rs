@@ -1,5 +1,7 @@
 //! Number grammar and integers that every JSON parser reads alike.
 
+use super::lex::count_digits;
+
 /// Largest integer that all JSON parsers agree on (RFC 8259 §6): 2^53 - 1.
 pub(crate) const MAX_SAFE_INTEGER: u64 = (1 << 53) - 1;
 
@@ -17,14 +19,10 @@ pub(crate) enum Integer {
 }
 
 /// Length of the number at the start of `bytes` by RFC 8259's grammar, `None` if there is none.
+#[inline(never)]
 pub(crate) fn length(bytes: &[u8]) -> Option<usize> {
     let byte = |at: usize| bytes.get(at).copied().unwrap_or(0);
-    let digits = |mut at: usize| {
-        while byte(at).is_ascii_digit() {
-            at += 1;
-        }
-        at
-    };
+    let digits = |at: usize| at + count_digits(bytes.get(at..).unwrap_or_default());
     let start = usize::from(byte(0) == b'-');
     let mut at = match byte(start) {
         b'0' => start + 1,
@@ -56,22 +54,26 @@ pub(crate) fn is_number(bytes: &[u8]) -> bool {
 
 /// Reads a number that has passed the grammar.
 pub(crate) fn integer(number: &[u8]) -> Integer {
-    if number.first() == Some(&b'-') {
-        return Integer::Negative;
+    if number.len() > 15 {
+        return exotic(number);
     }
-    if number.len() <= 15 && number.iter().all(u8::is_ascii_digit) {
-        return Integer::Value(
-            number
-                .iter()
-                .fold(0, |value, digit| value * 10 + u64::from(digit & 15)),
-        );
+    let mut value = 0;
+    for byte in number {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return exotic(number);
+        }
+        value = value * 10 + u64::from(digit);
     }
-    exotic(number)
+    Integer::Value(value)
 }
 
 /// Decimal arithmetic on the digits, so that no rounding can turn a fraction or a huge number into an integer.
 #[cold]
 fn exotic(number: &[u8]) -> Integer {
+    if number.first() == Some(&b'-') {
+        return Integer::Negative;
+    }
     let (mantissa, exponent) = match number.iter().position(|byte| matches!(byte, b'e' | b'E')) {
         Some(at) => (
             number.get(..at).unwrap_or_default(),

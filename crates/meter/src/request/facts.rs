@@ -2,8 +2,7 @@
 
 use std::ops::Range;
 
-use super::field::Scalar;
-use super::image::ImagePrice;
+use super::field::{Candidate, Scalar};
 use crate::Api;
 
 /// Byte range in the body.
@@ -114,9 +113,51 @@ pub struct RequestFacts {
     /// The wanted fields in the order of the paths; `None` where the body has no such field.
     pub wanted: Vec<Option<Scalar>>,
     pub(super) api: Option<Api>,
-    pub(super) image_price: ImagePrice,
-    pub(super) spare: Vec<String>,
-    pub(super) scratch: String,
+    pub(super) buffers: Buffers,
+}
+
+/// Memory that is kept from one body to the next; what stands in it means nothing.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Buffers {
+    strings: Vec<String>,
+    pub(super) candidates: Vec<Candidate>,
+    /// For keys with escapes.
+    pub(super) key: String,
+    /// The same below the top level, and for strings with escapes.
+    pub(super) text: String,
+}
+
+impl PartialEq for Buffers {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
+}
+
+impl Buffers {
+    /// Strings that are kept.
+    const STRINGS: usize = 8;
+    /// Largest string that is kept, bytes: what one huge field has grown does not stay for all the small ones after it.
+    const STRING_BYTES: usize = 4096;
+
+    /// An empty string.
+    pub(super) fn string(&mut self) -> String {
+        self.strings.pop().unwrap_or_default()
+    }
+
+    fn keep(&mut self, mut text: String) {
+        if self.strings.len() < Self::STRINGS && text.capacity() <= Self::STRING_BYTES {
+            text.clear();
+            self.strings.push(text);
+        }
+    }
+
+    fn trim(&mut self) {
+        for text in [&mut self.key, &mut self.text] {
+            if text.capacity() > Self::STRING_BYTES {
+                *text = String::new();
+            }
+        }
+    }
 }
 
 impl RequestFacts {
@@ -130,27 +171,40 @@ impl RequestFacts {
 
     /// Forgets the last body, keeps the buffers.
     pub fn clear(&mut self) {
-        let model = self.model.take().map(|text| text.value);
-        let strings = self.wanted.drain(..).filter_map(|value| match value {
-            Some(Scalar::String(text)) => Some(text),
-            _ => None,
-        });
-        for mut text in strings.chain(model) {
-            // A buffer that one huge field has grown is not kept for all the small ones after it.
-            if self.spare.len() < 8 && text.capacity() <= 4096 {
-                text.clear();
-                self.spare.push(text);
+        // Every field by name, so that a new one cannot be forgotten. Assigning a whole new value would move it.
+        let Self {
+            model,
+            stream,
+            stream_span,
+            max_tokens,
+            n,
+            best_of,
+            prompts,
+            stream_options,
+            object_start,
+            object_empty,
+            input_bound,
+            images,
+            hidden_input,
+            wanted,
+            api,
+            buffers,
+        } = self;
+        if let Some(text) = model.take() {
+            buffers.keep(text.value);
+        }
+        for value in wanted.drain(..) {
+            if let Some(Scalar::String(text)) = value {
+                buffers.keep(text);
             }
         }
-        *self = Self {
-            n: 1,
-            best_of: 1,
-            prompts: 1,
-            wanted: std::mem::take(&mut self.wanted),
-            spare: std::mem::take(&mut self.spare),
-            scratch: std::mem::take(&mut self.scratch),
-            ..Self::default()
-        };
+        buffers.trim();
+        (*n, *best_of, *prompts) = (1, 1, 1);
+        (*stream, *stream_span, *stream_options) = (false, None, None);
+        *max_tokens = [const { None }; 3];
+        (*object_start, *object_empty) = (0, false);
+        (*input_bound, *images, *hidden_input) = (0, 0, false);
+        *api = None;
     }
 
     /// The largest output maximum that the client named in a spelling of this API, tokens per answer. The largest,

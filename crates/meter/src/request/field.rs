@@ -1,6 +1,7 @@
 //! Fields that rules name: paths into the body and the scalars found there.
 
 use super::error::{ScanErrorKind, ScanFault};
+use super::facts::Buffers;
 use crate::json::Cursor;
 
 /// Longest path, in segments.
@@ -97,8 +98,9 @@ pub enum Scalar {
     Other,
 }
 
+/// A path whose beginning matches the containers that are open.
 #[derive(Debug, Clone, Copy)]
-struct Candidate {
+pub(super) struct Candidate {
     wanted: usize,
     /// Whether the object being read already had this candidate's key.
     seen: bool,
@@ -108,27 +110,24 @@ struct Candidate {
 pub(super) struct Wanted<'w, 'o> {
     paths: &'w [FieldPath],
     values: &'o mut [Option<Scalar>],
-    spare: &'o mut Vec<String>,
-    /// Stack of the candidates that match the containers from the top down to the one being read.
-    candidates: Vec<Candidate>,
-    scratch: String,
+    /// `candidates` is the stack of the candidates that match the containers from the top down to the one being read.
+    pub(super) buffers: &'o mut Buffers,
 }
 
 impl<'w, 'o> Wanted<'w, 'o> {
     pub(super) fn new(
         paths: &'w [FieldPath],
         values: &'o mut [Option<Scalar>],
-        spare: &'o mut Vec<String>,
+        buffers: &'o mut Buffers,
     ) -> Self {
-        let candidates = (0..paths.len())
-            .map(|wanted| Candidate { wanted, seen: false })
-            .collect();
+        buffers.candidates.clear();
+        buffers
+            .candidates
+            .extend((0..paths.len()).map(|wanted| Candidate { wanted, seen: false }));
         Self {
             paths,
             values,
-            spare,
-            candidates,
-            scratch: String::new(),
+            buffers,
         }
     }
 
@@ -150,7 +149,7 @@ impl<'w, 'o> Wanted<'w, 'o> {
         step: Step<'_>,
     ) -> Result<bool, ScanFault> {
         for position in start..end {
-            let Some(candidate) = self.candidates.get(position).copied() else {
+            let Some(candidate) = self.buffers.candidates.get(position).copied() else {
                 break;
             };
             let Some(path) = self.paths.get(candidate.wanted) else {
@@ -164,20 +163,20 @@ impl<'w, 'o> Wanted<'w, 'o> {
                 if candidate.seen {
                     return Err(ScanFault::new(ScanErrorKind::DuplicateKey, cursor.at()));
                 }
-                if let Some(candidate) = self.candidates.get_mut(position) {
+                if let Some(candidate) = self.buffers.candidates.get_mut(position) {
                     candidate.seen = true;
                 }
-                self.candidates.push(Candidate {
+                self.buffers.candidates.push(Candidate {
                     wanted: candidate.wanted,
                     seen: false,
                 });
             }
         }
-        if self.candidates.len() == end {
+        if self.buffers.candidates.len() == end {
             return Ok(false);
         }
-        let result = self.value(cursor, level + 1, (end, self.candidates.len()));
-        self.candidates.truncate(end);
+        let result = self.value(cursor, level + 1, (end, self.buffers.candidates.len()));
+        self.buffers.candidates.truncate(end);
         result.map(|()| true)
     }
 
@@ -189,7 +188,12 @@ impl<'w, 'o> Wanted<'w, 'o> {
     ) -> Result<(), ScanFault> {
         let mut deeper = false;
         for position in start..end {
-            let Some(wanted) = self.candidates.get(position).map(|candidate| candidate.wanted) else {
+            let Some(wanted) = self
+                .buffers
+                .candidates
+                .get(position)
+                .map(|candidate| candidate.wanted)
+            else {
                 break;
             };
             if self.paths.get(wanted).is_some_and(|path| path.ends_at(level)) {
@@ -203,9 +207,9 @@ impl<'w, 'o> Wanted<'w, 'o> {
         }
         match cursor.peek() {
             b'{' if deeper => cursor.members(|cursor, key| {
-                let mut scratch = std::mem::take(&mut self.scratch);
+                let mut scratch = std::mem::take(&mut self.buffers.text);
                 let read = self.descend(cursor, level, (start, end), Step::Key(key.decoded(&mut scratch)));
-                self.scratch = scratch;
+                self.buffers.text = scratch;
                 if read? { Ok(()) } else { Ok(cursor.skip()?) }
             }),
             b'[' if deeper => cursor.elements(|cursor, index| {
@@ -220,8 +224,8 @@ impl<'w, 'o> Wanted<'w, 'o> {
         Ok(match cursor.peek() {
             b'{' | b'[' => Scalar::Other,
             b'"' => {
-                let mut text = self.spare.pop().unwrap_or_default();
-                text.push_str(cursor.string()?.text(&mut self.scratch));
+                let mut text = self.buffers.string();
+                text.push_str(cursor.string()?.text(&mut self.buffers.text));
                 Scalar::String(text)
             }
             b't' => Scalar::Bool(true),

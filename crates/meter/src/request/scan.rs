@@ -6,34 +6,41 @@ use super::field::{FieldPath, Wanted};
 use super::image::ImagePrice;
 use super::input::{Image, InputSink, InputWalk, expect_start};
 use crate::Api;
-use crate::json::{Cursor, Integer, RawStr, integer};
+use crate::json::{Cursor, Integer, RawStr, decode_lossy, integer};
 
-/// Top-level keys that may stand only once: the gateway reads them, and parsers differ in which of two they take.
-const INTERPRETED: [&[u8]; 23] = [
-    b"model",
-    b"stream",
-    b"max_tokens",
-    b"max_completion_tokens",
-    b"max_output_tokens",
-    b"n",
-    b"best_of",
-    b"stream_options",
-    b"messages",
-    b"prompt",
-    b"input",
-    b"suffix",
-    b"system",
-    b"instructions",
-    b"tools",
-    b"functions",
-    b"tool_choice",
-    b"function_call",
-    b"response_format",
-    b"text",
-    b"documents",
-    b"previous_response_id",
-    b"conversation",
-];
+/// The number of a top-level key that may stand only once: the gateway reads it, and parsers differ in which of two they
+/// take. `scan` itself reads those below [`FIRST_INPUT`].
+fn interpreted(key: &[u8]) -> Option<u32> {
+    Some(match key {
+        b"model" => 0,
+        b"stream" => 1,
+        b"max_tokens" => 2,
+        b"max_completion_tokens" => 3,
+        b"max_output_tokens" => 4,
+        b"n" => 5,
+        b"best_of" => 6,
+        b"stream_options" => 7,
+        b"messages" => 8,
+        b"prompt" => 9,
+        b"input" => 10,
+        b"suffix" => 11,
+        b"system" => 12,
+        b"instructions" => 13,
+        b"tools" => 14,
+        b"functions" => 15,
+        b"tool_choice" => 16,
+        b"function_call" => 17,
+        b"response_format" => 18,
+        b"text" => 19,
+        b"documents" => 20,
+        b"previous_response_id" => 21,
+        b"conversation" => 22,
+        _ => return None,
+    })
+}
+
+/// The first key of the input, which [`InputWalk`] reads.
+const FIRST_INPUT: u32 = 8;
 
 /// Whether a key is an interpreted one to a parser that ignores case, as Go's does (which also takes U+017F for `s` and
 /// U+212A for `k`): such a server would follow `Model` where the gateway has judged `model`.
@@ -50,7 +57,7 @@ fn is_disguised(key: &[u8]) -> bool {
             other => other.to_ascii_lowercase(),
         })
         .collect();
-    INTERPRETED.contains(&folded.as_bytes())
+    interpreted(folded.as_bytes()).is_some()
 }
 
 /// Adds up what the input can cost at most.
@@ -84,8 +91,8 @@ impl InputSink for Bound {
 }
 
 /// Reads a whole JSON body in one pass: what the gateway interprets goes to `out` (which is cleared first), with the
-/// fields in `wanted` in their order. Allocates only for escapes in keys, for the model's name and for wanted strings,
-/// and reuses those buffers.
+/// fields in `wanted` in their order. Needs buffers only for escapes in keys, for the model's name and for wanted
+/// fields, and keeps them in `out`: from the second body on it allocates nothing.
 ///
 /// # Errors
 /// On anything that is not strict JSON in UTF-8 (RFC 8259, nesting up to 128), on a duplicate of an interpreted or
@@ -93,97 +100,100 @@ impl InputSink for Bound {
 /// good as absent for optional fields. `out` is then incomplete.
 pub fn scan(body: &[u8], api: Api, wanted: &[FieldPath], out: &mut RequestFacts) -> Result<(), ScanError> {
     out.clear();
-    check_utf8(body)?;
-    scan_members(body, api, wanted, out).map_err(|fault| fault.locate(body))
+    let Ok(text) = simdutf8::basic::from_utf8(body) else {
+        return Err(not_utf8(body));
+    };
+    // Out of `out` while it is filled, and back whatever happens.
+    let mut values = std::mem::take(&mut out.wanted);
+    let mut buffers = std::mem::take(&mut out.buffers);
+    values.resize(wanted.len(), None);
+    let result = scan_members(text, api, Wanted::new(wanted, &mut values, &mut buffers), out);
+    out.wanted = values;
+    out.buffers = buffers;
+    result.map_err(|fault| fault.locate(body))
 }
 
-fn check_utf8(body: &[u8]) -> Result<(), ScanError> {
-    if simdutf8::basic::from_utf8(body).is_ok() {
-        return Ok(());
-    }
+#[cold]
+fn not_utf8(body: &[u8]) -> ScanError {
     let at = std::str::from_utf8(body).map_or_else(|error| error.valid_up_to(), str::len);
-    Err(ScanFault::new(ScanErrorKind::Utf8, at).locate(body))
+    ScanFault::new(ScanErrorKind::Utf8, at).locate(body)
 }
 
 fn scan_members(
-    body: &[u8],
+    body: &str,
     api: Api,
-    wanted: &[FieldPath],
+    mut fields: Wanted<'_, '_>,
     out: &mut RequestFacts,
 ) -> Result<(), ScanFault> {
     let mut bound = Bound::default();
     let mut input = InputWalk::new(&mut bound, api);
     input.begin();
-    let mut values = std::mem::take(&mut out.wanted);
-    values.resize(wanted.len(), None);
-    let mut spare = std::mem::take(&mut out.spare);
-    let mut scratch = std::mem::take(&mut out.scratch);
-    let mut fields = Wanted::new(wanted, &mut values, &mut spare);
+    let mut scratch = std::mem::take(&mut fields.buffers.key);
     let mut seen = 0_u32;
     let mut members = 0_usize;
 
-    let mut cursor = Cursor::new(body);
+    let mut cursor = Cursor::new(body.as_bytes());
     cursor.skip_whitespace();
     expect_start(&cursor, b"{", "an object")?;
     out.object_start = cursor.at() + 1;
-    let result = cursor
-        .members(|cursor, key| {
-            members += 1;
-            let key = key.decoded(&mut scratch);
-            let value = *cursor;
-            if let Some(bit) = INTERPRETED.iter().position(|&name| name == key) {
-                if seen & (1 << bit) != 0 {
+    cursor.members(|cursor, key| {
+        members += 1;
+        let key = key.decoded(&mut scratch);
+        let value = *cursor;
+        let number = interpreted(key);
+        match number {
+            Some(number) => {
+                if seen & (1 << number) != 0 {
                     return Err(ScanFault::new(ScanErrorKind::DuplicateKey, cursor.at()));
                 }
-                seen |= 1 << bit;
-            } else if is_disguised(key) {
+                seen |= 1 << number;
+            }
+            None if is_disguised(key) => {
                 return Err(ScanFault::new(ScanErrorKind::KeyCase, cursor.at()));
             }
-            match key {
-                b"model" => model(cursor, out)?,
-                b"stream" => stream(cursor, out)?,
-                b"max_tokens" => max_tokens(cursor, out, 0)?,
-                b"max_completion_tokens" => max_tokens(cursor, out, 1)?,
-                b"max_output_tokens" => max_tokens(cursor, out, 2)?,
-                b"n" => out.n = optional_count(cursor, 1)?.unwrap_or(1),
-                b"best_of" => out.best_of = optional_count(cursor, 1)?.unwrap_or(1),
-                b"stream_options" => stream_options(cursor, out)?,
-                _ => input.member(cursor, key)?,
-            }
-            fields.top_member(value, key)
-        })
-        .and_then(|()| Ok(cursor.end()?));
-    let (prompts, hidden) = (input.prompts, input.hidden);
-    out.wanted = values;
-    out.spare = spare;
-    out.scratch = scratch;
-    result?;
+            None => {}
+        }
+        match number.unwrap_or(FIRST_INPUT) {
+            0 => out.model = Some(model(cursor, body, fields.buffers.string())?),
+            1 => stream(cursor, out)?,
+            2 => max_tokens(cursor, out, 0)?,
+            3 => max_tokens(cursor, out, 1)?,
+            4 => max_tokens(cursor, out, 2)?,
+            5 => out.n = optional_count(cursor, 1)?.unwrap_or(1),
+            6 => out.best_of = optional_count(cursor, 1)?.unwrap_or(1),
+            7 => stream_options(cursor, out)?,
+            FIRST_INPUT.. => input.member(cursor, key)?,
+        }
+        fields.top_member(value, key)
+    })?;
+    cursor.end()?;
+    fields.buffers.key = scratch;
 
     out.api = Some(api);
     out.object_empty = members == 0;
-    out.prompts = prompts;
-    out.hidden_input = hidden;
+    out.prompts = input.prompts;
+    out.hidden_input = input.hidden;
     out.images = bound.images;
-    out.image_price = ImagePrice::of(api, out.model.as_ref().map_or("", |model| model.value.as_str()));
-    out.input_bound = bound
-        .tokens
-        .saturating_add(u64::from(bound.images).saturating_mul(out.image_price.upper_bound()));
+    out.input_bound = bound.tokens;
+    if bound.images > 0 {
+        let price = ImagePrice::of(api, out.model.as_ref().map_or("", |model| model.value.as_str()));
+        let images = u64::from(bound.images).saturating_mul(price.upper_bound());
+        out.input_bound = out.input_bound.saturating_add(images);
+    }
     Ok(())
 }
 
-fn model(cursor: &mut Cursor<'_>, out: &mut RequestFacts) -> Result<(), ScanFault> {
+fn model(cursor: &mut Cursor<'_>, body: &str, mut value: String) -> Result<Text, ScanFault> {
     expect_start(cursor, b"\"", "a string")?;
     let start = cursor.at();
     let text = cursor.string()?;
-    let mut value = out.spare.pop().unwrap_or_default();
-    value.clear();
-    let mut scratch = String::new();
-    value.push_str(text.text(&mut scratch));
-    out.model = Some(Text {
-        span: start..cursor.at(),
-        value,
-    });
-    Ok(())
+    let span = start..cursor.at();
+    match body.get(span.start + 1..span.end - 1) {
+        // Known to be UTF-8.
+        Some(plain) if !text.escaped => value.push_str(plain),
+        _ => decode_lossy(text.raw, &mut value),
+    }
+    Ok(Text { span, value })
 }
 
 fn stream(cursor: &mut Cursor<'_>, out: &mut RequestFacts) -> Result<(), ScanFault> {

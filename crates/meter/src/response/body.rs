@@ -1,6 +1,6 @@
 //! Answers that are not streamed: usage, model and text from JSON in pieces of any size, in constant memory.
 
-use super::found::{Found, MODEL, Short, TextSink};
+use super::found::{Found, MODEL, Short, TextSink, Wants};
 use super::role::Role;
 use super::usage::{RawUsage, Usage};
 use super::whole;
@@ -117,7 +117,7 @@ impl JsonWatch {
             surrogate: 0,
             partial: Short::EMPTY,
             found: Found {
-                names: true,
+                wants: Wants::Model,
                 ..Found::default()
             },
         }
@@ -127,7 +127,7 @@ impl JsonWatch {
     /// nobody needs it otherwise.
     pub fn whole<S: TextSink + ?Sized>(body: &[u8], api: Api, sink: &mut S) -> Answer {
         let mut found = Found {
-            names: true,
+            wants: Wants::Model,
             ..Found::default()
         };
         Self::read::<false, S>(body, api, &mut found, sink);

@@ -1,6 +1,6 @@
 //! What one event of a stream says.
 
-use super::found::{Found, ID, Short, TextSink};
+use super::found::{Found, ID, Short, TextSink, Wants};
 use super::role::Role;
 use super::sse::EventLines;
 use super::usage::Usage;
@@ -179,7 +179,11 @@ pub fn inspect<S: TextSink + ?Sized>(
         return EventFacts::of(EventKind::Done);
     }
     let mut found = Found {
-        names: state.id.is_empty(),
+        wants: if state.id.is_empty() || state.created == 0 {
+            Wants::Identity
+        } else {
+            Wants::Nothing
+        },
         ..Found::default()
     };
     let read = match api {
@@ -194,7 +198,9 @@ pub fn inspect<S: TextSink + ?Sized>(
         state.usage.merge(usage);
         state.has_usage = true;
     }
-    if let Some(id) = found.id {
+    if let Some(id) = found.id
+        && state.id.is_empty()
+    {
         state.id = id;
     }
     if let Some(created) = found.created

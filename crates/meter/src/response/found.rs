@@ -128,15 +128,26 @@ pub(super) const MODEL: usize = 96;
 /// Longest id that is remembered, bytes.
 pub(super) const ID: usize = 128;
 
+/// What the reader will use of the values that stand in every answer and event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Wants {
+    /// None of them: an event after the first, which repeats them.
+    #[default]
+    Nothing,
+    /// `model`: an answer in one body.
+    Model,
+    /// `id` and `created`: the first event of a stream.
+    Identity,
+}
+
 /// Scalars of interest, whoever found them.
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) usage: RawUsage,
     pub(super) model: Option<Short<MODEL>>,
     pub(super) id: Option<Short<ID>>,
-    /// Whether `id` and `model` are wanted: events after the first repeat them.
-    pub(super) names: bool,
     pub(super) created: Option<u64>,
+    pub(super) wants: Wants,
     pub(super) index: Option<u32>,
     pub(super) choice: bool,
     pub(super) error: bool,
@@ -158,8 +169,8 @@ impl Found {
     /// A string that is not text; `value` is its decoded content (its beginning at least).
     pub(super) fn string(&mut self, role: Role, value: &[u8]) {
         match role {
-            Role::Id if self.names => self.id.get_or_insert_default().set(value),
-            Role::Model if self.names => self.model.get_or_insert_default().set(value),
+            Role::Id if self.wants == Wants::Identity => self.id.get_or_insert_default().set(value),
+            Role::Model if self.wants == Wants::Model => self.model.get_or_insert_default().set(value),
             Role::Finish => self.finish = true,
             Role::Error => self.error = true,
             Role::Figure(_) => self.usage.malformed(),
@@ -174,7 +185,7 @@ impl Found {
                 self.usage.present = true;
                 self.usage.number(figure, number);
             }
-            Role::Created => {
+            Role::Created if self.wants == Wants::Identity => {
                 if let Integer::Value(value) = integer(number) {
                     self.created = Some(value);
                 }

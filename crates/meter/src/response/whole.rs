@@ -2,18 +2,90 @@
 
 use super::found::{Found, TextSink};
 use super::role::Role;
-use crate::json::{Cursor, Fault, Part, RawStr};
+use crate::json::{Cursor, Fault, MAX_DEPTH, Part, RawStr};
 
 /// Reads the value that is next in the light of its role. Without `TEXT` the texts are skipped and `sink` gets nothing.
 pub(super) fn value<const TEXT: bool, S: TextSink + ?Sized>(
-    cursor: &mut Cursor<'_>,
+    at: &mut Cursor<'_>,
     role: Role,
     found: &mut Found,
     sink: &mut S,
 ) -> Result<(), Fault> {
-    if role == Role::Ignore || (!TEXT && role.holds_text()) {
-        return cursor.skip();
+    // A copy, so that its fields may live in registers.
+    let mut cursor = *at;
+    let mut role = role;
+    // Roles of the open containers, and one bit for each, the innermost lowest: 1 = object.
+    let mut roles = [Role::Ignore; MAX_DEPTH as usize];
+    let mut objects = 0_u128;
+    let mut open = 0_usize;
+    let mut scratch = String::new();
+    loop {
+        let bracket = cursor.peek();
+        let entered = match bracket {
+            _ if role == Role::Ignore || (!TEXT && role.holds_text()) => {
+                cursor.skip()?;
+                false
+            }
+            b'{' | b'[' if role == Role::Loose => {
+                cursor = loose(cursor, found, sink)?;
+                false
+            }
+            b'{' => {
+                found.object(role);
+                !cursor.open()?
+            }
+            b'[' => {
+                found.error |= role == Role::Error;
+                if role.element() == Role::Ignore {
+                    cursor.skip()?;
+                    false
+                } else {
+                    !cursor.open()?
+                }
+            }
+            _ => {
+                scalar(&mut cursor, role, &mut scratch, found, sink)?;
+                false
+            }
+        };
+        if entered {
+            if let Some(slot) = roles.get_mut(open) {
+                *slot = role;
+            }
+            objects = (objects << 1) | u128::from(bracket == b'{');
+            open += 1;
+        }
+        // A container that was entered has a first child; else the next one is looked for.
+        let mut more = entered;
+        while !more {
+            if open == 0 {
+                *at = cursor;
+                return Ok(());
+            }
+            more = cursor.another(objects & 1 == 1)?;
+            if !more {
+                objects >>= 1;
+                open -= 1;
+            }
+        }
+        let parent = roles.get(open - 1).copied().unwrap_or(Role::Ignore);
+        role = if objects & 1 == 1 {
+            parent.member(cursor.key()?.decoded(&mut scratch))
+        } else {
+            parent.element()
+        };
     }
+}
+
+/// Reads a string, number or literal.
+#[inline(always)]
+fn scalar<S: TextSink + ?Sized>(
+    cursor: &mut Cursor<'_>,
+    role: Role,
+    scratch: &mut String,
+    found: &mut Found,
+    sink: &mut S,
+) -> Result<(), Fault> {
     match cursor.peek() {
         b'"' => {
             let text = cursor.string()?;
@@ -21,29 +93,8 @@ pub(super) fn value<const TEXT: bool, S: TextSink + ?Sized>(
                 found.text |= !text.raw.is_empty();
                 emit(text, sink);
             } else {
-                let mut scratch = String::new();
-                found.string(role, text.decoded(&mut scratch));
+                found.string(role, text.decoded(scratch));
             }
-            Ok(())
-        }
-        b'{' if role == Role::Loose => loose(cursor, found, sink),
-        b'[' if role == Role::Loose => loose(cursor, found, sink),
-        b'{' => {
-            found.object(role);
-            let mut scratch = String::new();
-            cursor.members(|cursor, key| {
-                value::<TEXT, S>(cursor, role.member(key.decoded(&mut scratch)), found, sink)
-            })
-        }
-        b'[' => {
-            if matches!(role, Role::Error) {
-                found.error = true;
-            }
-            let element = role.element();
-            if element == Role::Ignore {
-                return cursor.skip();
-            }
-            cursor.elements(|cursor, _| value::<TEXT, S>(cursor, element, found, sink))
         }
         b'-' | b'0'..=b'9' => {
             let number = cursor.number()?;
@@ -59,22 +110,21 @@ pub(super) fn value<const TEXT: bool, S: TextSink + ?Sized>(
             } else {
                 found.number(role, number);
             }
-            Ok(())
         }
         _ => {
             let literal = cursor.literal()?;
             found.literal(role, literal == b"null");
-            Ok(())
         }
     }
+    Ok(())
 }
 
 /// JSON that the model wrote as such: its keys, strings and numbers.
-fn loose<S: TextSink + ?Sized>(
-    cursor: &mut Cursor<'_>,
+fn loose<'a, S: TextSink + ?Sized>(
+    mut cursor: Cursor<'a>,
     found: &mut Found,
     sink: &mut S,
-) -> Result<(), Fault> {
+) -> Result<Cursor<'a>, Fault> {
     cursor.walk(|part| match part {
         Part::Key(text) | Part::String(text) => {
             found.text |= !text.raw.is_empty();
@@ -91,7 +141,8 @@ fn loose<S: TextSink + ?Sized>(
             );
         }
         Part::Literal | Part::ArrayStart => {}
-    })
+    })?;
+    Ok(cursor)
 }
 
 pub(super) fn emit<S: TextSink + ?Sized>(text: RawStr<'_>, sink: &mut S) {
