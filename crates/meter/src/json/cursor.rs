@@ -95,14 +95,17 @@ impl<'a> Cursor<'a> {
     /// The next byte after white space; 0 at the end.
     #[inline(always)]
     fn next(&mut self) -> u8 {
-        let mut next = self.peek();
+        let next = self.peek();
+        if next > b' ' {
+            return next;
+        }
         if next == b' ' {
             // What many encoders put behind colons and commas.
             self.at += 1;
-            next = self.peek();
-        }
-        if next > b' ' {
-            return next;
+            let next = self.peek();
+            if next > b' ' {
+                return next;
+            }
         }
         self.at = after_blank(self.bytes, self.at);
         self.peek()
@@ -141,14 +144,19 @@ impl<'a> Cursor<'a> {
             return Err(self.expected("a string"));
         }
         let start = self.at + 1;
-        let mut end = find_special(self.bytes, start);
-        let escaped = self.bytes.get(end) != Some(&b'"');
+        let rest = self.bytes.get(start..).unwrap_or_default();
+        let mut length = find_special(rest, 0);
+        let escaped = rest.get(length) != Some(&b'"');
         if escaped {
-            end = Self { at: end, ..*self }.escaped_end()?;
+            let first = Self {
+                at: start + length,
+                ..*self
+            };
+            length = first.escaped_end()? - start;
         }
-        self.at = end + 1;
+        self.at = start + length + 1;
         Ok(RawStr {
-            raw: self.slice(start, end),
+            raw: rest.get(..length).unwrap_or_default(),
             escaped,
         })
     }
@@ -417,6 +425,9 @@ fn after_blank(bytes: &[u8], at: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use serde::de::IgnoredAny;
+
     use super::{Cursor, Fault, SyntaxError};
 
     fn check(text: &[u8]) -> Result<(), Fault> {
@@ -573,6 +584,75 @@ mod tests {
         #[test]
         fn random_bytes_never_panic(bytes: Vec<u8>) {
             let _ = check(&bytes);
+        }
+    }
+
+    /// JSON with all kinds of blanks, numbers and long strings, in which a few bytes may be wrong.
+    fn texts() -> impl Strategy<Value = Vec<u8>> {
+        let leaf = prop_oneof![
+            3 => "\"([ !#-\\[\\]-~é你]{0,90}|\\\\[\"\\\\/bfnrt]|\\\\u[0-9a-fA-F]{4}){0,4}\"",
+            2 => "-?(0|[1-9][0-9]{0,24})(\\.[0-9]{1,12})?([eE][+-]?[0-9]{1,9})?",
+            1 => prop::sample::select(vec!["true", "false", "null", "0", "7", "[]", "{}"]).prop_map(str::to_owned),
+        ];
+        let blank = || {
+            prop::sample::select(vec![
+                "",
+                "",
+                "",
+                " ",
+                "  ",
+                "\n",
+                "\r\n\t",
+                "\n                  ",
+            ])
+        };
+        let value = leaf.prop_recursive(5, 40, 5, move |inner| {
+            (
+                prop::collection::vec(("[a-z\\\\n_]{0,20}", blank(), inner, blank()), 0..5),
+                any::<bool>(),
+            )
+                .prop_map(|(children, object)| {
+                    let children: Vec<String> = children
+                        .into_iter()
+                        .map(|(key, before, value, after)| match object {
+                            true => format!(
+                                "{before}\"{}\"{after}:{before}{value}{after}",
+                                key.replace('\\', "\\\\")
+                            ),
+                            false => format!("{before}{value}{after}"),
+                        })
+                        .collect();
+                    let (open, close) = if object { ('{', '}') } else { ('[', ']') };
+                    format!("{open}{}{close}", children.join(","))
+                })
+        });
+        let wrong = (
+            any::<prop::sample::Index>(),
+            prop::sample::select(br#""\{}[],:0-e.ntu x"#.to_vec()),
+        );
+        (blank(), value, blank(), prop::collection::vec(wrong, 0..3)).prop_map(
+            |(before, value, after, wrong)| {
+                let mut text = format!("{before}{value}{after}").into_bytes();
+                for (at, byte) in wrong {
+                    let at = at.index(text.len());
+                    // Only what is ASCII stays UTF-8 when it is changed.
+                    if text[at].is_ascii() {
+                        text[at] = byte;
+                    }
+                }
+                text
+            },
+        )
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn accepts_what_another_parser_accepts(text in texts()) {
+            let other = serde_json::from_slice::<IgnoredAny>(&text).is_ok();
+            prop_assert_eq!(check(&text).is_ok(), other, "{}", String::from_utf8_lossy(&text));
+            prop_assert_eq!(check_structured(&text), check(&text));
         }
     }
 }

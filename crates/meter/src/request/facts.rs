@@ -113,7 +113,18 @@ pub struct RequestFacts {
     /// The wanted fields in the order of the paths; `None` where the body has no such field.
     pub wanted: Vec<Option<Scalar>>,
     pub(super) api: Option<Api>,
-    pub(super) buffers: Buffers,
+    /// In a box, so that a scan can take it out and put it back for the price of a pointer.
+    pub(super) buffers: KeptBuffers,
+}
+
+/// Buffers, or none yet. They are no part of what has been found: all are equal.
+#[derive(Debug, Default, Clone)]
+pub(super) struct KeptBuffers(pub(super) Option<Box<Buffers>>);
+
+impl PartialEq for KeptBuffers {
+    fn eq(&self, _other: &Self) -> bool {
+        true
+    }
 }
 
 /// Memory that is kept from one body to the next; what stands in it means nothing.
@@ -125,12 +136,6 @@ pub(super) struct Buffers {
     pub(super) key: String,
     /// The same below the top level, and for strings with escapes.
     pub(super) text: String,
-}
-
-impl PartialEq for Buffers {
-    fn eq(&self, _other: &Self) -> bool {
-        true
-    }
 }
 
 impl Buffers {
@@ -190,6 +195,7 @@ impl RequestFacts {
             api,
             buffers,
         } = self;
+        let buffers = buffers.0.get_or_insert_default();
         if let Some(text) = model.take() {
             buffers.keep(text.value);
         }

@@ -105,11 +105,11 @@ pub fn scan(body: &[u8], api: Api, wanted: &[FieldPath], out: &mut RequestFacts)
     };
     // Out of `out` while it is filled, and back whatever happens.
     let mut values = std::mem::take(&mut out.wanted);
-    let mut buffers = std::mem::take(&mut out.buffers);
+    let mut buffers = out.buffers.0.take().unwrap_or_default();
     values.resize(wanted.len(), None);
     let result = scan_members(text, api, Wanted::new(wanted, &mut values, &mut buffers), out);
     out.wanted = values;
-    out.buffers = buffers;
+    out.buffers.0 = Some(buffers);
     result.map_err(|fault| fault.locate(body))
 }
 

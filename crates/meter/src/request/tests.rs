@@ -674,6 +674,29 @@ proptest! {
         }
     }
 
+    /// Nothing of one body stays in the facts of the next, whatever either of them is.
+    #[test]
+    fn facts_that_are_used_again_are_as_good_as_new(
+        bodies in prop::collection::vec((bodies(), apis(), any::<prop::sample::Index>(), any::<bool>()), 1..5),
+    ) {
+        let wanted = ["messages.0.content", "user", "model", "metadata.a"].map(|path| FieldPath::parse(path).unwrap());
+        let mut used = RequestFacts::new();
+        for (body, api, cut, whole) in bodies {
+            let mut text = body.to_string().into_bytes();
+            if !whole {
+                text.truncate(cut.index(text.len()));
+            }
+            let mut new = RequestFacts::new();
+            let expected = scan(&text, api, &wanted, &mut new);
+            prop_assert_eq!(scan(&text, api, &wanted, &mut used), expected.clone());
+            if expected.is_ok() {
+                prop_assert_eq!(&used, &new);
+            }
+            used.clear();
+            prop_assert_eq!(&used, &RequestFacts::new());
+        }
+    }
+
     #[test]
     fn rewriting_changes_only_what_it_should(body in bodies(), max in 0_u64..5000, model in ".{1,10}", pretty: bool) {
         let text = if pretty { serde_json::to_string_pretty(&body).unwrap() } else { body.to_string() };

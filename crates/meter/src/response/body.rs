@@ -124,14 +124,15 @@ impl JsonWatch {
     }
 
     /// The fast way for a body that lies in memory whole. `sink` gets the text only if the usage is not complete:
-    /// nobody needs it otherwise.
+    /// nobody needs it otherwise. A body that is malformed gives no text either: most often it is the beginning of one
+    /// that comes in pieces, and whoever then feeds those would count its text twice.
     pub fn whole<S: TextSink + ?Sized>(body: &[u8], api: Api, sink: &mut S) -> Answer {
         let mut found = Found {
             wants: Wants::Model,
             ..Found::default()
         };
         Self::read::<false, S>(body, api, &mut found, sink);
-        if found.error || found.usage().is_some_and(|usage| usage.is_complete()) {
+        if found.malformed || found.error || found.usage().is_some_and(|usage| usage.is_complete()) {
             return answer(&found);
         }
         found.usage = RawUsage::default();
@@ -386,13 +387,9 @@ impl JsonWatch {
     fn remember(&mut self, bytes: &[u8]) {
         if self.in_key {
             self.key_too_long |= self.key.as_bytes().len() + bytes.len() > KEY;
-            for &byte in bytes.iter().take(KEY) {
-                self.key.push(byte);
-            }
+            self.key.extend(bytes);
         } else if self.role == Role::Model {
-            for &byte in bytes.iter().take(MODEL) {
-                self.small.push(byte);
-            }
+            self.small.extend(bytes);
         }
     }
 

@@ -65,6 +65,16 @@ impl<const N: usize> Short<N> {
         }
     }
 
+    /// Appends what fits.
+    pub(super) fn extend(&mut self, bytes: &[u8]) {
+        let start = usize::from(self.length);
+        let length = bytes.len().min(N.min(255).saturating_sub(start));
+        if let (Some(to), Some(from)) = (self.bytes.get_mut(start..start + length), bytes.get(..length)) {
+            to.copy_from_slice(from);
+            self.length = u8::try_from(start + length).unwrap_or(u8::MAX);
+        }
+    }
+
     pub(super) fn set(&mut self, text: &[u8]) {
         let length = text.len().min(N).min(255);
         if let (Some(to), Some(from)) = (self.bytes.get_mut(..length), text.get(..length)) {
