@@ -1,0 +1,544 @@
+//! Writes a chat completion's request as a request of Anthropic's messages.
+//!
+//! System messages, wherever they stand, become blocks of `system` in their order, as in the provider's own
+//! OpenAI-compatible endpoint. Messages of one role that follow each other become one turn; so results of parallel calls
+//! stand together, as the protocol demands.
+
+use std::borrow::Cow;
+
+use crate::json::{Array, Json, Object, Str, escape};
+use crate::openai::{
+    Chat, DataUrl, Effort, Format, Part, Role, ToolChoice, arguments_object, for_each_call, for_each_message,
+    for_each_part, for_each_tool,
+};
+use crate::refusal::{At, Refusal};
+use crate::request::{Ask, Options, Thinking, Translated, required};
+
+const HEADERS: &[(&str, &str)] = &[
+    ("content-type", "application/json"),
+    ("anthropic-version", "2023-06-01"),
+];
+
+/// The least budget of thinking that the protocol allows.
+const MIN_BUDGET: u64 = 1024;
+
+pub(crate) fn write_request(chat: &Chat<'_>, options: &Options<'_>) -> Result<Translated, Refusal> {
+    refuse_untranslatable(chat)?;
+    let max_tokens = options
+        .max_tokens
+        .or(chat.max_tokens)
+        .unwrap_or(options.default_max_tokens);
+    let mut body = Vec::with_capacity(1024 + chat.messages.raw().len());
+    let mut object = Object::open(&mut body);
+    object
+        .text("model", options.model)
+        .number("max_tokens", max_tokens);
+    let history = History::read(chat)?;
+    if !history.system.is_empty() {
+        let out = object.key("system");
+        out.push(b'[');
+        out.extend_from_slice(&history.system);
+        out.push(b']');
+    }
+    let out = object.key("messages");
+    out.push(b'[');
+    out.extend_from_slice(&history.turns);
+    out.push(b']');
+    for (name, value) in [
+        ("temperature", chat.temperature),
+        ("top_p", chat.top_p),
+        ("top_k", chat.top_k),
+    ] {
+        if let Some(value) = value {
+            object.raw(name, value.raw());
+        }
+    }
+    if let Some(stop) = chat.stop {
+        write_stop(stop, object.key("stop_sequences"));
+    }
+    write_tools(chat, &mut object)?;
+    write_output(chat, options, max_tokens, history.ends_with_result, &mut object)?;
+    if let Some(user) = chat.user {
+        let mut metadata = Object::open(object.key("metadata"));
+        metadata.string("user_id", user);
+        metadata.close();
+    }
+    if chat.stream {
+        object.raw("stream", "true");
+    }
+    object.close();
+    Ok(Translated {
+        body,
+        path: "/v1/messages".to_owned(),
+        stream: chat.stream,
+        headers: HEADERS,
+        ask: Ask {
+            include_usage: chat.include_usage,
+            thinking: false,
+        },
+    })
+}
+
+/// What Gemini can do and Anthropic cannot.
+fn refuse_untranslatable(chat: &Chat<'_>) -> Result<(), Refusal> {
+    for (name, value) in [
+        ("presence_penalty", chat.presence_penalty),
+        ("frequency_penalty", chat.frequency_penalty),
+    ] {
+        if value.is_some() {
+            return Err(At::ROOT
+                .key(name)
+                .refuse("has no equivalent in this deployment's protocol"));
+        }
+    }
+    if chat
+        .temperature
+        .and_then(Json::f64)
+        .is_some_and(|value| !(0.0..=1.0).contains(&value))
+    {
+        return Err(At::ROOT
+            .key("temperature")
+            .refuse("must be between 0 and 1 on this deployment"));
+    }
+    if matches!(chat.format, Format::JsonObject) {
+        let format = At::ROOT.key("response_format");
+        return Err(format
+            .key("type")
+            .refuse("json_object is not possible on this deployment; json_schema is"));
+    }
+    Ok(())
+}
+
+fn write_stop(stop: Json<'_>, out: &mut Vec<u8>) {
+    if stop.str().is_some() {
+        let mut array = Array::open(out);
+        array.item().extend_from_slice(stop.raw().as_bytes());
+        array.close();
+    } else {
+        out.extend_from_slice(stop.raw().as_bytes());
+    }
+}
+
+fn write_tools(chat: &Chat<'_>, object: &mut Object<'_>) -> Result<(), Refusal> {
+    let Some(tools) = chat.tools else { return Ok(()) };
+    let mut array = Array::open(object.key("tools"));
+    for_each_tool(tools, |tool, _| {
+        let mut written = Object::open(array.item());
+        written.string("name", tool.name);
+        if let Some(description) = tool.description {
+            written.string("description", description);
+        }
+        written.raw(
+            "input_schema",
+            tool.parameters
+                .map_or(r#"{"type":"object","properties":{}}"#, Json::raw),
+        );
+        if tool.strict {
+            written.raw("strict", "true");
+        }
+        if let Some(cache_control) = tool.cache_control {
+            written.raw("cache_control", cache_control.raw());
+        }
+        written.close();
+        Ok(())
+    })?;
+    array.close();
+    let kind = match chat.tool_choice {
+        None if chat.parallel_tool_calls => return Ok(()),
+        None | Some(ToolChoice::Auto) => "auto",
+        Some(ToolChoice::None) => "none",
+        Some(ToolChoice::Required) => "any",
+        Some(ToolChoice::Named(_)) => "tool",
+    };
+    let mut choice = Object::open(object.key("tool_choice"));
+    choice.text("type", kind);
+    if let Some(ToolChoice::Named(name)) = chat.tool_choice {
+        choice.string("name", name);
+    }
+    if !chat.parallel_tool_calls && kind != "none" {
+        choice.raw("disable_parallel_tool_use", "true");
+    }
+    choice.close();
+    Ok(())
+}
+
+/// Claude up to 4.5 thinks by a budget; what came after decides itself, guided by an effort.
+fn style(options: &Options<'_>) -> Thinking {
+    if options.thinking != Thinking::Auto {
+        return options.thinking;
+    }
+    let old = options.model.contains("claude-3")
+        || options
+            .model
+            .split("claude-")
+            .nth(1)
+            .and_then(|name| name.split_once("-4"))
+            .is_some_and(|(_, version)| {
+                version.is_empty()
+                    || ["@", ":", "-0", "-1", "-2025", "-5", ".1", ".5"]
+                        .iter()
+                        .any(|old| version.starts_with(old))
+            });
+    if old { Thinking::Budget } else { Thinking::Level }
+}
+
+const fn level(effort: Effort) -> &'static str {
+    match effort {
+        Effort::None | Effort::Minimal | Effort::Low => "low",
+        Effort::Medium => "medium",
+        Effort::High => "high",
+        Effort::XHigh => "xhigh",
+    }
+}
+
+const fn budget(effort: Effort) -> u64 {
+    match effort {
+        Effort::None => 0,
+        Effort::Minimal | Effort::Low => 1024,
+        Effort::Medium => 8192,
+        Effort::High => 24576,
+        Effort::XHigh => 32768,
+    }
+}
+
+/// Writes `thinking` and `output_config`.
+fn write_output(
+    chat: &Chat<'_>,
+    options: &Options<'_>,
+    max_tokens: u64,
+    ends_with_result: bool,
+    object: &mut Object<'_>,
+) -> Result<(), Refusal> {
+    let forced = chat.tools.is_some()
+        && matches!(
+            chat.tool_choice,
+            Some(ToolChoice::Required | ToolChoice::Named(_))
+        );
+    let style = style(options);
+    let mut thinks = false;
+    let mut effort = None;
+    match (style, chat.effort) {
+        (Thinking::Off | Thinking::Auto, _) | (_, None) | (Thinking::Budget, Some(Effort::None)) => {}
+        (Thinking::Level, Some(Effort::None)) => {
+            object.raw("thinking", r#"{"type":"disabled"}"#);
+        }
+        (Thinking::Level, Some(wanted)) => {
+            // A forced call excludes thinking; the effort then still applies to the call.
+            if !forced {
+                object.raw("thinking", r#"{"type":"adaptive"}"#);
+                thinks = true;
+            }
+            effort = Some(level(wanted));
+        }
+        (Thinking::Budget, Some(wanted)) => {
+            // Half of the output stays for the answer. In the middle of a round of tools the protocol demands the
+            // signed thinking of the turn's beginning, which a chat completion cannot carry: then nothing is thought.
+            let budget = budget(wanted).min(max_tokens / 2);
+            if budget >= MIN_BUDGET && !ends_with_result {
+                if forced {
+                    return Err(At::ROOT.key("tool_choice").refuse(
+                        "a call cannot be forced together with reasoning_effort on this deployment",
+                    ));
+                }
+                let mut thinking = Object::open(object.key("thinking"));
+                thinking.text("type", "enabled").number("budget_tokens", budget);
+                thinking.close();
+                thinks = true;
+            }
+        }
+    }
+    if thinks
+        && chat
+            .temperature
+            .and_then(Json::f64)
+            .is_some_and(|value| value < 1.0)
+    {
+        return Err(At::ROOT
+            .key("temperature")
+            .refuse("cannot be combined with reasoning_effort on this deployment"));
+    }
+    let schema = if let Format::Schema(schema) = chat.format {
+        Some(schema)
+    } else {
+        None
+    };
+    if effort.is_some() || schema.is_some() {
+        let mut config = Object::open(object.key("output_config"));
+        if let Some(effort) = effort {
+            config.text("effort", effort);
+        }
+        if let Some(schema) = schema {
+            let mut format = Object::open(config.key("format"));
+            format.text("type", "json_schema").raw("schema", schema.raw());
+            format.close();
+        }
+        config.close();
+    }
+    Ok(())
+}
+
+/// The messages as turns and as blocks of the system prompt, each with commas between.
+struct History {
+    system: Vec<u8>,
+    turns: Vec<u8>,
+    ends_with_result: bool,
+}
+
+impl History {
+    fn read(chat: &Chat<'_>) -> Result<Self, Refusal> {
+        let mut system = Vec::new();
+        let mut turns = Turns {
+            out: Vec::with_capacity(chat.messages.raw().len() + 256),
+            role: None,
+        };
+        let mut ends_with_result = false;
+        for_each_message(chat.messages, |message, at| {
+            let content_at = at.key("content");
+            match message.role {
+                Role::System => {
+                    return for_each_part(
+                        required(message.content, at, "content")?,
+                        &content_at,
+                        |part, at| match part {
+                            Part::Text { text, .. } if text.is_empty() => Ok(()),
+                            Part::Text { .. } => write_part(part, at, comma(&mut system)),
+                            _ => Err(at.refuse("a system message can only be text")),
+                        },
+                    );
+                }
+                Role::User => {
+                    for_each_part(
+                        required(message.content, at, "content")?,
+                        &content_at,
+                        |part, at| turns.part("user", part, at),
+                    )?;
+                }
+                Role::Assistant => {
+                    if let Some(content) = message.content {
+                        for_each_part(content, &content_at, |part, at| turns.part("assistant", part, at))?;
+                    }
+                    if let Some(text) = message.refusal {
+                        turns.part(
+                            "assistant",
+                            Part::Text {
+                                text,
+                                cache_control: None,
+                            },
+                            at,
+                        )?;
+                    }
+                    if let Some(calls) = message.tool_calls {
+                        for_each_call(calls, at, |call, at| {
+                            let input = arguments_object(call.arguments, at)?;
+                            let mut block = Object::open(turns.block("assistant"));
+                            block
+                                .text("type", "tool_use")
+                                .text("id", &safe_id(call.id))
+                                .string("name", call.name);
+                            block.raw("input", &input);
+                            block.close();
+                            Ok(())
+                        })?;
+                    }
+                }
+                Role::Tool => {
+                    let id = required(message.tool_call_id, at, "tool_call_id")?;
+                    let mut block = Object::open(turns.block("user"));
+                    block
+                        .text("type", "tool_result")
+                        .text("tool_use_id", &safe_id(id));
+                    if let Some(content) = message.content {
+                        let mut parts = Array::open(block.key("content"));
+                        for_each_part(content, &content_at, |part, at| match part {
+                            Part::Text { text, .. } if text.is_empty() => Ok(()),
+                            _ => write_part(part, at, parts.item()),
+                        })?;
+                        parts.close();
+                    }
+                    block.close();
+                }
+            }
+            ends_with_result = message.role == Role::Tool;
+            Ok(())
+        })?;
+        if turns.role.is_none() {
+            return Err(At::ROOT
+                .key("messages")
+                .refuse("must contain something besides system messages"));
+        }
+        turns.out.extend_from_slice(b"]}");
+        Ok(Self {
+            system,
+            turns: turns.out,
+            ends_with_result,
+        })
+    }
+}
+
+fn comma(out: &mut Vec<u8>) -> &mut Vec<u8> {
+    if !out.is_empty() {
+        out.push(b',');
+    }
+    out
+}
+
+struct Turns {
+    out: Vec<u8>,
+    role: Option<&'static str>,
+}
+
+impl Turns {
+    /// Begins a block of a turn, and the turn if the last one was the other side's.
+    fn block(&mut self, role: &'static str) -> &mut Vec<u8> {
+        if self.role == Some(role) {
+            self.out.push(b',');
+        } else {
+            if self.role.is_some() {
+                self.out.extend_from_slice(b"]},");
+            }
+            self.out.extend_from_slice(b"{\"role\":\"");
+            self.out.extend_from_slice(role.as_bytes());
+            self.out.extend_from_slice(b"\",\"content\":[");
+            self.role = Some(role);
+        }
+        &mut self.out
+    }
+
+    /// Empty texts are left out: the protocol forbids them.
+    fn part(&mut self, role: &'static str, part: Part<'_>, at: &At<'_>) -> Result<(), Refusal> {
+        match part {
+            Part::Text { text, .. } if text.is_empty() => Ok(()),
+            _ => write_part(part, at, self.block(role)),
+        }
+    }
+}
+
+fn write_part(part: Part<'_>, at: &At<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    let mut block = Object::open(out);
+    let cache_control = match part {
+        Part::Text { text, cache_control } => {
+            block.text("type", "text").string("text", text);
+            cache_control
+        }
+        Part::Image { url, cache_control } => {
+            block.text("type", "image");
+            write_image_source(url, at, block.key("source"))?;
+            cache_control
+        }
+        Part::File { name, data } => {
+            let at = at.key("file");
+            let data = data.text();
+            let Some(DataUrl {
+                media_type: "application/pdf",
+                data,
+            }) = DataUrl::parse(&data)
+            else {
+                return Err(at
+                    .key("file_data")
+                    .refuse("must be a data: URL of a PDF in base64 on this deployment"));
+            };
+            block.text("type", "document");
+            write_base64("application/pdf", data, block.key("source"));
+            if let Some(name) = name {
+                block.string("title", name);
+            }
+            None
+        }
+        Part::Audio { .. } => {
+            return Err(at
+                .key("type")
+                .refuse("audio cannot be translated for this deployment"));
+        }
+    };
+    if let Some(cache_control) = cache_control {
+        block.raw("cache_control", cache_control.raw());
+    }
+    block.close();
+    Ok(())
+}
+
+fn write_image_source(url: Str<'_>, at: &At<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    let image = at.key("image_url");
+    let url = url.text();
+    if let Some(DataUrl { media_type, data }) = DataUrl::parse(&url) {
+        if !matches!(
+            media_type,
+            "image/jpeg" | "image/png" | "image/gif" | "image/webp"
+        ) {
+            return Err(image
+                .key("url")
+                .refuse("must be a JPEG, PNG, GIF or WebP on this deployment"));
+        }
+        write_base64(media_type, data, out);
+    } else if url.starts_with("https://") || url.starts_with("http://") {
+        let mut source = Object::open(out);
+        source.text("type", "url").text("url", &url);
+        source.close();
+    } else {
+        return Err(image
+            .key("url")
+            .refuse("must be an http or https URL or a data: URL in base64"));
+    }
+    Ok(())
+}
+
+fn write_base64(media_type: &str, data: &str, out: &mut Vec<u8>) {
+    let mut source = Object::open(out);
+    source.text("type", "base64").text("media_type", media_type);
+    let out = source.key("data");
+    out.push(b'"');
+    escape(data, out);
+    out.push(b'"');
+    source.close();
+}
+
+/// The protocol allows letters, digits, `_` and `-` in ids; other bytes are written as `_` and two hex digits, the same
+/// way in a call and in its result.
+fn safe_id(id: Str<'_>) -> Cow<'_, str> {
+    let text = id.text();
+    if text
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+    {
+        return text;
+    }
+    let mut out = String::with_capacity(text.len() + 8);
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-' {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("_{byte:02x}"));
+        }
+    }
+    Cow::Owned(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Options, Thinking, style};
+
+    #[test]
+    fn the_style_of_thinking_follows_from_the_name() {
+        for old in [
+            "claude-3-7-sonnet-20250219",
+            "claude-sonnet-4-20250514",
+            "claude-opus-4",
+            "claude-opus-4-1",
+            "claude-sonnet-4-5-20250929",
+            "claude-haiku-4-5",
+            "anthropic.claude-sonnet-4-20250514-v1:0",
+            "claude-opus-4@20250514",
+        ] {
+            assert_eq!(style(&Options::new(old)), Thinking::Budget, "{old}");
+        }
+        for new in [
+            "claude-opus-4-6",
+            "claude-sonnet-4-6",
+            "claude-opus-5",
+            "claude-opus-4-7-20260101",
+            "other",
+        ] {
+            assert_eq!(style(&Options::new(new)), Thinking::Level, "{new}");
+        }
+    }
+}
