@@ -204,7 +204,13 @@ fn daemon(seconds: u64, ring: u32, channels: usize) {
 }
 
 fn main() {
-    let events = std::env::args().filter_map(|a| a.parse().ok()).next().unwrap_or(2_000_000);
+    let events = std::env::args()
+        .filter_map(|a| a.parse().ok())
+        .next()
+        .unwrap_or(2_000_000);
+    if std::env::args().any(|a| a == "daemon") {
+        return daemon((events / RATE).max(1), 1_024, 10);
+    }
     for channels in [10, 10_000] {
         for batch in [700, 4_096] {
             drain(events, batch, channels);

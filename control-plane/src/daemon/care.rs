@@ -11,12 +11,14 @@ use crate::ledger::{Drain, Store};
 
 /// Time between two sweeps for dead workers, and between two batches of the ledger.
 const PERIOD: Duration = Duration::from_millis(200);
-/// How often the rings are looked at, in case they fill faster than that.
-const LOOK: Duration = Duration::from_millis(20);
+/// How often the rings are looked at while they are quiet, in case they begin to fill faster than that.
+const LOOK: Duration = Duration::from_millis(10);
+/// The same while they fill fast.
+const CLOSE_LOOK: Duration = Duration::from_millis(1);
 /// Time between two comparisons of the ledger with the usage table.
 const COMPARE: Duration = Duration::from_secs(1);
 /// Time between two prunings.
-const PRUNE: Duration = Duration::from_secs(10);
+const PRUNE: Duration = Duration::from_secs(2);
 /// Least time between two checkpoints. They may take a fiftieth of the time.
 const CHECKPOINT: Duration = Duration::from_secs(1);
 /// The same while nothing happens.
@@ -40,7 +42,19 @@ pub(super) fn watch_over(region: &Region, stop: &Stop) {
     }
 }
 
-/// Books usage until it is time to end, and once more then.
+/// When to look at the rings again, if `waiting` events wait and the last `came` came within `passed`: somewhat before
+/// `most` wait at this rate.
+fn next_look(waiting: u64, came: u64, passed: Duration, most: u64) -> Duration {
+    if came == 0 {
+        return LOOK;
+    }
+    let count = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
+    let until_full = passed.saturating_mul(count(most.saturating_sub(waiting))) / count(came);
+    (until_full * 3 / 4).clamp(CLOSE_LOOK, LOOK)
+}
+
+/// Books usage until it is time to end, and once more then. A batch costs as much as some hundred events, so it waits
+/// until a ring might be half full.
 pub(super) fn keep_ledger<S: Store>(
     region: &Region,
     drain: &mut Drain<S>,
@@ -48,14 +62,20 @@ pub(super) fn keep_ledger<S: Store>(
     stop: &Stop,
 ) {
     let start = Instant::now();
-    let full = u64::from(region.sizes().ring) / 4;
+    let most = u64::from(region.sizes().ring) / 2;
+    let (mut looked, mut waited, mut pause) = (Instant::now(), 0, LOOK);
     let (mut compared, mut pruned, mut stepped): (Option<Instant>, Option<Instant>, Option<Instant>) =
         (None, None, None);
     let mut failing = false;
     let due = |last: Option<Instant>, every| last.is_none_or(|at: Instant| at.elapsed() >= every);
     loop {
-        let ending = stop.sleep(LOOK);
-        if !(ending || due(stepped, PERIOD) || region.ring_depth() > full) {
+        let ending = stop.sleep(pause);
+        // Of all rings together: which of them it is does not matter.
+        let waiting = region.ring_depth();
+        let (came, passed) = (waiting.saturating_sub(waited), looked.elapsed());
+        pause = next_look(waiting, came, passed, most);
+        (looked, waited) = (Instant::now(), waiting);
+        if !(ending || due(stepped, PERIOD) || waiting >= most) {
             continue;
         }
         let status = Arc::clone(&config.borrow());
@@ -65,6 +85,8 @@ pub(super) fn keep_ledger<S: Store>(
         let result = drain.step(clock_ms, compare, log, &|generation, index| {
             status.deployment(generation, index)
         });
+        waited = region.ring_depth();
+        pause = next_look(waited, came, passed, most);
         stepped = Some(Instant::now());
         if compare {
             compared = stepped;

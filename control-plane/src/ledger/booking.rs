@@ -7,12 +7,12 @@
 //! over [`SETTLE_MS`] is booked to the present minute. Booked sums therefore converge to the counters exactly, in
 //! both directions and whatever happened to the events.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap, hash_map};
 
 use tollgate_shm::Event;
 
-use super::{Batch, BookedRow, Counters, Delta, Position, RequestRecord};
+use super::{Batch, BookedRow, Counters, Delta, Line, Lines, Position};
 
 /// How long a difference must last to be booked, milliseconds.
 pub const SETTLE_MS: u64 = 2_000;
@@ -105,6 +105,27 @@ fn agreed(a: i64, b: i64) -> i64 {
     }
 }
 
+/// Events of one row that ended in the same minute.
+struct Sum {
+    at_ms: u64,
+    row: u32,
+    /// Whether the row has a name: without one (the table was full) nothing else knows of these requests, the events
+    /// are all there is.
+    named: bool,
+    /// Place of its names among the batch's lines.
+    who: u32,
+    counters: Counters,
+}
+
+/// Events summed up by minute and row, and their lines. Nothing here is done by name, and nothing allocated by event.
+#[derive(Default)]
+struct Events {
+    sums: Vec<Sum>,
+    places: HashMap<(u64, u32), usize>,
+    deployments: HashMap<(u32, u32), u32>,
+    lines: Lines,
+}
+
 #[derive(Default)]
 struct Deltas(BTreeMap<(u64, String, String), Counters>);
 
@@ -154,39 +175,81 @@ impl Booking {
         self.tails.get(&slot).copied().unwrap_or(0)
     }
 
-    /// Works out what to commit. Nothing counts as booked until [`Booking::committed`] is told.
-    pub fn plan(&mut self, seen: &Seen<'_>) -> Batch {
-        let mut deltas = Deltas::default();
-        let mut changed: BTreeMap<u32, Counters> = BTreeMap::new();
-        let mut requests = Vec::new();
-        self.corrected.clear();
+    fn sum_up(&mut self, seen: &Seen<'_>) -> Events {
+        let mut all = Events::default();
+        if seen.log_requests {
+            let count = seen.events.iter().map(|s| s.events.len()).sum();
+            all.lines.requests.reserve_exact(count);
+        }
         for event in seen.events.iter().flat_map(|s| &s.events) {
-            let at = if event.time_ms > seen.now_ms || event.time_ms + OLDEST_MS < seen.now_ms {
+            let at_ms = if event.time_ms > seen.now_ms || event.time_ms + OLDEST_MS < seen.now_ms {
                 seen.now_ms
             } else {
                 event.time_ms
             };
-            let counters = Counters::from_event(event);
-            // Without a row (the table was full) nothing else knows of this request: the event is all there is.
-            let (channel, model) = match self.named(event.usage, seen.names) {
-                Some(row) => {
-                    let names = (row.channel.clone(), row.model.clone());
-                    let sum = changed.entry(event.usage).or_insert(row.booked);
-                    *sum = sum.plus(&counters);
-                    names
+            let place = match all.places.entry((at_ms / 60_000, event.usage)) {
+                hash_map::Entry::Occupied(known) => *known.get(),
+                hash_map::Entry::Vacant(new) => {
+                    let row = self.named(event.usage, seen.names);
+                    let named = row.is_some();
+                    let who = match row {
+                        _ if !seen.log_requests => 0,
+                        Some(row) => all.lines.add_who(&row.channel, &row.model),
+                        None => all.lines.add_who("", ""),
+                    };
+                    all.sums.push(Sum {
+                        at_ms,
+                        row: event.usage,
+                        named,
+                        who,
+                        counters: Counters::default(),
+                    });
+                    *new.insert(all.sums.len() - 1)
                 }
-                None => (String::new(), String::new()),
             };
-            deltas.add(at, &channel, &model, &counters);
-            if seen.log_requests {
-                let deployment = if event.deployment == u32::MAX {
-                    None
-                } else {
-                    seen.names.deployment(event.generation, event.deployment)
-                };
-                let deployment = deployment.unwrap_or_default();
-                requests.push(RequestRecord::new(event, at, &channel, &model, deployment));
+            let Some(sum) = all.sums.get_mut(place) else {
+                continue;
+            };
+            sum.counters.add_event(event);
+            if !seen.log_requests {
+                continue;
             }
+            let deployment = if event.deployment == u32::MAX {
+                u32::MAX
+            } else {
+                let number = (event.generation, event.deployment);
+                *all.deployments.entry(number).or_insert_with(|| {
+                    let id = seen.names.deployment(number.0, number.1);
+                    id.map_or(u32::MAX, |id| all.lines.add_deployment(id))
+                })
+            };
+            all.lines.requests.push(Line {
+                event: *event,
+                time_ms: at_ms,
+                who: sum.who,
+                deployment,
+            });
+        }
+        all
+    }
+
+    /// Works out what to commit. Nothing counts as booked until [`Booking::committed`] is told.
+    pub fn plan(&mut self, seen: &Seen<'_>) -> Batch {
+        let mut deltas = Deltas::default();
+        let mut changed: BTreeMap<u32, Counters> = BTreeMap::new();
+        self.corrected.clear();
+        let events = self.sum_up(seen);
+        for sum in &events.sums {
+            let row = if sum.named { self.rows.get(&sum.row) } else { None };
+            let (channel, model) = match row {
+                Some(row) => {
+                    let booked = changed.entry(sum.row).or_insert(row.booked);
+                    *booked = booked.plus(&sum.counters);
+                    (row.channel.as_str(), row.model.as_str())
+                }
+                None => ("", ""),
+            };
+            deltas.add(sum.at_ms, channel, model, &sum.counters);
         }
         for reading in seen.before.unwrap_or_default() {
             let row = self.rows.entry(reading.row).or_insert_with(|| Row {
@@ -218,7 +281,7 @@ impl Booking {
             tails: moved.map(|s| (s.slot, s.tail)).collect(),
             rows,
             deltas: deltas.into_vec(),
-            requests,
+            requests: events.lines,
         }
     }
 
@@ -418,7 +481,7 @@ mod tests {
         let batch = whole_step(&mut world, &mut booking, &mut store);
         assert_eq!(batch.deltas.len(), 1);
         assert_eq!((batch.deltas[0].minute, &*batch.deltas[0].channel), (600, "c7"));
-        assert_eq!(batch.requests[0].deployment, "d0");
+        assert_eq!(batch.requests.records().next().unwrap().deployment, "d0");
         assert_eq!(batch.tails, [(0, 1)]);
         assert!(whole_step(&mut world, &mut booking, &mut store).is_empty());
     }

@@ -87,9 +87,18 @@ impl Counters {
     /// What one event adds.
     pub fn from_event(event: &Event) -> Counters {
         let mut counters = Counters::default();
+        counters.add_event(event);
+        counters
+    }
+
+    /// Adds what one event adds.
+    pub fn add_event(&mut self, event: &Event) {
         let class = Class::from_number(event.class.into()).unwrap_or(Class::Internal);
-        counters.set(class as usize, 1);
-        let rest = [
+        let (classes, rest) = self.0.split_at_mut(Class::ALL.len());
+        if let Some(requests) = classes.get_mut(class as usize) {
+            *requests = requests.saturating_add(1);
+        }
+        let amounts = [
             event.input_tokens,
             event.output_tokens,
             event.cached_tokens,
@@ -100,15 +109,8 @@ impl Counters {
             event.flags >> 1 & 1,
             event.latency_us,
         ];
-        for (i, n) in rest.into_iter().enumerate() {
-            counters.set(8 + i, i64::from(n));
-        }
-        counters
-    }
-
-    fn set(&mut self, place: usize, n: i64) {
-        if let Some(slot) = self.0.get_mut(place) {
-            *slot = n;
+        for (sum, n) in rest.iter_mut().zip(amounts) {
+            *sum = sum.saturating_add(i64::from(n));
         }
     }
 

@@ -105,7 +105,7 @@ impl<S: Store> Drain<S> {
 
     fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
         if batch.is_empty() {
-            return Ok(());
+            return self.store.flush();
         }
         if let Err(error) = self.store.commit(batch) {
             self.status.failures.fetch_add(1, Relaxed);

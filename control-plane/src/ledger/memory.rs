@@ -44,10 +44,14 @@ impl Store for MemoryStore {
                 *sum = sum.plus(&d.counters);
             }
         }
-        for r in &batch.requests {
+        for r in batch.requests.records() {
             let number = self.requests.last_key_value().map_or(1, |(n, _)| n + 1);
-            self.requests.insert(number, r.clone());
+            self.requests.insert(number, r);
         }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
         Ok(())
     }
 

@@ -12,6 +12,7 @@
 mod booking;
 mod counters;
 mod drain;
+mod lines;
 #[cfg(test)]
 mod memory;
 mod record;
@@ -21,6 +22,7 @@ mod store;
 pub use booking::{Booking, Names, Reading, Seen, SlotEvents};
 pub use counters::{COUNTER_NAMES, COUNTERS, Counter, Counters};
 pub use drain::{Drain, DrainStatus, RegionNames};
+pub use lines::{Line, Lines};
 pub use record::{RequestRecord, flag_names, source_name};
 pub use sqlite::{SqliteReader, SqliteStore};
 pub use store::{

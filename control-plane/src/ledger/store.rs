@@ -1,6 +1,6 @@
 //! What a ledger's store can do. Every implementation passes `conformance`.
 
-use super::{Counters, RequestRecord};
+use super::{Counters, Lines, RequestRecord};
 
 /// Lengths of the buckets that usage is kept in, seconds; 0 is the one bucket of all time, which is never pruned.
 pub const STEPS: [u64; 3] = [0, 60, 600];
@@ -68,7 +68,7 @@ pub struct Batch {
     /// Usage by minute.
     pub deltas: Vec<Delta>,
     /// Lines of the request log.
-    pub requests: Vec<RequestRecord>,
+    pub requests: Lines,
 }
 
 impl Batch {
@@ -140,8 +140,11 @@ pub struct RequestQuery {
 pub trait Store: Send {
     /// How far this region has been booked; nothing if the store knows another region or none.
     fn position(&mut self, region: u64) -> Result<Position, StoreError>;
-    /// Commits a batch, whole or not at all, durably.
+    /// Commits a batch, whole or not at all. It survives this process at once, a power failure from the next
+    /// [`Store::flush`] on or some fractions of a second later if batches keep coming.
     fn commit(&mut self, batch: &Batch) -> Result<(), StoreError>;
+    /// Makes what was committed survive a power failure.
+    fn flush(&mut self) -> Result<(), StoreError>;
     /// Usage, ordered by bucket, channel and model.
     fn usage(&mut self, query: &UsageQuery) -> Result<Vec<UsagePoint>, StoreError>;
     /// Lines of the request log with their numbers, newest first.
@@ -153,7 +156,9 @@ pub trait Store: Send {
 /// What every store must do, as tests.
 #[cfg(test)]
 pub(crate) mod conformance {
+    use super::super::Line;
     use super::*;
+    use tollgate_shm::{Class, Event};
 
     fn counters(n: i64) -> Counters {
         let mut c = Counters::default();
@@ -181,15 +186,58 @@ pub(crate) mod conformance {
         }
     }
 
-    fn request(time_ms: u64, channel: &str, class: &str) -> RequestRecord {
-        RequestRecord {
+    /// A line that ended then; every field says something else.
+    fn request(time_ms: u64, channel: &str, class: Class) -> Lines {
+        let n = time_ms as u32;
+        let event = Event {
+            request_id: [!time_ms, time_ms],
+            generation: 1 + n,
+            status: 200 + class as u16,
+            class: class as u8,
+            source: 2,
+            input_tokens: 2 + n,
+            output_tokens: 3 + n,
+            cached_tokens: 4 + n,
+            reasoning_tokens: 5 + n,
+            latency_us: 6 + n,
+            first_token_us: if n.is_multiple_of(2) { 7 } else { u32::MAX },
+            debt_tokens: 8 + n,
+            flags: n & 15,
+            limit_key: if class == Class::Limit { u64::MAX - time_ms } else { 0 },
+            rule_hash: if class == Class::Rule { 1 << 63 | time_ms } else { 0 },
+            reserved: [9 + n, 10 + n],
+            estimated_tokens: 11 + n,
+            counted_tokens: 12 + n,
+            ..Event::default()
+        };
+        let mut lines = Lines::default();
+        let line = Line {
+            event,
             time_ms,
-            channel: channel.into(),
-            class: class.into(),
-            first_token_us: time_ms.is_multiple_of(2).then_some(7),
-            request_id: format!("{time_ms:032x}"),
-            ..RequestRecord::default()
+            who: lines.add_who(channel, "m"),
+            deployment: if class == Class::Ok { lines.add_deployment("d".into()) } else { u32::MAX },
+        };
+        lines.requests.push(line);
+        lines
+    }
+
+    fn requests(lines: impl IntoIterator<Item = Lines>) -> Lines {
+        let mut all = Lines::default();
+        for mut one in lines {
+            let (who, deployments) = (all.who.len() as u32, all.deployments.len() as u32);
+            for line in &mut one.requests {
+                line.who += who;
+                line.deployment = line.deployment.saturating_add(deployments);
+            }
+            all.who.append(&mut one.who);
+            all.deployments.append(&mut one.deployments);
+            all.requests.append(&mut one.requests);
         }
+        all
+    }
+
+    fn record(time_ms: u64, channel: &str, class: Class) -> RequestRecord {
+        request(time_ms, channel, class).records().next().unwrap()
     }
 
     fn all(step: u64) -> UsageQuery {
@@ -209,6 +257,7 @@ pub(crate) mod conformance {
         another_region_begins_anew(fresh());
         usage_adds_up_in_every_step(fresh());
         requests_page_newest_first(fresh());
+        requests_are_found_wherever_they_stand(fresh());
         pruning_keeps_what_it_should(fresh());
     }
 
@@ -314,9 +363,9 @@ pub(crate) mod conformance {
     }
 
     fn requests_page_newest_first(mut s: impl Store) {
-        let requests = (1..=5)
-            .map(|t| request(t, if t % 2 == 0 { "even" } else { "odd" }, "ok"))
-            .collect();
+        let requests = requests(
+            (1..=5).map(|t| request(t, if t % 2 == 0 { "even" } else { "odd" }, Class::Ok)),
+        );
         s.commit(&Batch {
             requests,
             ..Batch::default()
@@ -329,7 +378,7 @@ pub(crate) mod conformance {
         let first = s.requests(&query).unwrap();
         assert_eq!(
             first.iter().map(|(_, r)| r.clone()).collect::<Vec<_>>(),
-            [request(5, "odd", "ok"), request(4, "even", "ok")]
+            [record(5, "odd", Class::Ok), record(4, "even", Class::Ok)]
         );
         let next = RequestQuery {
             before: Some(first[1].0),
@@ -347,13 +396,58 @@ pub(crate) mod conformance {
         assert!(s.requests(&none).unwrap().is_empty());
     }
 
+    /// More lines than any store keeps together, in batches of uneven sizes.
+    fn requests_are_found_wherever_they_stand(mut s: impl Store) {
+        let class = |n: u64| Class::ALL[(n % 1_009 % 8) as usize];
+        let channel = |n: u64| if n.is_multiple_of(701) { "rare".to_owned() } else { format!("c{}", n % 7) };
+        let (mut n, mut size) = (0, 1);
+        while n < 5_000 {
+            let batch = Batch {
+                region: 1,
+                requests: requests((n..n + size).map(|n| request(n, &channel(n), class(n)))),
+                ..Batch::default()
+            };
+            s.commit(&batch).unwrap();
+            n += size;
+            size = size * 7 % 1_013 + 1;
+        }
+        let newest = n;
+        let mut pages = |channel: Option<&str>, class: Option<&str>, limit| {
+            let mut query = RequestQuery {
+                channel: channel.map(Into::into),
+                class: class.map(Into::into),
+                limit,
+                ..RequestQuery::default()
+            };
+            let mut found = Vec::new();
+            loop {
+                let page = s.requests(&query).unwrap();
+                assert!(page.len() <= limit);
+                let Some((last, _)) = page.last() else {
+                    return found;
+                };
+                query.before = Some(*last);
+                found.extend(page.into_iter().map(|(_, r)| r));
+            }
+        };
+        for (wanted, named) in [(None, None), (Some("rare"), None), (None, Some(Class::Rule)), (Some("c3"), Some(Class::Limit))] {
+            let of = |n: &u64| wanted.is_none_or(|w| w == channel(*n)) && named.is_none_or(|c| c == class(*n));
+            let want: Vec<_> = (0..newest).rev().filter(of).map(|n| record(n, &channel(n), class(n))).collect();
+            assert!(!want.is_empty());
+            for limit in [7, 600, 10_000] {
+                assert_eq!(pages(wanted, named.map(Class::name), limit), want);
+            }
+        }
+        assert!(pages(Some("nobody"), None, 9).is_empty());
+    }
+
     fn pruning_keeps_what_it_should(mut s: impl Store) {
         let batch = Batch {
             region: 1,
             tails: vec![(0, 3)],
             rows: vec![row(1, 1)],
             deltas: (0..30).map(|i| delta(i * 60, "a", 1)).collect(),
-            requests: (0..30).map(|i| request(i, "a", "ok")).collect(),
+            requests: requests((0..30).map(|i| request(i, "a", Class::Ok))),
         };
         s.commit(&batch).unwrap();
         s.prune(&Keep {

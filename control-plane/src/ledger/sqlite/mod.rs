@@ -1,29 +1,47 @@
 //! The embedded store: one SQLite file, written by the daemon alone, read by connections of their own.
 //!
-//! Write-ahead log, so readers never wait for the writer. `synchronous=FULL`: a commit is on the disk before the
-//! events it came from are consumed, so that even a power failure costs only what was not booked yet. A batch comes
-//! at most a few times a second, so this is a few flushes a second.
+//! Write-ahead log, so readers never wait for the writer. What a batch says is written in few bytes: usage as a row of
+//! the [`journal`], requests in [`block`]s.
+//!
+//! A commit that is in the write-ahead log survives the daemon, but a power failure only once the log is flushed to
+//! the disk. Batches come as often as rings fill, perhaps fifty times a second; flushes come five times a second, and
+//! at the latest with the next look at the rings. So a power failure costs no more than it would if the last events
+//! had stayed in their rings, which are in memory too.
 
+mod block;
+mod bytes;
+mod journal;
+mod log;
+mod names;
+
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
-use rusqlite::types::Value;
-use rusqlite::{Connection, OpenFlags, Row, Transaction, params, params_from_iter};
+use rusqlite::types::{Type, Value};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params, params_from_iter};
 
 use super::{
-    Batch, BookedRow, COUNTER_NAMES, COUNTERS, Counters, Delta, Keep, Position, RequestQuery, RequestRecord,
-    STEPS, Store, StoreError, UsagePoint, UsageQuery,
+    Batch, BookedRow, COUNTER_NAMES, Counters, Keep, Position, RequestQuery, RequestRecord, Store, StoreError,
+    UsagePoint, UsageQuery,
 };
 
 /// Version of the tables below; another one is refused.
-const SCHEMA_VERSION: i64 = 1;
-/// Lines of the request log that one pruning removes at most, to stay short.
-const PRUNE_LINES: i64 = 20_000;
+const SCHEMA_VERSION: i64 = 2;
+/// Buckets of usage that one pruning removes at most, to stay short.
+const PRUNE_BUCKETS: i64 = 2_000;
+/// Time between two flushes to the disk.
+const FLUSH: Duration = Duration::from_millis(200);
 
 /// The writer.
 pub struct SqliteStore {
     db: Connection,
-    sql: Statements,
+    add_usage: String,
+    /// What is known of the file's content; `None` before the first batch and after a failure.
+    known: Option<Known>,
+    flushed: Instant,
+    unflushed: bool,
 }
 
 /// A reader with its own connection; shared by the API's requests, one at a time.
@@ -31,14 +49,17 @@ pub struct SqliteReader {
     db: Mutex<Connection>,
 }
 
-struct Statements {
-    add_usage: String,
-    add_request: String,
+struct Known {
+    region: Option<i64>,
+    names: names::Names,
+    journal: journal::Journal,
+    log: log::LogWriter,
 }
 
-const REQUEST_COLUMNS: &str = "time_ms, request_id, channel, model, deployment, generation, status, class, source, \
-    input_tokens, output_tokens, cached_tokens, reasoning_tokens, estimated_tokens, counted_tokens, debt_tokens, \
-    reserved_input, reserved_output, latency_us, first_token_us, flags, limit_key, rule";
+/// Something in the file is not what this program writes.
+fn damaged() -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, Type::Blob, "the file is damaged".into())
+}
 
 fn fail(action: &'static str) -> impl Fn(rusqlite::Error) -> StoreError {
     move |source| StoreError {
@@ -62,47 +83,17 @@ fn schema() -> String {
              {counters}
              PRIMARY KEY (step, bucket, channel, model)) WITHOUT ROWID;
          CREATE INDEX usage_by_channel ON usage (channel, step, bucket);
-         CREATE TABLE request (
-             id INTEGER PRIMARY KEY AUTOINCREMENT,
-             time_ms INTEGER NOT NULL, request_id TEXT NOT NULL, channel TEXT NOT NULL, model TEXT NOT NULL,
-             deployment TEXT NOT NULL, generation INTEGER NOT NULL, status INTEGER NOT NULL, class TEXT NOT NULL,
-             source TEXT NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,
-             cached_tokens INTEGER NOT NULL, reasoning_tokens INTEGER NOT NULL, estimated_tokens INTEGER NOT NULL,
-             counted_tokens INTEGER NOT NULL, debt_tokens INTEGER NOT NULL, reserved_input INTEGER NOT NULL,
-             reserved_output INTEGER NOT NULL, latency_us INTEGER NOT NULL, first_token_us INTEGER,
-             flags TEXT NOT NULL, limit_key TEXT NOT NULL, rule TEXT NOT NULL);
-         CREATE INDEX request_by_channel ON request (channel, id);
-         CREATE INDEX request_by_time ON request (time_ms);
-         PRAGMA user_version = {SCHEMA_VERSION};"
+         {} {} {}
+         PRAGMA user_version = {SCHEMA_VERSION};",
+        names::TABLES,
+        journal::TABLE,
+        log::TABLES
     )
 }
 
 /// The counters' columns, quoted: some names are words of SQL.
 fn counter_columns() -> String {
     format!("\"{}\"", COUNTER_NAMES.join("\", \""))
-}
-
-fn statements() -> Statements {
-    let names = counter_columns();
-    let places: Vec<String> = (5..5 + COUNTERS).map(|i| format!("?{i}")).collect();
-    let sums: Vec<String> = COUNTER_NAMES
-        .iter()
-        .map(|n| format!("\"{n}\" = \"{n}\" + excluded.\"{n}\""))
-        .collect();
-    let columns = REQUEST_COLUMNS.split(',').count();
-    let marks: Vec<&str> = std::iter::repeat_n("?", columns).collect();
-    Statements {
-        add_usage: format!(
-            "INSERT INTO usage (step, bucket, channel, model, {names}) VALUES (?1, ?2, ?3, ?4, {}) \
-             ON CONFLICT (step, bucket, channel, model) DO UPDATE SET {}",
-            places.join(", "),
-            sums.join(", ")
-        ),
-        add_request: format!(
-            "INSERT INTO request ({REQUEST_COLUMNS}) VALUES ({})",
-            marks.join(", ")
-        ),
-    }
 }
 
 /// Bit pattern of an unsigned number: SQLite's integers are signed.
@@ -137,8 +128,8 @@ impl SqliteStore {
     fn with(mut db: Connection) -> Result<SqliteStore, StoreError> {
         let open = fail("open the ledger");
         db.pragma_update(None, "journal_mode", "WAL").map_err(&open)?;
-        db.pragma_update(None, "synchronous", "FULL").map_err(&open)?;
-        db.busy_timeout(std::time::Duration::from_secs(5))
+        db.set_prepared_statement_cache_capacity(64);
+        db.busy_timeout(Duration::from_secs(5))
             .map_err(&open)?;
         let version: i64 = db
             .query_row("PRAGMA user_version", [], |r| r.get(0))
@@ -154,124 +145,79 @@ impl SqliteStore {
             other => {
                 return Err(StoreError {
                     action: "open the ledger",
-                    source: format!("its schema is version {other}, this program uses {SCHEMA_VERSION}")
-                        .into(),
+                    source: format!(
+                        "its schema is version {other}, this program uses {SCHEMA_VERSION}; move the file away to \
+                         begin a new one"
+                    )
+                    .into(),
                 });
             }
         }
         Ok(SqliteStore {
             db,
-            sql: statements(),
+            add_usage: journal::add_usage(),
+            known: None,
+            flushed: Instant::now(),
+            unflushed: true,
         })
     }
 
-    fn write(t: &Transaction<'_>, sql: &Statements, batch: &Batch) -> rusqlite::Result<()> {
-        let known: Option<i64> = match t.query_row("SELECT id FROM region", [], |r| r.get(0)) {
-            Ok(id) => Some(id),
-            Err(rusqlite::Error::QueryReturnedNoRows) => None,
-            Err(e) => return Err(e),
+    /// Does something in a transaction. After a failure nothing of it has taken effect, and what is known is read
+    /// anew.
+    fn transact(
+        &mut self,
+        flush: bool,
+        work: impl FnOnce(&Transaction<'_>, &mut Known, &str) -> rusqlite::Result<()>,
+    ) -> rusqlite::Result<()> {
+        let flush = flush || self.flushed.elapsed() >= FLUSH;
+        let synchronous = if flush { "FULL" } else { "NORMAL" };
+        self.db.pragma_update(None, "synchronous", synchronous)?;
+        let t = self.db.transaction()?;
+        let mut known = match self.known.take() {
+            Some(known) => known,
+            None => Known::load(&t)?,
         };
-        if known != Some(bits(batch.region)) {
-            t.execute("DELETE FROM position", [])?;
-            t.execute("DELETE FROM booked", [])?;
-            t.execute(
-                "INSERT OR REPLACE INTO region (only, id) VALUES (1, ?1)",
-                [bits(batch.region)],
-            )?;
-        }
-        let mut tail = t.prepare_cached("INSERT OR REPLACE INTO position (slot, tail) VALUES (?1, ?2)")?;
-        for (slot, position) in &batch.tails {
-            tail.execute(params![time(*slot as u64), bits(*position)])?;
-        }
-        let mut booked = t.prepare_cached(
-            "INSERT OR REPLACE INTO booked (row, channel, model, counters) VALUES (?1, ?2, ?3, ?4)",
-        )?;
-        for row in &batch.rows {
-            booked.execute(params![row.row, row.channel, row.model, to_blob(&row.booked)])?;
-        }
-        let mut usage = t.prepare_cached(&sql.add_usage)?;
-        for delta in &batch.deltas {
-            for step in STEPS {
-                usage.execute(params_from_iter(usage_values(step, delta)))?;
-            }
-        }
-        let mut request = t.prepare_cached(&sql.add_request)?;
-        for r in &batch.requests {
-            request.execute(params_from_iter(request_values(r)))?;
+        work(&t, &mut known, &self.add_usage)?;
+        t.commit()?;
+        self.known = Some(known);
+        self.unflushed = !flush;
+        if flush {
+            self.flushed = Instant::now();
         }
         Ok(())
     }
 }
 
-fn usage_values(step: u64, delta: &Delta) -> impl Iterator<Item = Value> {
-    let bucket = delta.minute.checked_div(step).map_or(0, |n| n * step);
-    [
-        Value::Integer(time(step)),
-        Value::Integer(time(bucket)),
-        Value::Text(delta.channel.clone()),
-        Value::Text(delta.model.clone()),
-    ]
-    .into_iter()
-    .chain(delta.counters.0.map(Value::Integer))
-}
+impl Known {
+    fn load(db: &Connection) -> rusqlite::Result<Known> {
+        let region = db
+            .query_row("SELECT id FROM region", [], |r| r.get(0))
+            .optional()?;
+        Ok(Known {
+            region,
+            names: names::Names::default(),
+            journal: journal::Journal::load(db, region)?,
+            log: log::LogWriter::default(),
+        })
+    }
 
-fn request_values(r: &RequestRecord) -> [Value; 23] {
-    let text = |s: &str| Value::Text(s.to_owned());
-    let number = |n: u32| Value::Integer(n.into());
-    [
-        Value::Integer(time(r.time_ms)),
-        text(&r.request_id),
-        text(&r.channel),
-        text(&r.model),
-        text(&r.deployment),
-        number(r.generation),
-        number(r.status.into()),
-        text(&r.class),
-        text(&r.source),
-        number(r.input_tokens),
-        number(r.output_tokens),
-        number(r.cached_tokens),
-        number(r.reasoning_tokens),
-        number(r.estimated_tokens),
-        number(r.counted_tokens),
-        number(r.debt_tokens),
-        number(r.reserved_input),
-        number(r.reserved_output),
-        number(r.latency_us),
-        r.first_token_us.map_or(Value::Null, number),
-        text(&r.flags),
-        text(&r.limit_key),
-        text(&r.rule),
-    ]
-}
-
-fn read_request(row: &Row<'_>) -> rusqlite::Result<(i64, RequestRecord)> {
-    let record = RequestRecord {
-        time_ms: row.get::<_, i64>(1)?.cast_unsigned(),
-        request_id: row.get(2)?,
-        channel: row.get(3)?,
-        model: row.get(4)?,
-        deployment: row.get(5)?,
-        generation: row.get(6)?,
-        status: row.get(7)?,
-        class: row.get(8)?,
-        source: row.get(9)?,
-        input_tokens: row.get(10)?,
-        output_tokens: row.get(11)?,
-        cached_tokens: row.get(12)?,
-        reasoning_tokens: row.get(13)?,
-        estimated_tokens: row.get(14)?,
-        counted_tokens: row.get(15)?,
-        debt_tokens: row.get(16)?,
-        reserved_input: row.get(17)?,
-        reserved_output: row.get(18)?,
-        latency_us: row.get(19)?,
-        first_token_us: row.get(20)?,
-        flags: row.get(21)?,
-        limit_key: row.get(22)?,
-        rule: row.get(23)?,
-    };
-    Ok((row.get(0)?, record))
+    fn write(&mut self, t: &Transaction<'_>, add_usage: &str, batch: &Batch) -> rusqlite::Result<()> {
+        let region = bits(batch.region);
+        if self.region != Some(region) {
+            t.execute("DELETE FROM position", [])?;
+            t.execute("DELETE FROM booked", [])?;
+            t.execute("INSERT OR REPLACE INTO region (only, id) VALUES (1, ?1)", [region])?;
+            self.journal.forget_booked();
+            self.region = Some(region);
+        }
+        let mut tail = t.prepare_cached("INSERT OR REPLACE INTO position (slot, tail) VALUES (?1, ?2)")?;
+        for (slot, position) in &batch.tails {
+            tail.execute(params![time(*slot as u64), bits(*position)])?;
+        }
+        self.journal.append(t, &mut self.names, region, batch)?;
+        self.log.append(t, &mut self.names, &batch.requests)?;
+        self.journal.fold(t, &mut self.names, region, add_usage)
+    }
 }
 
 fn read_usage(row: &Row<'_>) -> rusqlite::Result<UsagePoint> {
@@ -287,7 +233,40 @@ fn read_usage(row: &Row<'_>) -> rusqlite::Result<UsagePoint> {
     })
 }
 
+/// Usage in the tables, and that in the journal added to it.
 fn query_usage(db: &Connection, q: &UsageQuery) -> rusqlite::Result<Vec<UsagePoint>> {
+    let mut points = BTreeMap::new();
+    for point in query_buckets(db, q)? {
+        points.insert((point.bucket, point.channel, point.model), point.counters);
+    }
+    let mut pending: HashMap<(u64, u32), Counters> = HashMap::new();
+    let wanted = names::wanted(db, q.channel.as_deref(), q.model.as_deref())?;
+    journal::read(db, |_, entry| {
+        for (minute, who, counters) in entry.deltas {
+            let bucket = journal::bucket(q.step, minute);
+            if (q.from..q.to).contains(&bucket) && wanted.as_ref().is_none_or(|ids| ids.contains(&who)) {
+                let sum = pending.entry((bucket, who)).or_default();
+                *sum = sum.plus(&counters);
+            }
+        }
+    })?;
+    // The tables gave their first points only: what they hold of a later one is not known, but that one is beyond the
+    // limit anyway.
+    for ((bucket, who), counters) in pending {
+        let (channel, model) = names::name(db, who)?;
+        let sum = points.entry((bucket, channel, model)).or_default();
+        *sum = sum.plus(&counters);
+    }
+    let point = |((bucket, channel, model), counters)| UsagePoint {
+        bucket,
+        channel,
+        model,
+        counters,
+    };
+    Ok(points.into_iter().map(point).take(q.limit).collect())
+}
+
+fn query_buckets(db: &Connection, q: &UsageQuery) -> rusqlite::Result<Vec<UsagePoint>> {
     let names = counter_columns();
     let mut sql = format!(
         "SELECT bucket, channel, model, {names} FROM usage WHERE step = ? AND bucket >= ? AND bucket < ?"
@@ -311,23 +290,6 @@ fn query_usage(db: &Connection, q: &UsageQuery) -> rusqlite::Result<Vec<UsagePoi
         .collect()
 }
 
-fn query_requests(db: &Connection, q: &RequestQuery) -> rusqlite::Result<Vec<(i64, RequestRecord)>> {
-    let mut sql = format!("SELECT id, {REQUEST_COLUMNS} FROM request WHERE id < ?");
-    let mut values = vec![Value::Integer(q.before.unwrap_or(i64::MAX))];
-    for (column, wanted) in [("channel", &q.channel), ("model", &q.model), ("class", &q.class)] {
-        if let Some(wanted) = wanted {
-            sql.push_str(&format!(" AND {column} = ?"));
-            values.push(Value::Text(wanted.clone()));
-        }
-    }
-    sql.push_str(" ORDER BY id DESC LIMIT ?");
-    values.push(Value::Integer(time(q.limit as u64)));
-    let mut statement = db.prepare_cached(&sql)?;
-    statement
-        .query_map(params_from_iter(values), read_request)?
-        .collect()
-}
-
 fn query_position(db: &Connection, region: u64) -> rusqlite::Result<Position> {
     let mut known = db.prepare("SELECT 1 FROM region WHERE id = ?1")?;
     if !known.exists([bits(region)])? {
@@ -347,9 +309,28 @@ fn query_position(db: &Connection, region: u64) -> rusqlite::Result<Position> {
             booked: from_blob(r.get_ref(3)?.as_blob()?),
         })
     })?;
+    let mut sums: BTreeMap<u32, BookedRow> = rows
+        .map(|row| row.map(|row| (row.row, row)))
+        .collect::<Result<_, _>>()?;
+    let mut latest = HashMap::new();
+    journal::read(db, |of, entry| {
+        if of == bits(region) {
+            latest.extend(entry.booked.into_iter().map(|(row, who, counters)| (row, (who, counters))));
+        }
+    })?;
+    for (row, (who, booked)) in latest {
+        let (channel, model) = names::name(db, who)?;
+        let sum = BookedRow {
+            row,
+            channel,
+            model,
+            booked,
+        };
+        sums.insert(row, sum);
+    }
     Ok(Position {
         tails: tails.collect::<Result<_, _>>()?,
-        rows: rows.collect::<Result<_, _>>()?,
+        rows: sums.into_values().collect(),
     })
 }
 
@@ -359,10 +340,19 @@ impl Store for SqliteStore {
     }
 
     fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        let commit = fail("write to the ledger");
-        let t = self.db.transaction().map_err(&commit)?;
-        SqliteStore::write(&t, &self.sql, batch).map_err(&commit)?;
-        t.commit().map_err(&commit)
+        self.transact(false, |t, known, add_usage| known.write(t, add_usage, batch))
+            .map_err(fail("write to the ledger"))
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        if !self.unflushed {
+            return Ok(());
+        }
+        // A commit flushes all before it, and there is none without a change.
+        self.transact(true, |t, _, _| {
+            t.execute("UPDATE request_log SET kept = kept", []).map(drop)
+        })
+        .map_err(fail("flush the ledger"))
     }
 
     fn usage(&mut self, query: &UsageQuery) -> Result<Vec<UsagePoint>, StoreError> {
@@ -370,32 +360,34 @@ impl Store for SqliteStore {
     }
 
     fn requests(&mut self, query: &RequestQuery) -> Result<Vec<(i64, RequestRecord)>, StoreError> {
-        query_requests(&self.db, query).map_err(fail("read the request log"))
+        log::query(&self.db, query).map_err(fail("read the request log"))
     }
 
     fn prune(&mut self, keep: &Keep) -> Result<(), StoreError> {
-        let prune = fail("prune the ledger");
-        let t = self.db.transaction().map_err(&prune)?;
-        for (step, from) in [(60, keep.minutes_from), (600, keep.ten_minutes_from)] {
-            t.execute(
-                "DELETE FROM usage WHERE step = ?1 AND bucket < ?2",
-                params![step, time(from)],
-            )
-            .map_err(&prune)?;
-        }
-        t.execute(
-            "DELETE FROM request WHERE id IN (SELECT id FROM request WHERE time_ms < ?1 ORDER BY time_ms LIMIT ?2)",
-            params![time(keep.requests_from_ms), PRUNE_LINES],
-        )
-        .map_err(&prune)?;
-        t.execute(
-            "DELETE FROM request WHERE id IN (
-                 SELECT id FROM request WHERE id <= (SELECT MAX(id) FROM request) - ?1 ORDER BY id LIMIT ?2)",
-            params![time(keep.requests), PRUNE_LINES],
-        )
-        .map_err(&prune)?;
-        t.commit().map_err(&prune)
+        self.transact(false, |t, known, add_usage| {
+            // Where nothing comes any more, this is what folds the rest.
+            if let Some(region) = known.region {
+                known.journal.fold(t, &mut known.names, region, add_usage)?;
+            }
+            let mut usage = t.prepare_cached(
+                "DELETE FROM usage WHERE (step, bucket, channel, model) IN (
+                     SELECT step, bucket, channel, model FROM usage WHERE step = ?1 AND bucket < ?2 LIMIT ?3)",
+            )?;
+            for (step, from) in [(60, keep.minutes_from), (600, keep.ten_minutes_from)] {
+                usage.execute(params![step, time(from), PRUNE_BUCKETS])?;
+            }
+            log::prune(t, keep.requests_from_ms, keep.requests)
+        })
+        .map_err(fail("prune the ledger"))
     }
+}
+
+/// Reads the tables and the journal as they are at one moment.
+fn at_once<T>(db: &Connection, read: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> rusqlite::Result<T> {
+    let t = db.unchecked_transaction()?;
+    let result = read(&t)?;
+    t.commit()?;
+    Ok(result)
 }
 
 impl SqliteReader {
@@ -404,7 +396,7 @@ impl SqliteReader {
         let open = fail("open the ledger for reading");
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(path, flags).map_err(&open)?;
-        db.busy_timeout(std::time::Duration::from_secs(5))
+        db.busy_timeout(Duration::from_secs(5))
             .map_err(&open)?;
         Ok(SqliteReader { db: Mutex::new(db) })
     }
@@ -416,18 +408,31 @@ impl SqliteReader {
 
     /// See [`Store::usage`].
     pub fn usage(&self, query: &UsageQuery) -> Result<Vec<UsagePoint>, StoreError> {
-        query_usage(&self.db(), query).map_err(fail("read usage"))
+        at_once(&self.db(), |db| query_usage(db, query)).map_err(fail("read usage"))
     }
 
     /// See [`Store::requests`].
     pub fn requests(&self, query: &RequestQuery) -> Result<Vec<(i64, RequestRecord)>, StoreError> {
-        query_requests(&self.db(), query).map_err(fail("read the request log"))
+        at_once(&self.db(), |db| log::query(db, query)).map_err(fail("read the request log"))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::{COUNTERS, Delta, Line, Lines};
     use super::*;
+
+    fn one_line() -> Lines {
+        let mut lines = Lines::default();
+        let who = lines.add_who("c", "m");
+        lines.requests.push(Line {
+            event: tollgate_shm::Event::default(),
+            time_ms: 1,
+            who,
+            deployment: u32::MAX,
+        });
+        lines
+    }
 
     #[test]
     fn conforms() {
@@ -444,7 +449,7 @@ mod tests {
         store
             .db
             .execute_batch(
-                "CREATE TRIGGER no BEFORE INSERT ON request BEGIN SELECT RAISE(ABORT, 'full'); END;",
+                "CREATE TRIGGER no BEFORE INSERT ON request_lines BEGIN SELECT RAISE(ABORT, 'full'); END;",
             )
             .unwrap();
         let batch = Batch {
@@ -457,7 +462,7 @@ mod tests {
                 model: "m".into(),
                 counters: Counters([1; COUNTERS]),
             }],
-            requests: vec![RequestRecord::default()],
+            requests: one_line(),
         };
         let error = store.commit(&batch).unwrap_err();
         assert!(error.to_string().contains("write to the ledger: full"), "{error}");
