@@ -72,11 +72,29 @@ enum Lex {
     Number,
     /// The rest of `true`, `false` or `null`.
     Literal {
-        word: &'static [u8],
+        word: Word,
         at: u8,
     },
     Done,
     Broken,
+}
+
+/// Named by one byte, so that the state that every byte of a body changes fits into a word of the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    True,
+    False,
+    Null,
+}
+
+impl Word {
+    const fn spelling(self) -> &'static [u8] {
+        match self {
+            Self::True => b"true",
+            Self::False => b"false",
+            Self::Null => b"null",
+        }
+    }
 }
 
 /// Reads one answer's body as it passes. Create one per response; under 1 KB, no heap.
@@ -198,35 +216,19 @@ impl JsonWatch {
     }
 
     fn token<S: TextSink + ?Sized>(&mut self, byte: u8, sink: &mut S) {
-        self.lex = match (self.lex, byte) {
-            (Lex::Value { .. }, b'"') => {
-                self.in_key = false;
-                self.small.clear();
-                Lex::String
-            }
-            (Lex::Value { .. }, b'{' | b'[') => self.open(byte == b'{'),
-            (Lex::Value { .. }, b'-' | b'0'..=b'9') => {
-                self.small.clear();
-                self.small.push(byte);
-                Lex::Number
-            }
-            (Lex::Value { .. }, b't') => Lex::Literal { word: b"true", at: 1 },
-            (Lex::Value { .. }, b'f') => Lex::Literal {
-                word: b"false",
-                at: 1,
+        self.lex = match self.lex {
+            Lex::Value { first } => self.value(first, byte),
+            Lex::Key { first } => match byte {
+                b'"' => {
+                    self.in_key = true;
+                    self.key.clear();
+                    self.key_too_long = false;
+                    Lex::String
+                }
+                b'}' if first => self.close(),
+                _ => Lex::Broken,
             },
-            (Lex::Value { .. }, b'n') => Lex::Literal { word: b"null", at: 1 },
-            (Lex::Value { first: true } | Lex::After, b']') if self.objects & 1 == 0 && self.depth > 0 => {
-                self.close()
-            }
-            (Lex::Key { first: true } | Lex::After, b'}') if self.objects & 1 == 1 => self.close(),
-            (Lex::Key { .. }, b'"') => {
-                self.in_key = true;
-                self.key.clear();
-                self.key_too_long = false;
-                Lex::String
-            }
-            (Lex::Colon, b':') => {
+            Lex::Colon if byte == b':' => {
                 self.role = self.parent().map_or(Role::Ignore, |parent| {
                     if self.key_too_long {
                         parent.member(b"")
@@ -236,24 +238,29 @@ impl JsonWatch {
                 });
                 Lex::Value { first: false }
             }
-            (Lex::After, b',') => {
-                if self.objects & 1 == 1 {
-                    Lex::Key { first: false }
-                } else {
-                    self.role = self.parent().map_or(Role::Ignore, Role::element);
-                    Lex::Value { first: false }
+            Lex::After => {
+                let object = self.objects & 1 == 1;
+                match byte {
+                    b',' if object => Lex::Key { first: false },
+                    b',' => {
+                        self.role = self.parent().map_or(Role::Ignore, Role::element);
+                        Lex::Value { first: false }
+                    }
+                    b'}' if object => self.close(),
+                    b']' if !object => self.close(),
+                    _ => Lex::Broken,
                 }
             }
-            (Lex::Literal { word, at }, _) if word.get(usize::from(at)) == Some(&byte) => {
-                if usize::from(at) + 1 == word.len() {
-                    self.found.literal(self.role, word == b"null");
+            Lex::Literal { word, at } if word.spelling().get(usize::from(at)) == Some(&byte) => {
+                if usize::from(at) + 1 == word.spelling().len() {
+                    self.found.literal(self.role, word == Word::Null);
                     self.value_end()
                 } else {
                     Lex::Literal { word, at: at + 1 }
                 }
             }
-            (Lex::Escape, b'u') => Lex::Unicode { digits: 0, code: 0 },
-            (Lex::Escape, _) => match simple_escape(byte) {
+            Lex::Escape if byte == b'u' => Lex::Unicode { digits: 0, code: 0 },
+            Lex::Escape => match simple_escape(byte) {
                 Some(character) => {
                     self.end_partial(sink);
                     self.character(character, sink);
@@ -261,7 +268,7 @@ impl JsonWatch {
                 }
                 None => Lex::Broken,
             },
-            (Lex::Unicode { digits, code }, _) => match char::from(byte).to_digit(16) {
+            Lex::Unicode { digits, code } => match char::from(byte).to_digit(16) {
                 Some(digit) => {
                     let code = (code << 4) | u16::try_from(digit).unwrap_or(0);
                     if digits == 3 {
@@ -278,6 +285,37 @@ impl JsonWatch {
             },
             _ => Lex::Broken,
         };
+    }
+
+    /// The first byte of a value; `first`: of the first one in an array, so that the array may end instead.
+    fn value(&mut self, first: bool, byte: u8) -> Lex {
+        match byte {
+            b'"' => {
+                self.in_key = false;
+                self.small.clear();
+                Lex::String
+            }
+            b'{' | b'[' => self.open(byte == b'{'),
+            b'-' | b'0'..=b'9' => {
+                self.small.clear();
+                self.small.push(byte);
+                Lex::Number
+            }
+            b't' => Lex::Literal {
+                word: Word::True,
+                at: 1,
+            },
+            b'f' => Lex::Literal {
+                word: Word::False,
+                at: 1,
+            },
+            b'n' => Lex::Literal {
+                word: Word::Null,
+                at: 1,
+            },
+            b']' if first => self.close(),
+            _ => Lex::Broken,
+        }
     }
 
     fn parent(&self) -> Option<Role> {
