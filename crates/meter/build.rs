@@ -9,6 +9,9 @@ use std::error::Error;
 use std::path::Path;
 use std::{env, fs};
 
+use unicode_normalization::char::canonical_combining_class;
+use unicode_normalization::{IsNormalized, is_nfc_quick};
+
 #[path = "src/tokenizer/layout.rs"]
 #[allow(dead_code)]
 mod layout;
@@ -17,13 +20,17 @@ mod layout;
 #[allow(dead_code)]
 mod compile;
 
+#[path = "src/tokenizer/perfect.rs"]
+#[allow(dead_code)]
+mod perfect;
+
 #[path = "src/tokenizer/class.rs"]
 #[allow(dead_code)]
 mod class;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
-    for source in ["layout.rs", "compile.rs", "class.rs"] {
+    for source in ["layout.rs", "compile.rs", "perfect.rs", "class.rs"] {
         println!("cargo::rerun-if-changed=src/tokenizer/{source}");
     }
     let out = env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?;
@@ -31,16 +38,28 @@ fn main() -> Result<(), Box<dyn Error>> {
     // Pattern ids as in `Pattern::id`.
     fs::write(
         out.join("cl100k_base.vocabulary"),
-        compile::compile(&tokens(&tiktoken_rs::cl100k_base()?), 1)?,
+        compiled(&tiktoken_rs::cl100k_base()?, 1)?,
     )?;
     fs::write(
         out.join("o200k_base.vocabulary"),
-        compile::compile(&tokens(&tiktoken_rs::o200k_base()?), 2)?,
+        compiled(&tiktoken_rs::o200k_base()?, 2)?,
     )?;
-    let (index, blocks) = character_classes()?;
-    fs::write(out.join("class_index.bin"), index)?;
-    fs::write(out.join("class_blocks.bin"), blocks)?;
+    fs::write(out.join("class_table.rs"), character_classes()?)?;
     Ok(())
+}
+
+/// An encoding's buffer, for the pattern of an id.
+fn compiled(encoding: &tiktoken_rs::CoreBPE, pattern: u32) -> Result<Vec<u8>, compile::CompileError> {
+    let pairing = compile::Pairing {
+        tokens: &tokens(encoding),
+        joins: compile::Joins::ByRank,
+        fallback: None,
+    };
+    let settings = compile::Settings {
+        pattern,
+        ..compile::Settings::default()
+    };
+    compile::compile(&pairing, &settings)
 }
 
 /// The ordinary tokens of an encoding. Special tokens come after a gap or right behind the last one; their bytes
@@ -53,10 +72,11 @@ fn tokens(encoding: &tiktoken_rs::CoreBPE) -> Vec<(Vec<u8>, u32)> {
         .collect()
 }
 
-/// A two-level table over all scalar values: block numbers, then blocks of `class::BLOCK` classes.
-fn character_classes() -> Result<(Vec<u8>, Vec<u8>), Box<dyn Error>> {
+/// A two-level table over all scalar values, as Rust source: block numbers, then blocks of `class::BLOCK` classes.
+fn character_classes() -> Result<String, Box<dyn Error>> {
     let mut classes = vec![class::OTHER; 0x11_0000];
     for (expression, mark) in [
+        (r"[\p{P}\p{S}]", class::GRAPHIC),
         (r"\p{Ll}", class::LOWER),
         (r"[\p{Lu}\p{Lt}]", class::UPPER),
         (r"[\p{Lm}\p{Lo}]", class::CASELESS),
@@ -65,27 +85,52 @@ fn character_classes() -> Result<(Vec<u8>, Vec<u8>), Box<dyn Error>> {
         (r"\s", class::SPACE),
         (r"[\r\n]", class::NEWLINE),
     ] {
-        let regex_syntax::hir::HirKind::Class(regex_syntax::hir::Class::Unicode(set)) =
-            regex_syntax::parse(expression)?.into_kind()
-        else {
-            return Err(format!("{expression} is not a class").into());
-        };
-        for range in set.ranges() {
-            for scalar in u32::from(range.start())..=u32::from(range.end()) {
-                if let Some(entry) = classes.get_mut(scalar as usize) {
-                    *entry = mark;
-                }
-            }
-        }
+        for_each(expression, &mut classes, |class| *class = mark)?;
     }
-    let (mut index, mut blocks): (Vec<u8>, Vec<&[u8]>) = (Vec::new(), Vec::new());
+    for (expression, flag) in [
+        (r"\p{Han}", class::HAN),
+        (r"[一-龥\u3040-\u30ff]", class::KANA_OR_IDEOGRAPH),
+    ] {
+        for_each(expression, &mut classes, |class| *class |= flag)?;
+    }
+    for (scalar, class) in (0..).zip(&mut classes) {
+        let stable = char::from_u32(scalar).is_none_or(|character| {
+            canonical_combining_class(character) == 0
+                && is_nfc_quick(std::iter::once(character)) == IsNormalized::Yes
+        });
+        *class |= if stable { class::STABLE } else { 0 };
+    }
+    let (mut index, mut blocks): (Vec<usize>, Vec<&[u16]>) = (Vec::new(), Vec::new());
     for block in classes.chunks(class::BLOCK) {
         let known = blocks.iter().position(|known| *known == block);
-        let number = known.unwrap_or_else(|| {
+        index.push(known.unwrap_or_else(|| {
             blocks.push(block);
             blocks.len() - 1
-        });
-        index.push(u8::try_from(number)?);
+        }));
     }
-    Ok((index, blocks.concat()))
+    let blocks = blocks.concat();
+    Ok(format!(
+        "static BLOCK_NUMBERS: [u16; {}] = {index:?};\nstatic BLOCKS: [u16; {}] = {blocks:?};\n",
+        index.len(),
+        blocks.len()
+    ))
+}
+
+/// Changes the classes of all characters that an expression matches.
+fn for_each(
+    expression: &str,
+    classes: &mut [u16],
+    mut change: impl FnMut(&mut u16),
+) -> Result<(), Box<dyn Error>> {
+    let regex_syntax::hir::HirKind::Class(regex_syntax::hir::Class::Unicode(set)) =
+        regex_syntax::parse(expression)?.into_kind()
+    else {
+        return Err(format!("{expression} is not a class").into());
+    };
+    for range in set.ranges() {
+        for scalar in u32::from(range.start())..=u32::from(range.end()) {
+            classes.get_mut(scalar as usize).map(&mut change);
+        }
+    }
+    Ok(())
 }

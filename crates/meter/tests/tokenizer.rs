@@ -87,7 +87,7 @@ fn natural_texts_have_the_reference_ids() {
         }
         for text in [
             include_str!("tokenizer.rs"),
-            include_str!("../src/tokenizer/split.rs"),
+            include_str!("../src/tokenizer/split/mod.rs"),
         ] {
             check(encoding, &mut counter, text);
         }

@@ -8,26 +8,35 @@
 //! through exactly these two: one pair per token, found by encoding the token alone. A token that its own encoding
 //! never reaches has no pair; it is only ever found as a whole piece.
 //!
+//! # Priorities that are no ids
+//! Hugging Face's merges are a list of pairs in order of priority, and what a pair joins to has an id of its own. The same
+//! argument holds, so again each token comes out of one pair; tokens are ranked by the priority of theirs, and a table
+//! leads from ranks back to ids.
+//!
 //! # Atomic characters
 //! A multi-byte character that is a token is marked *atomic* if, between two characters that are not ASCII (or the
 //! piece's ends) and before no character with a lead byte below [`ATOMIC_NEXT_LEAD`], its bytes always join before
 //! any of them can join a neighbour's. An encoder may start with it as one node. This holds if every pair that would
 //! cross its border has a higher rank than the character, and if no pair has a lower rank than its halves (then joins
 //! happen in order of rank, and joining a character early changes nothing else).
+//!
+//! SentencePiece-like vocabularies begin with characters instead of bytes; bytes stand in for characters that are no
+//! tokens and never join. There, every character is atomic wherever it stands.
 
 use std::collections::HashMap;
 
 use super::layout::{
-    ATOMIC, CHECKSUM_START, CLASS_SIZE, EMPTY_PAIR, HEADER_SIZE, LAYOUT_VERSION, MAGIC, RANK_BITS,
-    RANK_LIMIT, RANK_SIZE, bucket, filter_bit, hash_bytes, hash_pair, pair_key, slot,
+    ATOMIC, CHARACTERS, CHECKSUM_START, CLASS_SIZE, EMPTY_PAIR, HEADER_FIELDS, HEADER_SIZE, LAYOUT_VERSION, MAGIC,
+    RANK_BITS, RANK_LIMIT, RANK_SIZE, field, filter_bit, hash_bytes, hash_pair, pair_key,
 };
+use super::perfect::PerfectHash;
 
 /// Longest token that a vocabulary may hold, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 1024;
 /// The lowest UTF-8 lead byte that may follow a character for its atomic mark to count (U+3000 and up).
 pub const ATOMIC_NEXT_LEAD: u8 = 0xE3;
 
-/// Why a rank list is not a usable vocabulary. The list's author is at fault; trying again does not help.
+/// Why a list of tokens is not a usable vocabulary. The list's author is at fault; trying again does not help.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CompileError {
     /// A byte that is no token on its own: some texts could not be encoded.
@@ -38,6 +47,8 @@ pub enum CompileError {
     RankTooHigh(u32),
     /// Two entries with the same bytes or the same rank, given by the later rank.
     Duplicate(u32),
+    /// A join of ids that no token has, or whose bytes are not those of what they join to; given by its place.
+    BadJoin(usize),
     /// No perfect hash was found; does not happen with real vocabularies.
     NoPerfectHash,
 }
@@ -56,6 +67,7 @@ impl std::fmt::Display for CompileError {
             Self::Duplicate(rank) => {
                 write!(f, "token of rank {rank} repeats earlier bytes or an earlier rank")
             }
+            Self::BadJoin(place) => write!(f, "join {place} is not one of two tokens to a third"),
             Self::NoPerfectHash => write!(f, "no perfect hash found for the vocabulary"),
         }
     }
@@ -63,13 +75,51 @@ impl std::fmt::Display for CompileError {
 
 impl std::error::Error for CompileError {}
 
-/// Compiles `tokens` (bytes and rank, in any order) for the split pattern `pattern_id` (see `Pattern::id`).
+/// What a byte-pair vocabulary is made of.
+pub struct Pairing<'a> {
+    /// Bytes and id of each token, in any order.
+    pub tokens: &'a [(Vec<u8>, u32)],
+    /// What joins.
+    pub joins: Joins<'a>,
+    /// Ids of the bytes of characters that are no tokens, for vocabularies that begin with characters; none for those
+    /// that begin with bytes.
+    pub fallback: Option<&'a [(u8, u32)]>,
+}
+
+/// Which neighbours join, and in which order.
+pub enum Joins<'a> {
+    /// All whose bytes together are a token, that of the lowest id first. Pieces that are tokens are not merged at all.
+    ByRank,
+    /// Those of a list, earlier ones first: ids of the left and right half, and of what they join to.
+    Listed {
+        /// The list.
+        pairs: &'a [(u32, u32, u32)],
+        /// Whether pieces that are tokens are not merged at all.
+        whole_pieces: bool,
+    },
+}
+
+/// Beside the tokens: what a buffer's header says about how texts are prepared and split. Numbers as in `layout`.
+#[derive(Default)]
+pub struct Settings {
+    pub pattern: u32,
+    pub flags: u32,
+    pub normalizer: u32,
+    pub prefix: u32,
+    /// A checksum of what the vocabulary was made from, so that its owner sees whether it is still current.
+    pub source: u64,
+}
+
+/// Compiles a byte-pair vocabulary.
 ///
 /// # Errors
 /// See [`CompileError`].
-pub fn compile(tokens: &[(Vec<u8>, u32)], pattern_id: u32) -> Result<Vec<u8>, CompileError> {
-    let ranks = index(tokens)?;
-    let pairs = Pairs::find(tokens, &ranks);
+pub fn compile(pairing: &Pairing<'_>, settings: &Settings) -> Result<Vec<u8>, CompileError> {
+    let ids = index(pairing)?;
+    let rules = Rules::new(pairing, &ids)?;
+    let ranked = Ranked::new(pairing, &rules);
+    let pairs = Pairs::new(&ranked, &rules);
+    let tokens = &ranked.tokens;
     let longest = tokens.iter().map(|(bytes, _)| bytes.len()).max().unwrap_or(0);
 
     let mut out = vec![0; HEADER_SIZE];
@@ -80,8 +130,9 @@ pub fn compile(tokens: &[(Vec<u8>, u32)], pattern_id: u32) -> Result<Vec<u8>, Co
             *slot = (pair.key() << RANK_BITS) | u64::from(pair.merged);
         }
     }
-    let pairs_at = append(&mut out, slots.iter().flat_map(|slot| slot.to_le_bytes()));
-    let pilots_at = append(
+    let mut fields = [0; HEADER_FIELDS];
+    fields[field::PAIRS_AT] = append(&mut out, slots.iter().flat_map(|slot| slot.to_le_bytes()));
+    fields[field::PILOTS_AT] = append(
         &mut out,
         pair_table.pilots.iter().flat_map(|pilot| pilot.to_le_bytes()),
     );
@@ -94,81 +145,301 @@ pub fn compile(tokens: &[(Vec<u8>, u32)], pattern_id: u32) -> Result<Vec<u8>, Co
             *byte |= mask;
         }
     }
-    let filter_at = append(&mut out, filter);
-    let bytes_at = append(
-        &mut out,
-        (0..=u8::MAX).flat_map(|byte| ranks.get(&[byte][..]).copied().unwrap_or(0).to_le_bytes()),
-    );
+    fields[field::FILTER_AT] = append(&mut out, filter);
+    fields[field::BYTES_AT] = append(&mut out, ranked.bytes.iter().flat_map(|rank| rank.to_le_bytes()));
+    if !ranked.ids.is_empty() {
+        fields[field::IDS_AT] = append(&mut out, ranked.ids.iter().flat_map(|id| id.to_le_bytes()));
+    }
+
+    if let Some(glued) = glued(&ranked) {
+        fields[field::GLUED_AT] = append(&mut out, glued);
+    }
 
     let mut by_length: Vec<Vec<(&[u8], u32)>> = vec![Vec::new(); longest];
-    for (bytes, rank) in tokens {
-        let mark = if pairs.is_atomic(bytes, *rank, &ranks) {
+    for &(bytes, rank) in tokens {
+        let mark = if pairs.is_atomic(bytes, rank, &ranked, &rules) {
             ATOMIC
         } else {
             0
         };
         if let Some(class) = by_length.get_mut(bytes.len() - 1) {
-            class.push((bytes, *rank | mark));
+            class.push((bytes, rank | mark));
         }
     }
     let mut classes = Vec::with_capacity(longest * CLASS_SIZE);
     for class in &by_length {
         classes.extend(append_class(&mut out, class)?);
     }
-    let classes_at = append(&mut out, classes);
+    fields[field::CLASSES_AT] = append(&mut out, classes);
+    fields[field::TOKENS] = ranked.kept;
+    fields[field::LONGEST] = longest as u32;
+    fields[field::PAIR_SLOTS] = pair_table.slots;
+    fields[field::PAIR_PILOTS] = pair_table.pilots.len() as u32;
+    fields[field::FILTER_LOG2] = filter_log2;
+    fields[field::UNREACHABLE] = ranked.unreachable;
+    if rules.characters {
+        fields[field::FLAGS] = CHARACTERS;
+    }
+    Ok(finish(out, fields, settings))
+}
 
-    let total = out.len() as u64;
+/// The bytes behind which a token that merging yields has a space, as bits; none if there is no such byte.
+fn glued(ranked: &Ranked<'_>) -> Option<[u8; 32]> {
+    let mut glued = [0; 32];
+    for window in ranked.joined.iter().flat_map(|(bytes, ..)| bytes.windows(2)) {
+        if let [before, b' '] = window
+            && *before != b' '
+            && let Some(bits) = glued.get_mut(usize::from(before / 8))
+        {
+            *bits |= 1 << (before % 8);
+        }
+    }
+    (glued != [0; 32]).then_some(glued)
+}
+
+/// Writes the header before the tables.
+pub fn finish(mut out: Vec<u8>, mut fields: [u32; HEADER_FIELDS], settings: &Settings) -> Vec<u8> {
+    fields[field::FLAGS] |= settings.flags;
+    fields[field::NORMALIZER] = settings.normalizer;
+    fields[field::PREFIX] = settings.prefix;
     let mut header = Vec::with_capacity(HEADER_SIZE);
     header.extend(MAGIC);
     header.extend(LAYOUT_VERSION.to_le_bytes());
-    header.extend(pattern_id.to_le_bytes());
-    header.extend(total.to_le_bytes());
+    header.extend(settings.pattern.to_le_bytes());
+    header.extend((out.len() as u64).to_le_bytes());
     header.extend([0; 8]);
-    for field in [
-        tokens.len() as u32,
-        longest as u32,
-        pair_table.slots,
-        pair_table.pilots.len() as u32,
-        pairs_at,
-        pilots_at,
-        bytes_at,
-        classes_at,
-        filter_at,
-        filter_log2,
-        (tokens.len() - 256 - pairs.list.len()) as u32,
-    ] {
-        header.extend(field.to_le_bytes());
-    }
+    header.extend(fields.iter().flat_map(|field| field.to_le_bytes()));
+    header.extend(settings.source.to_le_bytes());
     header.resize(HEADER_SIZE, 0);
     out.splice(..HEADER_SIZE, header);
     let checksum = xxhash_rust::xxh3::xxh3_64(out.get(CHECKSUM_START..).unwrap_or_default());
     out.splice(24..CHECKSUM_START, checksum.to_le_bytes());
-    Ok(out)
+    out
 }
 
-/// Token bytes to rank, checked.
-fn index(tokens: &[(Vec<u8>, u32)]) -> Result<HashMap<&[u8], u32>, CompileError> {
-    let mut ranks = HashMap::with_capacity(tokens.len());
-    let mut seen = std::collections::HashSet::with_capacity(tokens.len());
-    for (bytes, rank) in tokens {
+/// Token bytes to id, checked.
+fn index<'a>(pairing: &Pairing<'a>) -> Result<HashMap<&'a [u8], u32>, CompileError> {
+    let mut ids = HashMap::with_capacity(pairing.tokens.len());
+    let mut seen = std::collections::HashSet::with_capacity(pairing.tokens.len());
+    for (bytes, id) in pairing.tokens {
         if bytes.is_empty() || bytes.len() > MAX_TOKEN_BYTES {
-            return Err(CompileError::BadLength(*rank));
+            return Err(CompileError::BadLength(*id));
         }
-        if *rank >= RANK_LIMIT {
-            return Err(CompileError::RankTooHigh(*rank));
+        if *id >= RANK_LIMIT {
+            return Err(CompileError::RankTooHigh(*id));
         }
-        if ranks.insert(bytes.as_slice(), *rank).is_some() || !seen.insert(*rank) {
-            return Err(CompileError::Duplicate(*rank));
+        if ids.insert(bytes.as_slice(), *id).is_some() || !seen.insert(*id) {
+            return Err(CompileError::Duplicate(*id));
         }
     }
-    match (0..=u8::MAX).find(|byte| !ranks.contains_key(&[*byte][..])) {
-        Some(byte) => Err(CompileError::MissingByte(byte)),
-        None => Ok(ranks),
+    for (_, id) in pairing.fallback.unwrap_or_default() {
+        if *id >= RANK_LIMIT {
+            return Err(CompileError::RankTooHigh(*id));
+        }
+        if !seen.insert(*id) {
+            return Err(CompileError::Duplicate(*id));
+        }
+    }
+    Ok(ids)
+}
+
+/// A part of a text on its way from bytes to tokens: where it begins, and its token.
+type Part = (usize, u32);
+
+/// How a vocabulary merges, by ids.
+struct Rules<'a> {
+    ids: &'a HashMap<&'a [u8], u32>,
+    /// Id of each byte that is, or stands in for, a part of a text.
+    bytes: [u32; 256],
+    /// Priority and result of the listed pairs; none if all tokens join by rank.
+    listed: Option<HashMap<(u32, u32), (u32, u32)>>,
+    /// Texts begin as characters.
+    characters: bool,
+}
+
+impl<'a> Rules<'a> {
+    fn new(pairing: &Pairing<'_>, ids: &'a HashMap<&'a [u8], u32>) -> Result<Self, CompileError> {
+        let mut bytes = [0; 256];
+        for (byte, id) in (0..=u8::MAX).zip(&mut bytes) {
+            let fallback = |list: &[(u8, u32)]| list.iter().find(|entry| entry.0 == byte).map(|entry| entry.1);
+            // In vocabularies of characters, a token of one byte that is not ASCII is no character.
+            let token = ids
+                .get(&[byte][..])
+                .copied()
+                .filter(|_| pairing.fallback.is_none() || byte.is_ascii());
+            *id = token
+                .or_else(|| pairing.fallback.and_then(fallback))
+                .ok_or(CompileError::MissingByte(byte))?;
+        }
+        let listed = match &pairing.joins {
+            Joins::ByRank => None,
+            Joins::Listed { pairs, .. } => {
+                let mut spelled: HashMap<u32, &[u8]> = HashMap::with_capacity(ids.len());
+                spelled.extend(ids.iter().map(|(bytes, id)| (*id, *bytes)));
+                let mut listed = HashMap::with_capacity(pairs.len());
+                for (place, &(left, right, merged)) in pairs.iter().enumerate() {
+                    let spelling = |id| spelled.get(&id).copied().ok_or(CompileError::BadJoin(place));
+                    if [spelling(left)?, spelling(right)?].concat() != spelling(merged)? {
+                        return Err(CompileError::BadJoin(place));
+                    }
+                    // A pair that is listed twice has its last place, as in the reference.
+                    listed.insert((left, right), (place as u32, merged));
+                }
+                Some(listed)
+            }
+        };
+        Ok(Self {
+            ids,
+            bytes,
+            listed,
+            characters: pairing.fallback.is_some(),
+        })
+    }
+
+    /// Priority and result of joining two parts, `bytes` together.
+    fn join(&self, left: u32, right: u32, bytes: &[u8]) -> Option<(u32, u32)> {
+        match &self.listed {
+            Some(listed) => listed.get(&(left, right)).copied(),
+            None => self.ids.get(bytes).map(|id| (*id, *id)),
+        }
+    }
+
+    /// What merging begins with.
+    fn first_parts(&self, bytes: &[u8]) -> Vec<Part> {
+        let mut parts = Vec::with_capacity(bytes.len());
+        if self.characters
+            && let Ok(text) = std::str::from_utf8(bytes)
+        {
+            for (at, character) in text.char_indices() {
+                let bytes = bytes.get(at..at + character.len_utf8()).unwrap_or_default();
+                match self.ids.get(bytes) {
+                    Some(id) => parts.push((at, *id)),
+                    None => parts.extend((at..).zip(bytes.iter().map(|byte| self.byte(*byte)))),
+                }
+            }
+        } else {
+            parts.extend((0..).zip(bytes.iter().map(|byte| self.byte(*byte))));
+        }
+        parts
+    }
+
+    fn byte(&self, byte: u8) -> u32 {
+        self.bytes.get(usize::from(byte)).copied().unwrap_or(0)
+    }
+
+    /// Encodes `bytes` alone and shows every state on the way, from single bytes to the end.
+    fn encode_alone(&self, bytes: &[u8], mut state: impl FnMut(&[Part])) {
+        let mut parts = self.first_parts(bytes);
+        loop {
+            state(&parts);
+            let end_of = |at: usize| parts.get(at + 2).map_or(bytes.len(), |part| part.0);
+            let best = parts
+                .windows(2)
+                .enumerate()
+                .filter_map(|(at, window)| match window {
+                    [left, right] => self
+                        .join(left.1, right.1, bytes.get(left.0..end_of(at))?)
+                        .map(|(priority, merged)| (priority, at, merged)),
+                    _ => None,
+                })
+                .min();
+            let Some((_, at, merged)) = best else { return };
+            parts.remove(at + 1);
+            if let Some(part) = parts.get_mut(at) {
+                part.1 = merged;
+            }
+        }
+    }
+
+    /// The two parts that a token comes out of and the priority of their join, if merging its bytes yields it at all.
+    fn last_join(&self, bytes: &[u8], id: u32) -> Option<(usize, u32, u32)> {
+        let (mut two, mut reached) = (None, false);
+        self.encode_alone(bytes, |parts| match parts {
+            [left, right] => two = Some((*left, *right)),
+            [whole] => reached = whole.1 == id,
+            _ => {}
+        });
+        let (left, right) = two.filter(|_| reached)?;
+        self.join(left.1, right.1, bytes)
+            .map(|(priority, _)| (right.0, priority, id))
+    }
+}
+
+/// Tokens by rank, which is what the tables hold.
+struct Ranked<'a> {
+    /// Bytes and rank of each token that a piece may be.
+    tokens: Vec<(&'a [u8], u32)>,
+    /// As `tokens`, to look up.
+    ranks: HashMap<&'a [u8], u32>,
+    /// Rank of each byte.
+    bytes: [u32; 256],
+    /// Id of each rank; empty if these are the same.
+    ids: Vec<u32>,
+    /// Tokens that come out of two others: bytes, rank, and where the right one begins.
+    joined: Vec<(&'a [u8], u32, usize)>,
+    /// Ordinary tokens.
+    kept: u32,
+    /// Tokens that merging never yields.
+    unreachable: u32,
+}
+
+impl<'a> Ranked<'a> {
+    fn new(pairing: &Pairing<'a>, rules: &Rules<'_>) -> Self {
+        let whole_pieces = !matches!(pairing.joins, Joins::Listed { whole_pieces: false, .. });
+        let (mut base, mut joined, mut unreachable) = (Vec::new(), Vec::new(), 0);
+        for (bytes, id) in pairing.tokens {
+            if matches!(rules.first_parts(bytes)[..], [_]) {
+                base.push((bytes.as_slice(), *id));
+            } else if let Some((middle, priority, _)) = rules.last_join(bytes, *id) {
+                joined.push((priority, bytes.as_slice(), *id, middle));
+            } else if whole_pieces {
+                base.push((bytes.as_slice(), *id));
+                unreachable += 1;
+            }
+        }
+        joined.sort_unstable();
+        // By rank, ids are what the joins are ordered by; else ranks are given out in their order.
+        let mut ids = Vec::new();
+        let mut rank_of = |id: u32| match pairing.joins {
+            Joins::ByRank => id,
+            Joins::Listed { .. } => {
+                ids.push(id);
+                ids.len() as u32 - 1
+            }
+        };
+        let mut by_id = HashMap::new();
+        for (_, id) in pairing.fallback.unwrap_or_default() {
+            by_id.insert(*id, rank_of(*id));
+        }
+        let mut tokens = Vec::with_capacity(pairing.tokens.len());
+        for (bytes, id) in base {
+            let rank = rank_of(id);
+            by_id.insert(id, rank);
+            tokens.push((bytes, rank));
+        }
+        let joined: Vec<_> = joined
+            .into_iter()
+            .map(|(_, bytes, id, middle)| (bytes, rank_of(id), middle))
+            .collect();
+        tokens.extend(joined.iter().map(|(bytes, rank, _)| (*bytes, *rank)));
+        let bytes = rules.bytes.map(|id| by_id.get(&id).copied().unwrap_or(0));
+        if ids.iter().zip(0..).all(|(id, rank)| *id == rank) {
+            ids.clear();
+        }
+        Self {
+            kept: pairing.tokens.len() as u32,
+            ranks: tokens.iter().copied().collect(),
+            tokens,
+            bytes,
+            ids,
+            joined,
+            unreachable,
+        }
     }
 }
 
 /// Appends a 64-byte aligned table and returns its offset.
-fn append(out: &mut Vec<u8>, table: impl IntoIterator<Item = u8>) -> u32 {
+pub fn append(out: &mut Vec<u8>, table: impl IntoIterator<Item = u8>) -> u32 {
     out.resize(out.len().next_multiple_of(64), 0);
     let at = out.len() as u32;
     out.extend(table);
@@ -233,40 +504,35 @@ struct Pairs {
 }
 
 impl Pairs {
-    fn find(tokens: &[(Vec<u8>, u32)], ranks: &HashMap<&[u8], u32>) -> Self {
+    fn new(ranked: &Ranked<'_>, rules: &Rules<'_>) -> Self {
         let mut pairs = Self {
-            list: Vec::with_capacity(tokens.len()),
+            list: Vec::with_capacity(ranked.joined.len()),
             proper: true,
             lowest_as_left: HashMap::new(),
             lowest_as_right: HashMap::new(),
         };
-        for (bytes, rank) in tokens {
-            let mut last_two = None;
-            let mut whole = false;
-            encode_alone(bytes, ranks, |borders| match borders {
-                [_, middle, _] => last_two = Some(*middle),
-                [_, _] => whole = true,
-                _ => {}
-            });
-            let (Some(middle), true) = (last_two, whole) else {
+        let rank_of = |bytes: &[u8]| match bytes {
+            [byte] => ranked.bytes.get(usize::from(*byte)).copied(),
+            _ => ranked.ranks.get(bytes).copied(),
+        };
+        for &(bytes, rank, middle) in &ranked.joined {
+            let (left, right) = bytes.split_at(middle);
+            let (Some(left_rank), Some(right_rank)) = (rank_of(left), rank_of(right)) else {
                 continue;
             };
-            let Some((left, right)) = bytes.split_at_checked(middle) else {
-                continue;
-            };
-            let (Some(&left_rank), Some(&right_rank)) = (ranks.get(left), ranks.get(right)) else {
-                continue;
-            };
-            pairs.proper &= left_rank < *rank && right_rank < *rank;
+            pairs.proper &= left_rank < rank && right_rank < rank;
             pairs.list.push(Pair {
                 left: left_rank,
                 right: right_rank,
-                merged: *rank,
+                merged: rank,
             });
+            if rules.characters {
+                continue;
+            }
             let lower = |map: &mut HashMap<u32, u32>, half: u32| {
                 map.entry(half)
-                    .and_modify(|lowest| *lowest = (*lowest).min(*rank))
-                    .or_insert(*rank);
+                    .and_modify(|lowest| *lowest = (*lowest).min(rank))
+                    .or_insert(rank);
             };
             if right.first().is_some_and(|byte| *byte >= ATOMIC_NEXT_LEAD) {
                 lower(&mut pairs.lowest_as_left, left_rank);
@@ -279,106 +545,34 @@ impl Pairs {
     }
 
     /// Whether a token is an atomic character (see the module's description).
-    fn is_atomic(&self, bytes: &[u8], rank: u32, ranks: &HashMap<&[u8], u32>) -> bool {
+    fn is_atomic(&self, bytes: &[u8], rank: u32, ranked: &Ranked<'_>, rules: &Rules<'_>) -> bool {
         let one_character = std::str::from_utf8(bytes).is_ok_and(|text| text.chars().count() == 1);
-        if !self.proper || bytes.len() < 2 || !one_character {
+        if bytes.len() < 2 || !one_character {
+            return false;
+        }
+        if rules.characters {
+            return true;
+        }
+        if !self.proper {
             return false;
         }
         let lowest = |map: &HashMap<u32, u32>, half: &[u8]| {
-            ranks
+            ranked
+                .ranks
                 .get(half)
                 .and_then(|half| map.get(half))
                 .copied()
                 .unwrap_or(RANK_LIMIT)
         };
-        let mut atomic = true;
-        let mut whole = false;
-        encode_alone(bytes, ranks, |borders| {
-            let ([_, first_end, ..], [.., last_start, _]) = (borders, borders) else {
+        let (mut atomic, mut whole) = (true, false);
+        rules.encode_alone(bytes, |parts| {
+            let ([_, second, ..], [.., last]) = (parts, parts) else {
+                whole = parts.len() == 1;
                 return;
             };
-            if borders.len() == 2 {
-                whole = true;
-                return;
-            }
-            atomic &= lowest(&self.lowest_as_left, bytes.get(*last_start..).unwrap_or_default()) > rank
-                && lowest(&self.lowest_as_right, bytes.get(..*first_end).unwrap_or_default()) > rank;
+            atomic &= lowest(&self.lowest_as_left, bytes.get(last.0..).unwrap_or_default()) > rank
+                && lowest(&self.lowest_as_right, bytes.get(..second.0).unwrap_or_default()) > rank;
         });
         atomic && whole
-    }
-}
-
-/// Encodes `bytes` alone and shows every state on the way, from single bytes to the end, as the borders of its parts.
-fn encode_alone(bytes: &[u8], ranks: &HashMap<&[u8], u32>, mut state: impl FnMut(&[usize])) {
-    let mut borders: Vec<usize> = (0..=bytes.len()).collect();
-    loop {
-        state(&borders);
-        let best = borders
-            .windows(3)
-            .enumerate()
-            .filter_map(|(at, window)| match window {
-                [from, _, to] => bytes
-                    .get(*from..*to)
-                    .and_then(|joined| ranks.get(joined))
-                    .map(|rank| (*rank, at)),
-                _ => None,
-            })
-            .min();
-        match best {
-            Some((_, at)) => drop(borders.remove(at + 1)),
-            None => return,
-        }
-    }
-}
-
-/// A table of pilots, and the slot of each key in the order given.
-struct PerfectHash {
-    slots: u32,
-    pilots: Vec<u16>,
-    place: Vec<usize>,
-}
-
-impl PerfectHash {
-    /// Finds pilots for distinct hashes, with more and more room if need be.
-    fn build(hashes: Vec<u64>) -> Result<Self, CompileError> {
-        (0..40u64)
-            .find_map(|attempt| {
-                let spread = hashes.len() as u64 * (101 + 2 * attempt) / 100;
-                Self::with_slots(&hashes, spread as u32 + u32::from(!hashes.is_empty()))
-            })
-            .ok_or(CompileError::NoPerfectHash)
-    }
-
-    fn with_slots(hashes: &[u64], slots: u32) -> Option<Self> {
-        let buckets = (hashes.len() as u32).div_ceil(4);
-        let mut members: Vec<Vec<usize>> = vec![Vec::new(); buckets as usize];
-        for (key, &hash) in hashes.iter().enumerate() {
-            members.get_mut(bucket(hash, buckets))?.push(key);
-        }
-        let mut order: Vec<usize> = (0..buckets as usize).collect();
-        order.sort_by_key(|at| std::cmp::Reverse(members.get(*at).map_or(0, Vec::len)));
-
-        let mut taken = vec![false; slots as usize];
-        let mut pilots = vec![0; buckets as usize];
-        let mut place = vec![0; hashes.len()];
-        let mut wanted = Vec::new();
-        for at in order {
-            let keys = members.get(at)?;
-            let pilot = (0..=u16::MAX).find(|&pilot| {
-                wanted.clear();
-                keys.iter().all(|&key| {
-                    let at = hashes.get(key).map_or(0, |&hash| slot(hash, pilot, slots));
-                    let free = taken.get(at) == Some(&false) && !wanted.contains(&at);
-                    wanted.push(at);
-                    free
-                })
-            })?;
-            for (&key, &at) in keys.iter().zip(&wanted) {
-                *taken.get_mut(at)? = true;
-                *place.get_mut(key)? = at;
-            }
-            *pilots.get_mut(at)? = pilot;
-        }
-        Some(Self { slots, pilots, place })
     }
 }

@@ -3,7 +3,9 @@
 use super::Vocabulary;
 use super::cache::{PieceCache, Place};
 use super::merge::{FIRST_WINDOW, Merger, WINDOW};
-use super::split::{Cl100k, O200k, Pattern, Split};
+use super::split::{
+    Cl100k, DeepSeek, Gpt2, Kimi, Llama3, O200k, Pattern, Qwen2, Qwen35, Split, Tekken,
+};
 use crate::counter::TokenCounter;
 
 /// Counts tokens with one vocabulary. Holds scratch space and small caches (about 370 KB in all), so one per worker
@@ -12,7 +14,12 @@ pub struct Counter<'v> {
     vocabulary: Vocabulary<'v>,
     merger: Box<Merger>,
     pieces: PieceCache,
+    /// A text as its vocabulary wants it.
+    prepared: String,
 }
+
+/// Prepared texts up to this size keep their memory for the next one.
+const KEPT: usize = 64 * 1024;
 
 impl<'v> Counter<'v> {
     /// A counter over a vocabulary.
@@ -21,6 +28,7 @@ impl<'v> Counter<'v> {
             vocabulary,
             merger: Box::new(Merger::new()),
             pieces: PieceCache::new(),
+            prepared: String::new(),
         }
     }
 
@@ -37,9 +45,11 @@ impl<'v> Counter<'v> {
     /// As [`Counter::encode`], merging at most `window` bytes at once (at least 1): tests make windows meet more often.
     #[doc(hidden)]
     pub fn encode_in_windows(&mut self, text: &str, window: usize) -> Vec<u32> {
+        let mut prepared = std::mem::take(&mut self.prepared);
+        let text = self.vocabulary.preparation().apply(text, true, &mut prepared);
         let (mut at, mut ids) = (0, Vec::new());
         while at < text.len() {
-            let end = self.vocabulary.pattern().piece_end(text, at);
+            let end = self.vocabulary.piece_end(text, at);
             let piece = text.as_bytes().get(at..end).unwrap_or_default();
             match self.vocabulary.rank(piece) {
                 Some(rank) => ids.push(rank),
@@ -49,13 +59,65 @@ impl<'v> Counter<'v> {
             }
             at = end;
         }
+        for id in &mut ids {
+            *id = self.vocabulary.id(*id);
+        }
+        self.keep(prepared);
         ids
     }
 
-    fn count_split<S: Split>(&mut self, text: &[u8]) -> u64 {
+    /// Counts a part of a text that was cut where cuts are certain; `beginning` if it is the first one.
+    pub(super) fn count_part(&mut self, text: &str, beginning: bool) -> u64 {
+        let mut prepared = std::mem::take(&mut self.prepared);
+        let text = self.vocabulary.preparation().apply(text, beginning, &mut prepared);
+        let count = self.count_prepared(text);
+        self.keep(prepared);
+        count
+    }
+
+    /// Brings the beginning of a text to its normal form, as far as nothing that may follow changes it, and returns where
+    /// that ends. A prefix is not put before it.
+    pub(super) fn normalize_head(&mut self, text: &mut String) -> usize {
+        let preparation = self.vocabulary.preparation();
+        let boundary = preparation.last_boundary(text);
+        let mut prepared = std::mem::take(&mut self.prepared);
+        let head = text.get(..boundary).unwrap_or_default();
+        let normal = preparation.apply(head, false, &mut prepared);
+        let end = normal.len();
+        if normal != head {
+            let normal = std::mem::take(&mut prepared);
+            text.replace_range(..boundary, &normal);
+        }
+        self.keep(prepared);
+        end
+    }
+
+    fn keep(&mut self, mut prepared: String) {
+        prepared.clear();
+        prepared.shrink_to(KEPT);
+        self.prepared = prepared;
+    }
+
+    fn count_prepared(&mut self, text: &str) -> u64 {
+        let bytes = text.as_bytes();
+        match self.vocabulary.pattern() {
+            Pattern::Cl100k => self.count_split(Cl100k, bytes),
+            Pattern::O200k => self.count_split(O200k, bytes),
+            Pattern::Gpt2 => self.count_split(Gpt2, bytes),
+            Pattern::Llama3 => self.count_split(Llama3, bytes),
+            Pattern::Qwen2 => self.count_split(Qwen2, bytes),
+            Pattern::Qwen35 => self.count_split(Qwen35, bytes),
+            Pattern::DeepSeek => self.count_split(DeepSeek, bytes),
+            Pattern::Kimi => self.count_split(Kimi, bytes),
+            Pattern::Tekken => self.count_split(Tekken, bytes),
+            Pattern::Spaces => self.count_split(self.vocabulary.spaces(), bytes),
+        }
+    }
+
+    fn count_split<S: Split>(&mut self, split: S, text: &[u8]) -> u64 {
         let (mut at, mut count) = (0, 0);
         while at < text.len() {
-            let end = S::piece_end(text, at);
+            let end = split.piece_end(text, at);
             let piece = text.get(at..end).unwrap_or_default();
             count += self.count_piece(piece);
             at = end;
@@ -88,9 +150,6 @@ impl<'v> Counter<'v> {
 
 impl TokenCounter for Counter<'_> {
     fn count(&mut self, text: &str) -> u64 {
-        match self.vocabulary.pattern() {
-            Pattern::Cl100k => self.count_split::<Cl100k>(text.as_bytes()),
-            Pattern::O200k => self.count_split::<O200k>(text.as_bytes()),
-        }
+        self.count_part(text, true)
     }
 }

@@ -9,17 +9,8 @@
 //! | 12..16 | pattern id, see `Pattern` |
 //! | 16..24 | length of the whole buffer |
 //! | 24..32 | XXH3-64 of bytes 32.. |
-//! | 32..36 | number of tokens |
-//! | 36..40 | longest token in bytes |
-//! | 40..44 | pair slots |
-//! | 44..48 | number of pair pilots |
-//! | 48..52 | offset of the pair slots (`u64` each) |
-//! | 52..56 | offset of the pair pilots (`u16` each) |
-//! | 56..60 | offset of the 256 single-byte ranks (`u32` each) |
-//! | 60..64 | offset of the length classes (`CLASS_SIZE` bytes each, for token lengths 1..=longest) |
-//! | 64..68 | offset of the pair filter |
-//! | 68..72 | log2 of the pair filter's bits, 3 to 32 |
-//! | 72..76 | number of tokens that merging never yields, see `compile` |
+//! | 32..112 | fields of 4 bytes, see [`field`] |
+//! | 112..120 | checksum of what the vocabulary was compiled from, 0 if unknown |
 //!
 //! A *pair slot* is `left << 40 | right << 20 | merged`, or all ones when empty. A *length class* holds every token
 //! of one length: slots, pilots (counts), then the offsets of keys (`slots * length` bytes), ranks (`slots` times
@@ -35,11 +26,13 @@
 /// First bytes of every vocabulary buffer.
 pub const MAGIC: [u8; 8] = *b"TGVOCAB\0";
 /// Raised whenever a reader of the previous layout would misread the buffer.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 /// Bytes before the first table.
 pub const HEADER_SIZE: usize = 128;
 /// 4-byte fields behind the checksum.
-pub const HEADER_FIELDS: usize = 11;
+pub const HEADER_FIELDS: usize = 20;
+/// Where the checksum of the source stands.
+pub const SOURCE_AT: usize = 112;
 /// Bytes before the checksummed part.
 pub const CHECKSUM_START: usize = 32;
 /// Bytes of one length class.
@@ -57,6 +50,46 @@ pub const ATOMIC: u32 = 1 << 23;
 /// A pair slot that holds nothing; no pair packs to it.
 pub const EMPTY_PAIR: u64 = u64::MAX;
 
+/// The header's fields, numbered from byte 32 on.
+pub mod field {
+    /// Number of ordinary tokens.
+    pub const TOKENS: usize = 0;
+    /// Longest token in bytes.
+    pub const LONGEST: usize = 1;
+    /// Pair slots.
+    pub const PAIR_SLOTS: usize = 2;
+    /// Pair pilots.
+    pub const PAIR_PILOTS: usize = 3;
+    /// Offset of the pair slots (`u64` each).
+    pub const PAIRS_AT: usize = 4;
+    /// Offset of the pair pilots (`u16` each).
+    pub const PILOTS_AT: usize = 5;
+    /// Offset of the 256 single-byte ranks (`u32` each).
+    pub const BYTES_AT: usize = 6;
+    /// Offset of the length classes (`CLASS_SIZE` bytes each, for token lengths 1..=longest).
+    pub const CLASSES_AT: usize = 7;
+    /// Offset of the pair filter.
+    pub const FILTER_AT: usize = 8;
+    /// Log2 of the pair filter's bits, 3 to 32.
+    pub const FILTER_LOG2: usize = 9;
+    /// Number of tokens that merging never yields, see `compile`.
+    pub const UNREACHABLE: usize = 10;
+    /// See [`super::CHARACTERS`] and [`super::METASPACE`].
+    pub const FLAGS: usize = 11;
+    /// See `Normalizer`.
+    pub const NORMALIZER: usize = 12;
+    /// See `Prefix`.
+    pub const PREFIX: usize = 13;
+    /// Offset of the ids (`u32` per rank); 0 if ids are ranks.
+    pub const IDS_AT: usize = 14;
+    /// Offset of 256 bits, one for each byte behind which a token has a space, see `Spaces`; 0 if there is none.
+    pub const GLUED_AT: usize = 15;
+}
+
+/// Flag: texts begin as characters, see `compile`.
+pub const CHARACTERS: u32 = 1;
+/// Flag: U+2581 in a text is a space; tokens are stored with spaces.
+pub const METASPACE: u32 = 1 << 1;
 /// Two ranks as one number: the key of a pair slot.
 #[inline]
 pub const fn pair_key(left: u32, right: u32) -> u64 {

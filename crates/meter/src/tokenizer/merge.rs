@@ -130,14 +130,14 @@ impl Merger {
         mut batch: impl FnMut(&[Token]),
     ) -> bool {
         let (mut held, mut tried) = (Vec::new(), Vec::new());
-        let mut end = window.min(piece.len());
+        let mut end = window_end(vocabulary, piece, 0, window);
         self.tokens(vocabulary, piece, 0, end, &mut held);
         while end < piece.len() {
             // The window's last token is cut short; the one before it has probably met its final neighbour.
             let met = [2, 4, 10].into_iter().find_map(|back| {
                 let restart = held.len().checked_sub(back).filter(|at| *at > 0)?;
                 let start = held[restart].start;
-                end = piece.len().min(start + window);
+                end = window_end(vocabulary, piece, start, window);
                 self.tokens(vocabulary, piece, start, end, &mut tried);
                 (tried.first() == held.get(restart)).then_some(restart)
             });
@@ -161,7 +161,7 @@ impl Merger {
         out.clear();
         let bytes = &piece[base..end];
         if bytes.len() > WINDOW {
-            return merge_any(vocabulary, bytes, base, out);
+            return merge_any(vocabulary, &mut self.characters, bytes, base, out);
         }
         let count = self.merge(vocabulary, bytes);
         let mut node = 0;
@@ -272,20 +272,7 @@ impl Merger {
     fn fill(&mut self, vocabulary: &Vocabulary<'_>, bytes: &[u8]) -> usize {
         let (mut nodes, mut at) = (0, 0);
         while at < bytes.len() {
-            let byte = bytes[at];
-            let (mut rank, mut len) = (RANK_LIMIT, 1);
-            if byte >= 0xC0 && (at == 0 || !bytes[at - 1].is_ascii()) {
-                let wide = 2 + usize::from(byte >= 0xE0) + usize::from(byte >= 0xF0);
-                if bytes.get(at + wide).is_none_or(|next| *next >= ATOMIC_NEXT_LEAD)
-                    && let Some(character) = bytes.get(at..at + wide)
-                {
-                    rank = self.characters.atomic_rank(vocabulary, character);
-                    len = wide;
-                }
-            }
-            if rank == RANK_LIMIT {
-                (rank, len) = (vocabulary.byte_rank(byte), 1);
-            }
+            let (rank, len) = first_part(vocabulary, &mut self.characters, bytes, at);
             self.ranks[nodes] = rank;
             self.starts[nodes] = at as u16;
             self.next[nodes] = nodes as u16 + 1;
@@ -309,6 +296,41 @@ impl Merger {
     }
 }
 
+/// Where a window from `start` on ends: in vocabularies of characters, not inside one.
+fn window_end(vocabulary: &Vocabulary<'_>, piece: &[u8], start: usize, window: usize) -> usize {
+    let mut end = piece.len().min(start + window);
+    if vocabulary.characters() {
+        while end > start + 4 && piece.get(end).is_some_and(|byte| byte & 0xC0 == 0x80) {
+            end -= 1;
+        }
+    }
+    end
+}
+
+/// Rank and length of what merging begins with at `at`: a byte, or an atomic character (see `compile`).
+#[inline]
+fn first_part(
+    vocabulary: &Vocabulary<'_>,
+    characters: &mut CharacterCache,
+    bytes: &[u8],
+    at: usize,
+) -> (u32, usize) {
+    let byte = bytes[at];
+    if byte >= 0xC0 {
+        let wide = 2 + usize::from(byte >= 0xE0) + usize::from(byte >= 0xF0);
+        let atomic = vocabulary.characters()
+            || ((at == 0 || !bytes[at - 1].is_ascii())
+                && bytes.get(at + wide).is_none_or(|next| *next >= ATOMIC_NEXT_LEAD));
+        if atomic && let Some(character) = bytes.get(at..at + wide) {
+            let rank = characters.atomic_rank(vocabulary, character);
+            if rank != RANK_LIMIT {
+                return (rank, wide);
+            }
+        }
+    }
+    (vocabulary.byte_rank(byte), 1)
+}
+
 /// The lowest of a group's values.
 #[inline]
 fn lowest(values: &[i32], group: usize) -> i32 {
@@ -319,10 +341,22 @@ fn lowest(values: &[i32], group: usize) -> i32 {
 }
 
 /// Merges any number of bytes with a heap: the last resort for texts that no window settles.
-fn merge_any(vocabulary: &Vocabulary<'_>, bytes: &[u8], base: usize, out: &mut Vec<Token>) {
+fn merge_any(
+    vocabulary: &Vocabulary<'_>,
+    characters: &mut CharacterCache,
+    bytes: &[u8],
+    base: usize,
+    out: &mut Vec<Token>,
+) {
     const GONE: u32 = u32::MAX;
-    let nodes = bytes.len();
-    let mut ranks: Vec<u32> = bytes.iter().map(|byte| vocabulary.byte_rank(*byte)).collect();
+    let (mut ranks, mut starts, mut at) = (Vec::new(), Vec::new(), 0);
+    while at < bytes.len() {
+        let (rank, len) = first_part(vocabulary, characters, bytes, at);
+        ranks.push(rank);
+        starts.push(base + at);
+        at += len;
+    }
+    let nodes = ranks.len();
     let mut next: Vec<usize> = (1..=nodes).collect();
     let mut prev: Vec<usize> = (0..nodes).map(|node| node.wrapping_sub(1)).collect();
     let mut joins = vec![RANK_LIMIT; nodes];
@@ -358,9 +392,6 @@ fn merge_any(vocabulary: &Vocabulary<'_>, bytes: &[u8], base: usize, out: &mut V
             }
         }
     }
-    let kept = ranks.iter().enumerate().filter(|(_, rank)| **rank != GONE);
-    out.extend(kept.map(|(start, &rank)| Token {
-        start: base + start,
-        rank,
-    }));
+    let kept = starts.iter().zip(&ranks).filter(|(_, rank)| **rank != GONE);
+    out.extend(kept.map(|(&start, &rank)| Token { start, rank }));
 }

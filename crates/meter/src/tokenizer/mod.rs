@@ -22,12 +22,15 @@ mod compile;
 mod count;
 mod layout;
 mod merge;
+mod normalize;
+mod perfect;
 mod split;
 mod stream;
 mod vocabulary;
 
 pub use compile::CompileError;
 pub use count::Counter;
+pub use normalize::{Normalizer, Prefix};
 pub use split::Pattern;
 pub use stream::StreamCounter;
 pub use vocabulary::{Vocabulary, VocabularyError};
@@ -74,5 +77,14 @@ pub fn builtin(encoding: Encoding) -> Result<Vocabulary<'static>, VocabularyErro
 /// # Errors
 /// See [`CompileError`].
 pub fn compile(tokens: &[(Vec<u8>, u32)], pattern: Pattern) -> Result<Vec<u8>, CompileError> {
-    compile::compile(tokens, pattern.id())
+    let pairing = compile::Pairing {
+        tokens,
+        joins: compile::Joins::ByRank,
+        fallback: None,
+    };
+    let settings = compile::Settings {
+        pattern: pattern.id(),
+        ..compile::Settings::default()
+    };
+    compile::compile(&pairing, &settings)
 }

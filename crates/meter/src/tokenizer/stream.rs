@@ -1,7 +1,6 @@
 //! Counting a text that arrives in pieces.
 
-use super::{Counter, Pattern};
-use crate::counter::TokenCounter;
+use super::{Counter, Vocabulary};
 
 /// Bytes that may wait for a certain cut before what is certain is looked for piece by piece.
 const TAIL_LIMIT: usize = 16 * 1024;
@@ -16,12 +15,14 @@ const TAIL_LIMIT: usize = 16 * 1024;
 /// Exact, with one exception: a *single piece* of 16 KB or more (a run of one letter, say) is counted in parts and may
 /// then come out a token or two too high per 16 KB. A finished text is better counted whole.
 ///
-/// The counter is lent for each push, so that ten thousand streams share one: a stream costs these 32 bytes and the
+/// The counter is lent for each push, so that ten thousand streams share one: a stream costs these 40 bytes and the
 /// capacity of its tail, which shrinks as the tail does.
 #[derive(Debug, Clone, Default)]
 pub struct StreamCounter {
     tail: String,
     count: u64,
+    /// Something was counted: what comes next is not the beginning.
+    begun: bool,
 }
 
 const _: () = assert!(size_of::<StreamCounter>() <= 64);
@@ -32,6 +33,7 @@ impl StreamCounter {
         Self {
             tail: String::new(),
             count: 0,
+            begun: false,
         }
     }
 
@@ -52,19 +54,27 @@ impl StreamCounter {
         let new = self.tail.as_bytes().get(searched..).unwrap_or_default();
         let cut = new
             .array_windows()
-            .rposition(|[before, after]| before.is_ascii_graphic() && *after == b' ');
+            .rposition(|[before, after]| *after == b' ' && counter.vocabulary().cuts_behind(*before));
         if let Some(at) = cut {
             self.count_to(counter, searched + at + 1);
         }
         if self.tail.len() >= TAIL_LIMIT {
-            let end = certain_end(counter.vocabulary().pattern(), &self.tail);
-            self.count_to(counter, if end > 0 { end } else { self.tail.len() });
+            self.count_certain(counter);
         }
+    }
+
+    /// Counts what is certain of a tail without certain cuts, or all of it if that is nothing.
+    fn count_certain(&mut self, counter: &mut Counter<'_>) {
+        // Pieces are those of the normal form; doing twice what makes it changes nothing.
+        let normal = counter.normalize_head(&mut self.tail);
+        let end = certain_end(counter.vocabulary(), self.tail.get(..normal).unwrap_or_default());
+        self.count_to(counter, if end > 0 { end } else { self.tail.len() });
     }
 
     /// Counts and drops the tail's first `end` bytes, a cut.
     fn count_to(&mut self, counter: &mut Counter<'_>, end: usize) {
-        self.count += counter.count(self.tail.get(..end).unwrap_or_default());
+        self.count += counter.count_part(self.tail.get(..end).unwrap_or_default(), !self.begun);
+        self.begun |= end > 0;
         self.tail.drain(..end);
         self.tail.shrink_to(64);
     }
@@ -88,10 +98,10 @@ impl StreamCounter {
 }
 
 /// End of the last piece that two more pieces follow; 0 if there is none.
-fn certain_end(pattern: Pattern, text: &str) -> usize {
+fn certain_end(vocabulary: &Vocabulary<'_>, text: &str) -> usize {
     let (mut at, mut ends) = (0, [0; 3]);
     while at < text.len() {
-        at = pattern.piece_end(text, at);
+        at = vocabulary.piece_end(text, at);
         ends = [ends[1], ends[2], at];
     }
     ends[0]

@@ -5,10 +5,12 @@ use zerocopy::little_endian::{U16, U32, U64};
 
 use super::Pattern;
 use super::layout::{
-    ATOMIC, CHECKSUM_START, EMPTY_PAIR, HEADER_FIELDS, HEADER_SIZE, LAYOUT_VERSION, MAGIC, PILOT_SIZE,
-    RANK_BITS, RANK_LIMIT, RANK_SIZE, bucket, filter_bit, hash_bytes, hash_medium, hash_pair, hash_short,
-    load_head, load_short, load_tail, pair_key, slot,
+    ATOMIC, CHARACTERS, CHECKSUM_START, EMPTY_PAIR, HEADER_FIELDS, HEADER_SIZE, LAYOUT_VERSION, MAGIC, METASPACE,
+    PILOT_SIZE, RANK_BITS, RANK_LIMIT, RANK_SIZE, SOURCE_AT, bucket, field, filter_bit, hash_bytes, hash_medium,
+    hash_pair, hash_short, load_head, load_short, load_tail, pair_key, slot,
 };
+use super::normalize::{Normalizer, Prefix, Preparation};
+use super::split::{Spaces, Split};
 
 /// A vocabulary over a borrowed buffer: cheap to make, no copy, no pointer into anything else.
 ///
@@ -17,7 +19,12 @@ use super::layout::{
 #[derive(Clone, Copy)]
 pub struct Vocabulary<'a> {
     pattern: Pattern,
+    preparation: Preparation,
+    source: u64,
     tokens: u32,
+    characters: bool,
+    ids: &'a [U32],
+    glued: &'a [u8; 32],
     pair_slots: &'a [U64],
     pair_pilots: &'a [U16],
     pair_filter: &'a [u8],
@@ -48,6 +55,8 @@ pub enum VocabularyError {
     LayoutVersion(u32),
     /// A split pattern that this build does not know, by id.
     UnknownPattern(u32),
+    /// A preparation of texts that this build does not know.
+    UnknownPreparation,
     /// The buffer is shorter or longer than its header says.
     Truncated,
     /// The checksum does not match.
@@ -67,6 +76,7 @@ impl std::fmt::Display for VocabularyError {
                 )
             }
             Self::UnknownPattern(id) => write!(f, "unknown split pattern {id}"),
+            Self::UnknownPreparation => write!(f, "unknown normalizer, prefix or flag"),
             Self::Truncated => write!(f, "vocabulary buffer has another length than its header says"),
             Self::Corrupt => write!(f, "vocabulary checksum does not match"),
             Self::Inconsistent => write!(f, "vocabulary table outside its buffer"),
@@ -113,34 +123,55 @@ impl<'a> Vocabulary<'a> {
                 .and_then(|rest| rest.get(..len))
                 .ok_or(VocabularyError::Inconsistent)
         };
-        let [
-            tokens,
-            longest,
-            pair_slots,
-            pair_pilots,
-            pairs_at,
-            pilots_at,
-            bytes_at,
-            classes_at,
-            filter_at,
-            filter_log2,
-            unreachable,
-        ] = header.fields;
-        let pairs = table(pairs_at, (pair_slots as usize).saturating_mul(8))?;
-        let pilots = table(pilots_at, (pair_pilots as usize).saturating_mul(PILOT_SIZE))?;
-        let classes = table(classes_at, (longest as usize).saturating_mul(size_of::<Class>()))?;
+        let of = |number: usize| header.fields.get(number).copied().unwrap_or(0);
+        let pairs = table(of(field::PAIRS_AT), (of(field::PAIR_SLOTS) as usize).saturating_mul(8))?;
+        let pilots = table(
+            of(field::PILOTS_AT),
+            (of(field::PAIR_PILOTS) as usize).saturating_mul(PILOT_SIZE),
+        )?;
+        let classes = table(
+            of(field::CLASSES_AT),
+            (of(field::LONGEST) as usize).saturating_mul(size_of::<Class>()),
+        )?;
+        let filter_log2 = of(field::FILTER_LOG2);
         if !(3..=32).contains(&filter_log2) {
             return Err(VocabularyError::Inconsistent);
         }
+        let flags = of(field::FLAGS);
+        let preparation = Preparation {
+            normalizer: Normalizer::from_id(of(field::NORMALIZER)).ok_or(VocabularyError::UnknownPreparation)?,
+            metaspace: flags & METASPACE != 0,
+            prefix: Prefix::from_id(of(field::PREFIX)).ok_or(VocabularyError::UnknownPreparation)?,
+        };
+        if flags & !(CHARACTERS | METASPACE) != 0 {
+            return Err(VocabularyError::UnknownPreparation);
+        }
+        let ids = match of(field::IDS_AT) {
+            0 => &[],
+            at => bytes.get(at as usize..).ok_or(VocabularyError::Inconsistent)?,
+        };
+        let (ids, _) = <[U32]>::ref_from_prefix_with_elems(ids, (ids.len() / 4).min(RANK_LIMIT as usize))
+            .map_err(|_| VocabularyError::Inconsistent)?;
+        let glued = match of(field::GLUED_AT) {
+            0 => &[0; 32],
+            at => table(at, 32)?
+                .first_chunk()
+                .ok_or(VocabularyError::Inconsistent)?,
+        };
         let vocabulary = Self {
             pattern: header.pattern,
-            tokens,
+            preparation,
+            source: header.source,
+            tokens: of(field::TOKENS),
+            characters: flags & CHARACTERS != 0,
+            ids,
+            glued,
             pair_slots: <[U64]>::ref_from_bytes(pairs).map_err(|_| VocabularyError::Inconsistent)?,
             pair_pilots: <[U16]>::ref_from_bytes(pilots).map_err(|_| VocabularyError::Inconsistent)?,
-            pair_filter: table(filter_at, 1 << (filter_log2 - 3))?,
+            pair_filter: table(of(field::FILTER_AT), 1 << (filter_log2 - 3))?,
             filter_log2,
-            all_reachable: unreachable == 0,
-            byte_ranks: <[U32; 256]>::ref_from_bytes(table(bytes_at, 1024)?)
+            all_reachable: of(field::UNREACHABLE) == 0,
+            byte_ranks: <[U32; 256]>::ref_from_bytes(table(of(field::BYTES_AT), 1024)?)
                 .map_err(|_| VocabularyError::Inconsistent)?,
             classes: <[Class]>::ref_from_bytes(classes).map_err(|_| VocabularyError::Inconsistent)?,
             whole: bytes,
@@ -165,6 +196,65 @@ impl<'a> Vocabulary<'a> {
     /// Number of ordinary tokens.
     pub fn tokens(&self) -> u32 {
         self.tokens
+    }
+
+    /// The normal form that texts are brought to before they are split.
+    pub fn normalizer(&self) -> Normalizer {
+        self.preparation.normalizer
+    }
+
+    /// A checksum of what the buffer was compiled from, as it was given to the compiler; 0 if none was.
+    pub fn source(&self) -> u64 {
+        self.source
+    }
+
+    /// Most tokens that a text of so many bytes can have: as many as bytes, one more for a space put before it, and up
+    /// to three (NFC) or eighteen (NFKC, U+FDFA) times as many where a normal form may make it longer.
+    pub fn most_tokens(&self, bytes: u64) -> u64 {
+        let growth = match self.preparation.normalizer {
+            Normalizer::None => 1,
+            Normalizer::Nfc => 3,
+            Normalizer::Nfkc => 18,
+        };
+        let prefix = u64::from(bytes > 0 && self.preparation.prefix != Prefix::None);
+        bytes.saturating_mul(growth).saturating_add(prefix)
+    }
+
+    /// End of the piece that begins at byte `at` of a prepared text.
+    pub(super) fn piece_end(&self, text: &str, at: usize) -> usize {
+        match self.pattern {
+            Pattern::Spaces if at < text.len() => self.spaces().piece_end(text.as_bytes(), at),
+            pattern => pattern.piece_end(text, at),
+        }
+    }
+
+    /// The splitter of a vocabulary without a pattern.
+    pub(super) fn spaces(&self) -> Spaces<'a> {
+        Spaces::new(self.glued)
+    }
+
+    /// Whether a piece always ends between this byte and a space, whatever follows: in all patterns a space begins a
+    /// piece or stands inside white space, and nothing looks ahead across that point.
+    #[inline]
+    pub(super) fn cuts_behind(&self, byte: u8) -> bool {
+        byte.is_ascii_graphic() && (self.pattern != Pattern::Spaces || self.spaces().cuts_behind(byte))
+    }
+
+    /// What is done to texts before they are split.
+    #[inline]
+    pub(super) fn preparation(&self) -> Preparation {
+        self.preparation
+    }
+
+    /// Whether texts begin as characters, not as bytes.
+    #[inline]
+    pub(super) fn characters(&self) -> bool {
+        self.characters
+    }
+
+    /// The published id of a rank.
+    pub(super) fn id(&self, rank: u32) -> u32 {
+        self.ids.get(rank as usize).map_or(rank, |id| id.get())
     }
 
     /// Size of the buffer in bytes.
@@ -292,6 +382,7 @@ impl<'a> Vocabulary<'a> {
 struct Header {
     pattern: Pattern,
     checksum: u64,
+    source: u64,
     fields: [u32; HEADER_FIELDS],
 }
 
@@ -326,6 +417,7 @@ impl Header {
         Ok(Self {
             pattern,
             checksum: u64_at(24),
+            source: u64_at(SOURCE_AT),
             fields,
         })
     }
