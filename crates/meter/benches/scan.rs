@@ -10,12 +10,15 @@ use std::time::Instant;
 use serde::de::IgnoredAny;
 use tollgate_meter::Api;
 use tollgate_meter::request::{RequestFacts, scan};
-use tollgate_meter::response::{JsonWatch, NoText, TextBytes};
+use tollgate_meter::response::{JsonWatch, NoText, StreamState, TextBytes, inspect};
 
 /// Rounds of which the best counts.
 const ROUNDS: u32 = 60;
 /// Bytes that a reader gets in one round.
 const ROUND_BYTES: usize = 1 << 20;
+
+const EVENT_HEAD: &str = "data: ";
+const EVENT_TAIL: &str = "\n\n";
 
 /// What a body is to the gateway.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,6 +28,8 @@ enum Kind {
     Answer,
     /// An answer that comes in pieces of this many bytes.
     Pieces(usize),
+    /// One event of a stream, its `data:` included.
+    Event(Api),
 }
 
 struct Body {
@@ -66,6 +71,10 @@ fn code(bytes: usize) -> String {
     lines.chars().cycle().take(bytes).collect()
 }
 
+fn event(data: &str) -> Vec<u8> {
+    format!("{EVENT_HEAD}{data}{EVENT_TAIL}").into_bytes()
+}
+
 fn bodies() -> Vec<Body> {
     let body = |name, kind, bytes| Body { name, kind, bytes };
     let unicode: String = "你好，世界。今天天气很好。"
@@ -101,12 +110,33 @@ fn bodies() -> Vec<Body> {
         body("answer-100k-code", Kind::Answer, answer(&code(70_000))),
         body("answer-600-pieces", Kind::Pieces(200), answer(&prose(350))),
         body("answer-100k-pieces", Kind::Pieces(4096), answer(&prose(100_000))),
+        body(
+            "event-openai",
+            Kind::Event(Api::ChatCompletions),
+            event(
+                r#"{"id":"chatcmpl-9abcdefghijklmnopqrstuvwx","object":"chat.completion.chunk","created":1700000000,"model":"gpt-4o-2024-08-06","service_tier":"default","system_fingerprint":"fp_0123456789","choices":[{"index":0,"delta":{"content":" hello"},"logprobs":null,"finish_reason":null}],"usage":null}"#,
+            ),
+        ),
+        body(
+            "event-anthropic",
+            Kind::Event(Api::AnthropicMessages),
+            event(
+                r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":" hello"}}"#,
+            ),
+        ),
+        body(
+            "event-responses",
+            Kind::Event(Api::Responses),
+            event(
+                r#"{"type":"response.output_text.delta","item_id":"msg_0123456789abcdef","output_index":0,"content_index":0,"delta":" hello","logprobs":[],"sequence_number":17}"#,
+            ),
+        ),
     ]
 }
 
 /// Reads the body as the module does.
 #[inline(never)]
-fn measured(body: &Body, facts: &mut RequestFacts) {
+fn measured(body: &Body, (facts, stream): &mut (RequestFacts, StreamState)) {
     let bytes = black_box(body.bytes.as_slice());
     match body.kind {
         Kind::Request => {
@@ -122,6 +152,10 @@ fn measured(body: &Body, facts: &mut RequestFacts) {
                 watch.feed(piece, &mut text);
             }
             black_box(watch.finish(&mut text));
+        }
+        Kind::Event(api) => {
+            let mut text = TextBytes::default();
+            black_box(inspect(bytes, api, stream, &mut text));
         }
     }
 }
@@ -143,13 +177,19 @@ fn number(count: usize) -> f64 {
 /// Megabytes a second of: this crate, a tree, a check without a tree, a SIMD parser's tape (copy included: it writes
 /// into its input).
 fn rates(body: &Body) -> [f64; 4] {
-    let bytes = body.bytes.as_slice();
+    let mut bytes = body.bytes.as_slice();
+    if let Kind::Event(_) = body.kind {
+        // The others read JSON only.
+        bytes = bytes
+            .get(EVENT_HEAD.len()..bytes.len() - EVENT_TAIL.len())
+            .unwrap_or_default();
+    }
     let calls = (ROUND_BYTES / bytes.len()).max(1);
-    let mut facts = RequestFacts::new();
+    let mut state = (RequestFacts::new(), StreamState::new());
     let mut copy = Vec::new();
     let mut buffers = simd_json::Buffers::new(bytes.len());
     let mut readers: [&mut dyn FnMut(); 4] = [
-        &mut || measured(body, &mut facts),
+        &mut || measured(body, &mut state),
         &mut || {
             let _ = black_box(serde_json::from_slice::<serde_json::Value>(black_box(bytes)));
         },
@@ -177,10 +217,10 @@ fn main() {
     if let [name, calls] = arguments.as_slice()
         && let Ok(calls) = calls.parse::<u32>()
     {
-        let mut facts = RequestFacts::new();
+        let mut state = (RequestFacts::new(), StreamState::new());
         for body in bodies.iter().filter(|body| body.name == name) {
             for _ in 0..calls {
-                measured(body, &mut facts);
+                measured(body, &mut state);
             }
         }
         return;
