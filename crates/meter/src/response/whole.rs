@@ -6,6 +6,23 @@ use crate::json::{Cursor, Fault, MAX_DEPTH, Part, RawStr};
 
 /// Reads the value that is next in the light of its role. Without `TEXT` the texts are skipped and `sink` gets nothing.
 pub(super) fn value<const TEXT: bool, S: TextSink + ?Sized>(
+    cursor: &mut Cursor<'_>,
+    role: Role,
+    found: &mut Found,
+    sink: &mut S,
+) -> Result<(), Fault> {
+    if role == Role::Ignore || (!TEXT && role.holds_text()) {
+        return cursor.skip();
+    }
+    if matches!(cursor.peek(), b'{' | b'[') {
+        return container::<TEXT, S>(cursor, role, found, sink);
+    }
+    scalar(cursor, role, &mut String::new(), found, sink)
+}
+
+/// The same for what may be an object or an array.
+#[inline(never)]
+fn container<const TEXT: bool, S: TextSink + ?Sized>(
     at: &mut Cursor<'_>,
     role: Role,
     found: &mut Found,
