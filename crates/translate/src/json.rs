@@ -117,15 +117,26 @@ impl<'a> Json<'a> {
         }
     }
 
-    /// The last member of that name, as most parsers choose among duplicates; `null` counts as absent.
-    pub(crate) fn get(self, name: &str) -> Option<Self> {
-        let mut found = None;
+    /// The members of these names, found in one pass. Of duplicates the last, as most parsers choose; `null` counts as
+    /// absent.
+    pub(crate) fn pick<const N: usize>(self, names: [&str; N]) -> [Option<Self>; N] {
+        let mut found = [None; N];
         for (key, value) in self.members() {
-            if key.is(name) {
-                found = Some(value);
+            let key = key.text();
+            for (name, slot) in names.iter().zip(found.iter_mut()) {
+                if key == *name {
+                    *slot = Some(value).filter(|value| !value.is_null());
+                    break;
+                }
             }
         }
-        found.filter(|value| !value.is_null())
+        found
+    }
+
+    /// The member of that name, as [`Self::pick`] finds it.
+    pub(crate) fn get(self, name: &str) -> Option<Self> {
+        let [found] = self.pick([name]);
+        found
     }
 
     /// A member that is a string.
@@ -136,6 +147,17 @@ impl<'a> Json<'a> {
     /// A member that is a number without sign, fraction and exponent.
     pub(crate) fn get_u64(self, name: &str) -> Option<u64> {
         self.get(name).and_then(Self::u64)
+    }
+
+    /// [`Self::pick`] for strings; what is no string is empty.
+    pub(crate) fn pick_str<const N: usize>(self, names: [&str; N]) -> [Str<'a>; N] {
+        self.pick(names)
+            .map(|found| found.and_then(Self::str).unwrap_or_default())
+    }
+
+    /// [`Self::pick`] for numbers without sign, fraction and exponent.
+    pub(crate) fn pick_u64<const N: usize>(self, names: [&str; N]) -> [Option<u64>; N] {
+        self.pick(names).map(|found| found.and_then(Self::u64))
     }
 }
 
@@ -161,7 +183,13 @@ impl<'a> Str<'a> {
 
     /// The string unescaped; half a surrogate pair becomes U+FFFD.
     pub(crate) fn text(self) -> Cow<'a, str> {
-        if memchr(b'\\', self.0.as_bytes()).is_none() {
+        let bytes = self.0.as_bytes();
+        let plain = if bytes.len() <= SHORT {
+            !bytes.contains(&b'\\')
+        } else {
+            memchr(b'\\', bytes).is_none()
+        };
+        if plain {
             return Cow::Borrowed(self.0);
         }
         let mut out = String::with_capacity(self.0.len());
@@ -213,6 +241,10 @@ fn unescape_unit<'t>(text: &'t str, out: &mut String) -> &'t str {
     rest
 }
 
+/// Bytes of a string that are looked at one by one.
+const SHORT: usize = 16;
+
+#[inline]
 fn byte(text: &str, at: usize) -> u8 {
     text.as_bytes().get(at).copied().unwrap_or(0)
 }
@@ -226,6 +258,14 @@ fn skip_space(text: &str, mut at: usize) -> usize {
 
 /// `at` stands behind the opening quote; returns the position behind the closing one.
 fn skip_string(text: &str, mut at: usize) -> usize {
+    // Names and words are shorter than the call of a vectorised search takes.
+    for _ in 0..SHORT {
+        match byte(text, at) {
+            b'"' => return at + 1,
+            b'\\' => at += 2,
+            _ => at += 1,
+        }
+    }
     loop {
         let Some(rest) = text.as_bytes().get(at..) else {
             return text.len();

@@ -82,9 +82,6 @@ fn error(pair: Pair, status: u16, fault: &Fault) -> Answer {
 
 fn success(pair: Pair, body: &[u8], context: &Context) -> Result<Vec<u8>, Fault> {
     let json = Json::parse(body).map_err(|_| Fault::malformed("the deployment's answer is not JSON"))?;
-    if json.get("error").is_some() {
-        return Err(read_error(pair.upstream(), None, body));
-    }
     match pair.client() {
         Protocol::AnthropicMessages => {
             let mut writer = anthropic::WholeWriter::new(context);

@@ -18,45 +18,55 @@ fn finish(reason: Str<'_>) -> Finish {
 
 /// Updates what is known by a `usage` object; the figures in a stream are cumulative and not repeated in each event.
 fn update(usage: &mut Usage, json: Json<'_>) {
-    for (name, field) in [
-        ("input_tokens", &mut usage.input),
-        ("cache_read_input_tokens", &mut usage.cache_read),
-        ("cache_creation_input_tokens", &mut usage.cache_write),
-        ("output_tokens", &mut usage.output),
+    let [input, read, write, output, details] = json.pick([
+        "input_tokens",
+        "cache_read_input_tokens",
+        "cache_creation_input_tokens",
+        "output_tokens",
+        "output_tokens_details",
+    ]);
+    for (value, field) in [
+        (input, &mut usage.input),
+        (read, &mut usage.cache_read),
+        (write, &mut usage.cache_write),
+        (output, &mut usage.output),
     ] {
-        if let Some(value) = json.get_u64(name) {
+        if let Some(value) = value.and_then(Json::u64) {
             *field = value;
         }
     }
-    if let Some(thinking) = json
-        .get("output_tokens_details")
-        .and_then(|details| details.get_u64("thinking_tokens"))
-    {
+    if let Some(thinking) = details.and_then(|details| details.get_u64("thinking_tokens")) {
         usage.reasoning = Some(thinking);
     }
 }
 
 /// Reads a whole message.
 pub(crate) fn read_whole<'a>(json: Json<'a>, emit: &mut impl FnMut(Piece<'a>)) -> Result<(), Fault> {
-    let content = json
-        .get("content")
-        .ok_or_else(|| Fault::malformed("the deployment's answer has no content"))?;
+    let [error, content, id, model, usage, reason] =
+        json.pick(["error", "content", "id", "model", "usage", "stop_reason"]);
+    if error.is_some() {
+        return Err(read_error(
+            Protocol::AnthropicMessages,
+            None,
+            json.raw().as_bytes(),
+        ));
+    }
+    let content = content.ok_or_else(|| Fault::malformed("the deployment's answer has no content"))?;
     emit(Piece::Start {
-        id: json.get_str("id").unwrap_or_default(),
-        model: json.get_str("model").unwrap_or_default(),
+        id: string(id),
+        model: string(model),
     });
     let mut slot = 0;
     for block in content.elements() {
-        let Some(kind) = block.get_str("type") else {
-            continue;
-        };
+        let [kind, text, thinking, input] = block.pick(["type", "text", "thinking", "input"]);
+        let kind = string(kind);
         if kind.is("text") {
-            emit(Piece::Text(block.get_str("text").unwrap_or_default()));
+            emit(Piece::Text(string(text)));
         } else if kind.is("thinking") {
-            emit(Piece::Reasoning(block.get_str("thinking").unwrap_or_default()));
+            emit(Piece::Reasoning(string(thinking)));
         } else if kind.is("tool_use") {
             emit(tool(slot, block));
-            if let Some(input) = block.get("input") {
+            if let Some(input) = input {
                 emit(Piece::Arguments {
                     slot,
                     part: Arguments::Whole(input),
@@ -65,22 +75,28 @@ pub(crate) fn read_whole<'a>(json: Json<'a>, emit: &mut impl FnMut(Piece<'a>)) -
             slot += 1;
         }
     }
-    if let Some(json) = json.get("usage") {
+    if let Some(json) = usage {
         let mut usage = Usage::default();
         update(&mut usage, json);
         emit(Piece::Usage(usage));
     }
     emit(Piece::Finish(
-        json.get_str("stop_reason").map_or(Finish::Stop, finish),
+        reason.and_then(Json::str).map_or(Finish::Stop, finish),
     ));
     Ok(())
 }
 
+/// What is no string is empty.
+fn string(json: Option<Json<'_>>) -> Str<'_> {
+    json.and_then(Json::str).unwrap_or_default()
+}
+
 fn tool(slot: usize, block: Json<'_>) -> Piece<'_> {
+    let [id, name] = block.pick_str(["id", "name"]);
     Piece::Tool {
         slot,
-        id: block.get_str("id").unwrap_or_default(),
-        name: block.get_str("name").unwrap_or_default(),
+        id,
+        name,
         signature: Str::EMPTY,
     }
 }
@@ -109,52 +125,52 @@ impl StreamReader {
     ) -> Result<Progress, Fault> {
         let json = Json::parse(event.data)
             .map_err(|_| Fault::malformed("an event of the deployment's stream is not JSON"))?;
+        let [kind, index, delta, block, message, usage] =
+            json.pick(["type", "index", "delta", "content_block", "message", "usage"]);
+        let index = index.and_then(Json::u64).unwrap_or(0);
         // The event's name repeats the data's type; servers that leave one of them out exist.
-        let kind = json.get_str("type").map(Str::text);
+        let kind = kind.and_then(Json::str).map(Str::text);
         match kind
             .as_deref()
             .unwrap_or_else(|| std::str::from_utf8(event.name).unwrap_or_default())
         {
+            "content_block_delta" => {
+                if let Some(delta) = delta {
+                    self.delta(index, delta, emit);
+                }
+            }
             "message_start" => {
-                let message = json.get("message");
-                if let Some(usage) = message.and_then(|message| message.get("usage")) {
+                let [id, model, usage] = message
+                    .map(|message| message.pick(["id", "model", "usage"]))
+                    .unwrap_or_default();
+                if let Some(usage) = usage {
                     update(&mut self.usage, usage);
                 }
-                let text = |name| {
-                    message
-                        .and_then(|message| message.get_str(name))
-                        .unwrap_or_default()
-                };
                 emit(Piece::Start {
-                    id: text("id"),
-                    model: text("model"),
+                    id: string(id),
+                    model: string(model),
                 });
             }
             "content_block_start" => {
-                if let Some(block) = json.get("content_block") {
-                    self.block_start(json.get_u64("index").unwrap_or(0), block, emit);
-                }
-            }
-            "content_block_delta" => {
-                if let Some(delta) = json.get("delta") {
-                    self.delta(json.get_u64("index").unwrap_or(0), delta, emit);
+                if let Some(block) = block {
+                    self.block_start(index, block, emit);
                 }
             }
             "content_block_stop" => {
                 // A call without arguments brings only empty fragments.
                 if let Some((_, false)) = self.open_tool.take() {
                     emit(Piece::Arguments {
-                        slot: self.tools - 1,
+                        slot: self.tools.saturating_sub(1),
                         part: Arguments::Whole(Json::EMPTY_OBJECT),
                     });
                 }
             }
             "message_delta" => {
-                if let Some(usage) = json.get("usage") {
+                if let Some(usage) = usage {
                     update(&mut self.usage, usage);
                     emit(Piece::Usage(self.usage));
                 }
-                if let Some(reason) = json.get("delta").and_then(|delta| delta.get_str("stop_reason")) {
+                if let Some(reason) = delta.and_then(|delta| delta.get_str("stop_reason")) {
                     self.finished = true;
                     emit(Piece::Finish(finish(reason)));
                 }
@@ -167,14 +183,13 @@ impl StreamReader {
     }
 
     fn block_start(&mut self, index: u64, block: Json<'_>, emit: &mut impl FnMut(Piece<'_>)) {
-        let Some(kind) = block.get_str("type") else { return };
+        let [kind, text, thinking, input] = block.pick(["type", "text", "thinking", "input"]);
+        let kind = string(kind);
         if kind.is("tool_use") {
             let slot = self.tools;
             self.tools += 1;
             emit(tool(slot, block));
-            let whole = block
-                .get("input")
-                .filter(|input| input.members().next().is_some());
+            let whole = input.filter(|input| input.members().next().is_some());
             if let Some(input) = whole {
                 emit(Piece::Arguments {
                     slot,
@@ -183,30 +198,28 @@ impl StreamReader {
             }
             self.open_tool = Some((index, whole.is_some()));
         } else if kind.is("text") {
-            emit(Piece::Text(block.get_str("text").unwrap_or_default()));
+            emit(Piece::Text(string(text)));
         } else if kind.is("thinking") {
-            emit(Piece::Reasoning(block.get_str("thinking").unwrap_or_default()));
+            emit(Piece::Reasoning(string(thinking)));
         }
     }
 
     fn delta(&mut self, index: u64, delta: Json<'_>, emit: &mut impl FnMut(Piece<'_>)) {
-        let Some(kind) = delta.get_str("type") else { return };
+        let [kind, text, thinking, fragment] = delta.pick_str(["type", "text", "thinking", "partial_json"]);
         if kind.is("text_delta") {
-            emit(Piece::Text(delta.get_str("text").unwrap_or_default()));
+            emit(Piece::Text(text));
         } else if kind.is("thinking_delta") {
-            emit(Piece::Reasoning(delta.get_str("thinking").unwrap_or_default()));
+            emit(Piece::Reasoning(thinking));
         } else if kind.is("input_json_delta")
             && let Some((open, any)) = &mut self.open_tool
             && *open == index
+            && !fragment.is_empty()
         {
-            let fragment = delta.get_str("partial_json").unwrap_or_default();
-            if !fragment.is_empty() {
-                *any = true;
-                emit(Piece::Arguments {
-                    slot: self.tools - 1,
-                    part: Arguments::Fragment(fragment),
-                });
-            }
+            *any = true;
+            emit(Piece::Arguments {
+                slot: self.tools.saturating_sub(1),
+                part: Arguments::Fragment(fragment),
+            });
         }
     }
 }

@@ -7,7 +7,7 @@
 use crate::Protocol;
 use crate::answer::{Arguments, Fault, Finish, Piece, Progress, Usage};
 use crate::error::read_error;
-use crate::json::{Json, Str};
+use crate::json::{Json, Kind, Str};
 use crate::sse::Event;
 
 fn finish(reason: Str<'_>) -> Option<Finish> {
@@ -30,77 +30,113 @@ fn finish(reason: Str<'_>) -> Option<Finish> {
 
 /// `promptTokenCount` includes what came from a cache; thoughts are counted apart from the candidates.
 fn usage(json: Json<'_>) -> Usage {
-    let count = |name| json.get_u64(name).unwrap_or_default();
-    let cached = count("cachedContentTokenCount");
+    let [prompt, tool_prompt, cached, candidates, thoughts] = json.pick_u64([
+        "promptTokenCount",
+        "toolUsePromptTokenCount",
+        "cachedContentTokenCount",
+        "candidatesTokenCount",
+        "thoughtsTokenCount",
+    ]);
+    let cached = cached.unwrap_or_default();
     Usage {
-        input: count("promptTokenCount")
-            .saturating_add(count("toolUsePromptTokenCount"))
+        input: prompt
+            .unwrap_or_default()
+            .saturating_add(tool_prompt.unwrap_or_default())
             .saturating_sub(cached),
         cache_read: cached,
         cache_write: 0,
-        output: count("candidatesTokenCount").saturating_add(count("thoughtsTokenCount")),
-        reasoning: json.get_u64("thoughtsTokenCount"),
+        output: candidates
+            .unwrap_or_default()
+            .saturating_add(thoughts.unwrap_or_default()),
+        reasoning: thoughts,
     }
 }
 
-fn start(json: Json<'_>) -> Piece<'_> {
-    Piece::Start {
-        id: json.get_str("responseId").unwrap_or_default(),
-        model: json.get_str("modelVersion").unwrap_or_default(),
-    }
+/// A response object's members.
+struct Response<'a> {
+    candidate: Option<Json<'a>>,
+    blocked: bool,
+    usage: Option<Json<'a>>,
+    start: Piece<'a>,
 }
 
-/// Reads one response object; returns why the answer ended, if it says so.
-fn read_response<'a>(json: Json<'a>, tools: &mut usize, emit: &mut impl FnMut(Piece<'a>)) -> Option<Finish> {
-    let candidate = json
-        .get("candidates")
-        .and_then(|candidates| candidates.elements().next());
-    let parts = candidate
-        .and_then(|candidate| candidate.get("content"))
-        .and_then(|content| content.get("parts"));
-    for part in parts.into_iter().flat_map(Json::elements) {
-        if let Some(call) = part.get("functionCall") {
-            let slot = *tools;
-            *tools += 1;
-            emit(Piece::Tool {
-                slot,
-                id: call.get_str("id").unwrap_or_default(),
-                name: call.get_str("name").unwrap_or_default(),
-                signature: part.get_str("thoughtSignature").unwrap_or_default(),
-            });
-            let args = call.get("args").unwrap_or(Json::EMPTY_OBJECT);
-            emit(Piece::Arguments {
-                slot,
-                part: Arguments::Whole(args),
-            });
-        } else if let Some(text) = part.get_str("text") {
-            let thought = part.get("thought").and_then(Json::bool) == Some(true);
-            emit(if thought {
-                Piece::Reasoning(text)
-            } else {
-                Piece::Text(text)
-            });
+impl<'a> Response<'a> {
+    fn read(json: Json<'a>) -> Result<Self, Fault> {
+        let [error, candidates, feedback, usage, id, model] = json.pick([
+            "error",
+            "candidates",
+            "promptFeedback",
+            "usageMetadata",
+            "responseId",
+            "modelVersion",
+        ]);
+        if error.is_some() || json.kind() == Kind::Array {
+            return Err(read_error(Protocol::Gemini, None, json.raw().as_bytes()));
         }
+        let text = |json: Option<Json<'a>>| json.and_then(Json::str).unwrap_or_default();
+        Ok(Self {
+            candidate: candidates.and_then(|candidates| candidates.elements().next()),
+            blocked: feedback.is_some_and(|feedback| feedback.get("blockReason").is_some()),
+            usage,
+            start: Piece::Start {
+                id: text(id),
+                model: text(model),
+            },
+        })
     }
-    if let Some(json) = json.get("usageMetadata") {
-        emit(Piece::Usage(usage(json)));
-    }
-    let blocked = json
-        .get("promptFeedback")
-        .and_then(|feedback| feedback.get("blockReason"));
-    match candidate {
-        Some(candidate) => candidate.get_str("finishReason").and_then(finish),
-        None => blocked.map(|_| Finish::Filtered),
+
+    /// Gives out what the response says; returns why the answer ended, if it has.
+    fn emit(&self, tools: &mut usize, emit: &mut impl FnMut(Piece<'a>)) -> Option<Finish> {
+        let [content, reason] = self
+            .candidate
+            .map(|candidate| candidate.pick(["content", "finishReason"]))
+            .unwrap_or_default();
+        let parts = content.and_then(|content| content.get("parts"));
+        for part in parts.into_iter().flat_map(Json::elements) {
+            let [text, thought, call, signature] =
+                part.pick(["text", "thought", "functionCall", "thoughtSignature"]);
+            if let Some(call) = call {
+                let slot = *tools;
+                *tools += 1;
+                let [id, name] = call.pick_str(["id", "name"]);
+                emit(Piece::Tool {
+                    slot,
+                    id,
+                    name,
+                    signature: signature.and_then(Json::str).unwrap_or_default(),
+                });
+                let args = call.get("args").unwrap_or(Json::EMPTY_OBJECT);
+                emit(Piece::Arguments {
+                    slot,
+                    part: Arguments::Whole(args),
+                });
+            } else if let Some(text) = text.and_then(Json::str) {
+                let thought = thought.and_then(Json::bool) == Some(true);
+                emit(if thought {
+                    Piece::Reasoning(text)
+                } else {
+                    Piece::Text(text)
+                });
+            }
+        }
+        if let Some(json) = self.usage {
+            emit(Piece::Usage(usage(json)));
+        }
+        if self.candidate.is_none() && self.blocked {
+            return Some(Finish::Filtered);
+        }
+        reason.and_then(Json::str).and_then(finish)
     }
 }
 
 /// Reads a whole answer.
 pub(crate) fn read_whole<'a>(json: Json<'a>, emit: &mut impl FnMut(Piece<'a>)) -> Result<(), Fault> {
-    if json.get("candidates").is_none() && json.get("promptFeedback").is_none() {
+    let response = Response::read(json)?;
+    if response.candidate.is_none() && !response.blocked {
         return Err(Fault::malformed("the deployment's answer has no candidates"));
     }
-    emit(start(json));
-    let finish = read_response(json, &mut 0, emit);
+    emit(response.start);
+    let finish = response.emit(&mut 0, emit);
     emit(Piece::Finish(finish.unwrap_or(Finish::Stop)));
     Ok(())
 }
@@ -126,13 +162,11 @@ impl StreamReader {
     ) -> Result<Progress, Fault> {
         let json = Json::parse(event.data)
             .map_err(|_| Fault::malformed("an event of the deployment's stream is not JSON"))?;
-        if json.elements().next().unwrap_or(json).get("error").is_some() {
-            return Err(read_error(Protocol::Gemini, None, event.data));
-        }
+        let response = Response::read(json)?;
         if !std::mem::replace(&mut self.started, true) {
-            emit(start(json));
+            emit(response.start);
         }
-        if let Some(finish) = read_response(json, &mut self.tools, emit) {
+        if let Some(finish) = response.emit(&mut self.tools, emit) {
             self.finished = true;
             emit(Piece::Finish(finish));
         }

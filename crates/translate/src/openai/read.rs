@@ -20,40 +20,43 @@ fn finish(reason: Str<'_>) -> Finish {
 }
 
 fn usage(json: Json<'_>) -> Usage {
-    let cached = json
-        .get("prompt_tokens_details")
+    let [prompt, completion, prompt_details, completion_details] = json.pick([
+        "prompt_tokens",
+        "completion_tokens",
+        "prompt_tokens_details",
+        "completion_tokens_details",
+    ]);
+    let count = |value: Option<Json<'_>>| value.and_then(Json::u64).unwrap_or_default();
+    let cached = prompt_details
         .and_then(|details| details.get_u64("cached_tokens"))
         .unwrap_or_default();
     Usage {
-        input: json
-            .get_u64("prompt_tokens")
-            .unwrap_or_default()
-            .saturating_sub(cached),
+        input: count(prompt).saturating_sub(cached),
         cache_read: cached,
         cache_write: 0,
-        output: json.get_u64("completion_tokens").unwrap_or_default(),
-        reasoning: json
-            .get("completion_tokens_details")
-            .and_then(|details| details.get_u64("reasoning_tokens")),
+        output: count(completion),
+        reasoning: completion_details.and_then(|details| details.get_u64("reasoning_tokens")),
     }
 }
 
-fn start(json: Json<'_>) -> Piece<'_> {
-    Piece::Start {
-        id: json.get_str("id").unwrap_or_default(),
-        model: json.get_str("model").unwrap_or_default(),
-    }
+/// What is no string is empty.
+fn string(json: Option<Json<'_>>) -> Str<'_> {
+    json.and_then(Json::str).unwrap_or_default()
 }
 
-/// What a message and a delta have in common.
-fn read_texts<'a>(message: Json<'a>, emit: &mut impl FnMut(Piece<'a>)) {
-    let reasoning = message
-        .get_str("reasoning_content")
-        .or_else(|| message.get_str("reasoning"));
-    if let Some(reasoning) = reasoning {
+/// What a message and a delta have in common; returns the calls of tools.
+fn read_texts<'a>(message: Json<'a>, emit: &mut impl FnMut(Piece<'a>)) -> Option<Json<'a>> {
+    let [content, reasoning, other_reasoning, refusal, calls] = message.pick([
+        "content",
+        "reasoning_content",
+        "reasoning",
+        "refusal",
+        "tool_calls",
+    ]);
+    if let Some(reasoning) = reasoning.or(other_reasoning).and_then(Json::str) {
         emit(Piece::Reasoning(reasoning));
     }
-    if let Some(content) = message.get("content") {
+    if let Some(content) = content {
         if let Some(text) = content.str() {
             emit(Piece::Text(text));
         }
@@ -63,9 +66,10 @@ fn read_texts<'a>(message: Json<'a>, emit: &mut impl FnMut(Piece<'a>)) {
             }
         }
     }
-    if let Some(refusal) = message.get_str("refusal") {
+    if let Some(refusal) = refusal.and_then(Json::str) {
         emit(Piece::Refusal(refusal));
     }
+    calls
 }
 
 fn arguments(json: Json<'_>) -> Option<Arguments<'_>> {
@@ -77,37 +81,40 @@ fn arguments(json: Json<'_>) -> Option<Arguments<'_>> {
 
 /// Reads a whole completion; of several choices only the first.
 pub(crate) fn read_whole<'a>(json: Json<'a>, emit: &mut impl FnMut(Piece<'a>)) -> Result<(), Fault> {
-    let choice = json.get("choices").and_then(|choices| choices.elements().next());
-    let message = choice.and_then(|choice| choice.get("message"));
-    let (Some(choice), Some(message)) = (choice, message) else {
-        return Err(Fault::malformed("the deployment's answer has no choices"));
-    };
-    emit(start(json));
-    read_texts(message, emit);
-    for (slot, call) in message
-        .get("tool_calls")
-        .into_iter()
-        .flat_map(Json::elements)
-        .enumerate()
-    {
-        let Some(function) = call.get("function") else {
-            continue;
-        };
+    let [error, choices, id, model, figures] = json.pick(["error", "choices", "id", "model", "usage"]);
+    if error.is_some() {
+        return Err(read_error(Protocol::OpenAiChat, None, json.raw().as_bytes()));
+    }
+    let choice = choices.and_then(|choices| choices.elements().next());
+    let [message, reason] = choice
+        .map(|choice| choice.pick(["message", "finish_reason"]))
+        .unwrap_or_default();
+    let message = message.ok_or_else(|| Fault::malformed("the deployment's answer has no choices"))?;
+    emit(Piece::Start {
+        id: string(id),
+        model: string(model),
+    });
+    let mut slot = 0;
+    for call in read_texts(message, emit).into_iter().flat_map(Json::elements) {
+        let [id, function] = call.pick(["id", "function"]);
+        let Some(function) = function else { continue };
+        let [name, part] = function.pick(["name", "arguments"]);
         emit(Piece::Tool {
             slot,
-            id: call.get_str("id").unwrap_or_default(),
-            name: function.get_str("name").unwrap_or_default(),
+            id: string(id),
+            name: string(name),
             signature: Str::EMPTY,
         });
-        if let Some(part) = function.get("arguments").and_then(arguments) {
+        if let Some(part) = part.and_then(arguments) {
             emit(Piece::Arguments { slot, part });
         }
+        slot += 1;
     }
-    if let Some(json) = json.get("usage") {
+    if let Some(json) = figures {
         emit(Piece::Usage(usage(json)));
     }
     emit(Piece::Finish(
-        choice.get_str("finish_reason").map_or(Finish::Stop, finish),
+        reason.and_then(Json::str).map_or(Finish::Stop, finish),
     ));
     Ok(())
 }
@@ -138,42 +145,45 @@ impl StreamReader {
         }
         let json = Json::parse(event.data)
             .map_err(|_| Fault::malformed("an event of the deployment's stream is not JSON"))?;
-        if json.get("error").is_some() {
+        let [error, choices, id, model, figures] = json.pick(["error", "choices", "id", "model", "usage"]);
+        if error.is_some() {
             return Err(read_error(Protocol::OpenAiChat, None, event.data));
         }
-        let choice = json
-            .get("choices")
-            .into_iter()
-            .flat_map(Json::elements)
-            .find(|choice| choice.get_u64("index").unwrap_or(0) == 0);
-        if let Some(choice) = choice {
-            if !std::mem::replace(&mut self.started, true) {
-                emit(start(json));
+        for choice in choices.into_iter().flat_map(Json::elements) {
+            let [index, delta, reason] = choice.pick(["index", "delta", "finish_reason"]);
+            if index.is_some_and(|index| index.u64() != Some(0)) {
+                continue;
             }
-            if let Some(delta) = choice.get("delta") {
-                read_texts(delta, emit);
-                for call in delta.get("tool_calls").into_iter().flat_map(Json::elements) {
+            if !std::mem::replace(&mut self.started, true) {
+                emit(Piece::Start {
+                    id: string(id),
+                    model: string(model),
+                });
+            }
+            if let Some(delta) = delta {
+                for call in read_texts(delta, emit).into_iter().flat_map(Json::elements) {
                     self.call(call, emit)?;
                 }
             }
-            if let Some(reason) = choice.get_str("finish_reason") {
+            if let Some(reason) = reason.and_then(Json::str) {
                 self.finished = true;
                 emit(Piece::Finish(finish(reason)));
             }
         }
-        if let Some(json) = json.get("usage") {
+        if let Some(json) = figures {
             emit(Piece::Usage(usage(json)));
         }
         Ok(Progress::More)
     }
 
     fn call(&mut self, call: Json<'_>, emit: &mut impl FnMut(Piece<'_>)) -> Result<(), Fault> {
-        let index = call.get_u64("index").unwrap_or(0);
-        let id = call.get_str("id").unwrap_or_default();
-        let function = call.get("function");
-        let name = function
-            .and_then(|function| function.get_str("name"))
+        let [index, id, function] = call.pick(["index", "id", "function"]);
+        let index = index.and_then(Json::u64).unwrap_or(0);
+        let id = string(id);
+        let [name, part] = function
+            .map(|function| function.pick(["name", "arguments"]))
             .unwrap_or_default();
+        let name = string(name);
         let known = self.tools.iter().rposition(|(at, _)| *at == index);
         // A new id together with a name begins another call even under an index that has been used.
         let same = known.filter(|&slot| {
@@ -196,10 +206,7 @@ impl StreamReader {
                 slot
             }
         };
-        match function
-            .and_then(|function| function.get("arguments"))
-            .and_then(arguments)
-        {
+        match part.and_then(arguments) {
             Some(Arguments::Fragment(fragment)) if fragment.is_empty() => {}
             Some(part) => emit(Piece::Arguments { slot, part }),
             None => {}
