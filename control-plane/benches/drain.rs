@@ -2,7 +2,8 @@
 //!
 //! `cargo bench -p tollgate --bench drain --profile fast [-- [events]]` prints CPU time per event (user and system, by
 //! the kernel's scheduler), first of the drain alone, at several sizes of a batch and numbers of channels, then of a
-//! whole daemon that is fed 35,000 requests a second.
+//! whole daemon that is fed 35,000 requests a second. `-- search 10000000` times searches in a log of that length,
+//! `-- daemon` feeds one daemon with rings as they are by default, to be profiled.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tollgate::ledger::{Drain, SqliteStore};
+use tollgate::ledger::{Batch, Drain, Line, Lines, RequestQuery, SqliteReader, SqliteStore, Store};
 use tollgate_shm::{Class, Event, Region, Sizes, UsageDelta, UsageIndex, Worker};
 
 /// Requests a second that the daemon is fed.
@@ -203,6 +204,68 @@ fn daemon(seconds: u64, ring: u32, channels: usize) {
     drop(worker);
 }
 
+/// Searches in a log of so many lines, each for a page of a hundred.
+fn search(lines: u64) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("tollgate.db");
+    let mut store = SqliteStore::open(&path).unwrap();
+    let channel = |n: u64| match n {
+        n if n.is_multiple_of(1_000_003) => "rare".to_owned(),
+        n => format!("channel{:05}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 1_000),
+    };
+    for first in (0..lines).step_by(4_096) {
+        let mut requests = Lines::default();
+        requests.add_deployment("provider/1".into());
+        for n in first..first + 4_096 {
+            let who = requests.add_who(&channel(n), "gpt-4o");
+            let event = Event {
+                request_id: [n, !n],
+                class: u8::from(n % 999_983 == 1),
+                input_tokens: 300,
+                ..Event::default()
+            };
+            requests.requests.push(Line {
+                event,
+                time_ms: n,
+                who,
+                deployment: 0,
+            });
+        }
+        let batch = Batch {
+            region: 1,
+            requests,
+            ..Batch::default()
+        };
+        store.commit(&batch).unwrap();
+    }
+    let reader = SqliteReader::open(&path).unwrap();
+    let some = |text: &str| Some(text.to_owned());
+    for (what, channel, class, before) in [
+        ("newest", None, None, None),
+        ("in the middle", None, None, Some(lines as i64 / 2)),
+        ("a channel", some("channel00077"), None, None),
+        ("a rare channel", some("rare"), None, None),
+        ("a rare class", None, some("client"), None),
+        ("a class of a channel", some("channel00077"), some("client"), None),
+        ("a class never seen", None, some("internal"), None),
+        ("a channel never seen", some("nobody"), None, None),
+    ] {
+        let query = RequestQuery {
+            before,
+            channel,
+            class,
+            model: None,
+            limit: 100,
+        };
+        let began = Instant::now();
+        let found = reader.requests(&query).unwrap().len();
+        println!(
+            "search   {lines} lines  {what:<22} {:>8.3} ms  {found} found",
+            began.elapsed().as_secs_f64() * 1e3
+        );
+    }
+}
+
 fn main() {
     let events = std::env::args()
         .filter_map(|a| a.parse().ok())
@@ -210,6 +273,9 @@ fn main() {
         .unwrap_or(2_000_000);
     if std::env::args().any(|a| a == "daemon") {
         return daemon((events / RATE).max(1), 1_024, 10);
+    }
+    if std::env::args().any(|a| a == "search") {
+        return search(events);
     }
     for channels in [10, 10_000] {
         for batch in [700, 4_096] {

@@ -42,15 +42,15 @@ pub(super) fn watch_over(region: &Region, stop: &Stop) {
     }
 }
 
-/// When to look at the rings again, if `waiting` events wait and the last `came` came within `passed`: somewhat before
-/// `most` wait at this rate.
+/// When to look at the rings again, if `waiting` events wait and the last `came` came within `passed`: when `most`
+/// wait at this rate.
 fn next_look(waiting: u64, came: u64, passed: Duration, most: u64) -> Duration {
     if came == 0 {
         return LOOK;
     }
     let count = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
     let until_full = passed.saturating_mul(count(most.saturating_sub(waiting))) / count(came);
-    (until_full * 3 / 4).clamp(CLOSE_LOOK, LOOK)
+    until_full.clamp(CLOSE_LOOK, LOOK)
 }
 
 /// Books usage until it is time to end, and once more then. A batch costs as much as some hundred events, so it waits
@@ -75,7 +75,7 @@ pub(super) fn keep_ledger<S: Store>(
         let (came, passed) = (waiting.saturating_sub(waited), looked.elapsed());
         pause = next_look(waiting, came, passed, most);
         (looked, waited) = (Instant::now(), waiting);
-        if !(ending || due(stepped, PERIOD) || waiting >= most) {
+        if !(ending || due(stepped, PERIOD) || waiting >= most - most / 8) {
             continue;
         }
         let status = Arc::clone(&config.borrow());

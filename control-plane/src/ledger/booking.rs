@@ -181,6 +181,7 @@ impl Booking {
             let count = seen.events.iter().map(|s| s.events.len()).sum();
             all.lines.requests.reserve_exact(count);
         }
+        let (mut last, mut last_place) = ((u32::MAX, u32::MAX), u32::MAX);
         for event in seen.events.iter().flat_map(|s| &s.events) {
             let at_ms = if event.time_ms > seen.now_ms || event.time_ms + OLDEST_MS < seen.now_ms {
                 seen.now_ms
@@ -218,10 +219,14 @@ impl Booking {
                 u32::MAX
             } else {
                 let number = (event.generation, event.deployment);
-                *all.deployments.entry(number).or_insert_with(|| {
-                    let id = seen.names.deployment(number.0, number.1);
-                    id.map_or(u32::MAX, |id| all.lines.add_deployment(id))
-                })
+                if number != last {
+                    last = number;
+                    last_place = *all.deployments.entry(number).or_insert_with(|| {
+                        let id = seen.names.deployment(number.0, number.1);
+                        id.map_or(u32::MAX, |id| all.lines.add_deployment(id))
+                    });
+                }
+                last_place
             };
             all.lines.requests.push(Line {
                 event: *event,

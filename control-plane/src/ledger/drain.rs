@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use tollgate_shm::{Event, Region, UsageIndex};
+use tollgate_shm::{Region, UsageIndex};
 
 use super::{Batch, Booking, Counters, Names, Reading, Seen, SlotEvents, Store, StoreError};
 
@@ -44,6 +44,8 @@ pub struct Drain<S> {
     region: Arc<Region>,
     store: S,
     booking: Booking,
+    /// What is read, kept for its memory.
+    events: Vec<SlotEvents>,
     status: Arc<DrainStatus>,
 }
 
@@ -55,6 +57,7 @@ impl<S: Store> Drain<S> {
             booking: Booking::resume(region.id(), position),
             region,
             store,
+            events: Vec::new(),
             status: Arc::new(DrainStatus::default()),
         })
     }
@@ -79,7 +82,7 @@ impl<S: Store> Drain<S> {
         deployment: &dyn Fn(u32, u32) -> Option<String>,
     ) -> Result<usize, StoreError> {
         let before = compare.then(|| self.readings());
-        let events = self.read_events();
+        self.read_events();
         let names = RegionNames {
             region: &self.region,
             deployment,
@@ -89,7 +92,7 @@ impl<S: Store> Drain<S> {
             now_ms: self.region.now_ms(),
             clock_ms,
             before: before.as_deref(),
-            events: &events,
+            events: &self.events,
             after: &|row| {
                 let totals = region.usage(UsageIndex::from_number(row))?;
                 Some(Counters::from_totals(&totals))
@@ -98,7 +101,7 @@ impl<S: Store> Drain<S> {
             log_requests,
         });
         self.commit(&batch)?;
-        let booked = events.iter().map(|s| s.events.len()).sum();
+        let booked = self.events.iter().map(|s| s.events.len()).sum();
         self.status.events.fetch_add(booked as u64, Relaxed);
         Ok(booked)
     }
@@ -130,15 +133,14 @@ impl<S: Store> Drain<S> {
         self.region.all_usage().into_iter().map(reading).collect()
     }
 
-    fn read_events(&self) -> Vec<SlotEvents> {
-        let slots = self.region.ring_tails().len();
-        let read = |slot| {
-            let mut events: Vec<Event> = Vec::new();
+    fn read_events(&mut self) {
+        self.events.resize_with(self.region.ring_tails().len(), SlotEvents::default);
+        for (slot, read) in self.events.iter_mut().enumerate() {
+            read.slot = slot;
+            read.events.clear();
             let from = self.booking.tail(slot);
-            let tail = self.region.read_events(slot, from, MOST, &mut events);
-            (tail != from).then_some(SlotEvents { slot, tail, events })
-        };
-        (0..slots).filter_map(read).collect()
+            read.tail = self.region.read_events(slot, from, MOST, &mut read.events);
+        }
     }
 }
 
@@ -147,7 +149,7 @@ mod tests {
     use super::super::memory::MemoryStore;
     use super::super::{Counter, RequestQuery, UsageQuery};
     use super::*;
-    use tollgate_shm::{Class, Sizes, UsageDelta};
+    use tollgate_shm::{Class, Event, Sizes, UsageDelta};
 
     #[test]
     fn events_reach_the_store_and_lost_ones_are_made_up_for() {

@@ -15,9 +15,10 @@ use tollgate_shm::{Class, Event};
 
 use super::bytes::{Bytes, put, put_signed};
 
-/// Lines of a full block. The newest block is written anew with each batch until it is full, and a search decodes
-/// whole blocks.
+/// Lines of a full block: a search decodes whole blocks.
 pub const BLOCK_LINES: u32 = 512;
+/// Lines that are enough for a block when its batch ends. Until there are, it is written anew with each batch.
+pub const ENOUGH_LINES: u32 = BLOCK_LINES / 2;
 
 /// A line as blocks hold it; names are numbers of the store's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use rusqlite::{Connection, OptionalExtension, params};
 use tollgate_shm::Class;
 
-use super::block::{self, BLOCK_LINES, Block, StoredLine};
+use super::block::{self, BLOCK_LINES, Block, ENOUGH_LINES, StoredLine};
 use super::names::{self, Names};
 use super::{damaged, time};
 use crate::ledger::{Lines, RequestQuery, RequestRecord};
@@ -56,6 +56,13 @@ fn newest(db: &Connection) -> rusqlite::Result<Newest> {
 }
 
 impl Newest {
+    fn next(&self) -> Newest {
+        Newest {
+            first: self.first + i64::from(self.block.lines()),
+            block: Block::default(),
+        }
+    }
+
     fn write(&self, db: &Connection) -> rusqlite::Result<()> {
         let (from_ms, to_ms) = self.block.times_ms();
         db.prepare_cached(
@@ -93,13 +100,13 @@ impl LogWriter {
             Some(known) => known,
             None => newest(db)?,
         };
+        if current.block.lines() >= ENOUGH_LINES {
+            current = current.next();
+        }
         for line in &lines.requests {
             if current.block.lines() >= BLOCK_LINES {
                 current.write(db)?;
-                current = Newest {
-                    first: current.first + i64::from(current.block.lines()),
-                    block: Block::default(),
-                };
+                current = current.next();
             }
             current.block.add(&StoredLine {
                 time_ms: line.time_ms,

@@ -31,6 +31,8 @@ use super::{
 const SCHEMA_VERSION: i64 = 2;
 /// Buckets of usage that one pruning removes at most, to stay short.
 const PRUNE_BUCKETS: i64 = 2_000;
+/// The writer's page cache, as SQLite wants it: negative numbers are KiB.
+const CACHE_KIB: i64 = -16_384;
 /// Time between two flushes to the disk.
 const FLUSH: Duration = Duration::from_millis(200);
 
@@ -42,6 +44,8 @@ pub struct SqliteStore {
     known: Option<Known>,
     flushed: Instant,
     unflushed: bool,
+    /// Whether commits flush.
+    synchronous: bool,
 }
 
 /// A reader with its own connection; shared by the API's requests, one at a time.
@@ -128,6 +132,8 @@ impl SqliteStore {
     fn with(mut db: Connection) -> Result<SqliteStore, StoreError> {
         let open = fail("open the ledger");
         db.pragma_update(None, "journal_mode", "WAL").map_err(&open)?;
+        db.pragma_update(None, "synchronous", "FULL").map_err(&open)?;
+        db.pragma_update(None, "cache_size", CACHE_KIB).map_err(&open)?;
         db.set_prepared_statement_cache_capacity(64);
         db.busy_timeout(Duration::from_secs(5))
             .map_err(&open)?;
@@ -159,6 +165,7 @@ impl SqliteStore {
             known: None,
             flushed: Instant::now(),
             unflushed: true,
+            synchronous: true,
         })
     }
 
@@ -170,8 +177,11 @@ impl SqliteStore {
         work: impl FnOnce(&Transaction<'_>, &mut Known, &str) -> rusqlite::Result<()>,
     ) -> rusqlite::Result<()> {
         let flush = flush || self.flushed.elapsed() >= FLUSH;
-        let synchronous = if flush { "FULL" } else { "NORMAL" };
-        self.db.pragma_update(None, "synchronous", synchronous)?;
+        if flush != self.synchronous {
+            let mode = if flush { "FULL" } else { "NORMAL" };
+            self.db.pragma_update(None, "synchronous", mode)?;
+            self.synchronous = flush;
+        }
         let t = self.db.transaction()?;
         let mut known = match self.known.take() {
             Some(known) => known,
@@ -482,6 +492,93 @@ mod tests {
         drop(store);
         let mut again = SqliteStore::open(&path).unwrap();
         assert_eq!(again.position(1).unwrap().tails, [(0, 1)]);
+    }
+
+    /// What a store has been told and what it says, compared.
+    struct Twin {
+        path: std::path::PathBuf,
+        store: SqliteStore,
+        model: super::super::memory::MemoryStore,
+        booked: i64,
+    }
+
+    impl Twin {
+        fn batch(&mut self, region: u64, who: &[(u8, i64)]) -> Batch {
+            self.booked += 1;
+            let mut batch = Batch {
+                region,
+                tails: vec![(1, self.booked.cast_unsigned())],
+                requests: one_line(),
+                ..Batch::default()
+            };
+            for (i, (who, n)) in who.iter().enumerate() {
+                let counters = Counters([*n; COUNTERS]);
+                let (channel, model) = (format!("c{}", who % 5), format!("m{}", who % 3));
+                batch.rows.push(BookedRow {
+                    row: u32::from(who % 15),
+                    channel: channel.clone(),
+                    model: model.clone(),
+                    booked: Counters([self.booked; COUNTERS]),
+                });
+                let minute = 600 * u64::from(who >> 4) + 60 * (i as u64 % 2);
+                batch.deltas.push(Delta { minute, channel, model, counters });
+            }
+            batch
+        }
+
+        fn check(&mut self, region: u64) {
+            let reader = SqliteReader::open(&self.path).unwrap();
+            for step in super::super::STEPS {
+                for channel in [None, Some("c1".to_owned())] {
+                    let query = UsageQuery { step, from: 0, to: u64::MAX, channel, model: None, limit: 7 };
+                    assert_eq!(reader.usage(&query).unwrap(), self.model.usage(&query).unwrap());
+                }
+            }
+            let mut position = self.store.position(region).unwrap();
+            position.rows.sort_by_key(|r| r.row);
+            assert_eq!(position, self.model.position(region).unwrap());
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+        #[test]
+        fn tables_and_journal_are_exact_at_every_moment(
+            moves in proptest::collection::vec(
+                (0u8..10, proptest::collection::vec((0u8..64, -9i64..99), 0..9)), 1..40),
+        ) {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("t.db");
+            let store = SqliteStore::open(&path).unwrap();
+            let mut twin = Twin { path, store, model: Default::default(), booked: 0 };
+            let mut region = 1;
+            for (kind, who) in moves {
+                match kind {
+                    // The commit fails at its end.
+                    0 => {
+                        let batch = twin.batch(region, &who);
+                        let trigger = "CREATE TEMP TRIGGER no BEFORE INSERT ON request_lines BEGIN
+                            SELECT RAISE(ABORT, 'full'); END";
+                        twin.store.db.execute_batch(trigger).unwrap();
+                        twin.store.commit(&batch).unwrap_err();
+                        twin.store.db.execute_batch("DROP TRIGGER no").unwrap();
+                    }
+                    // The daemon is killed and comes back.
+                    1 => twin.store = SqliteStore::open(&twin.path).unwrap(),
+                    2 => region += 1,
+                    3 | 4 => {
+                        if let Some(known) = &mut twin.store.known {
+                            known.journal.hurry();
+                        }
+                    }
+                    _ => {}
+                }
+                let batch = twin.batch(region, &who);
+                twin.store.commit(&batch).unwrap();
+                twin.model.commit(&batch).unwrap();
+                twin.check(region);
+            }
+        }
     }
 
     #[test]
