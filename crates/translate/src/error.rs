@@ -10,7 +10,7 @@ const SHOWN_MESSAGE: usize = 2000;
 /// What kind of error, independent of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorKind {
-    /// 400 and whatever else is the request's fault.
+    /// 400 and every other 4xx.
     InvalidRequest,
     /// 401
     Authentication,
@@ -26,7 +26,7 @@ pub enum ErrorKind {
     Timeout,
     /// 503, 529
     Overloaded,
-    /// The upstream does not keep to its protocol, or broke off: 502.
+    /// The upstream does not keep to its protocol, redirects, or broke off: 502.
     BadUpstream,
     /// Any other 5xx.
     Internal,
@@ -45,8 +45,10 @@ impl ErrorKind {
             429 => Self::RateLimit,
             502 => Self::BadUpstream,
             503 | 529 => Self::Overloaded,
+            400..=499 => Self::InvalidRequest,
             500..=599 => Self::Internal,
-            _ => Self::InvalidRequest,
+            // Nothing else is an answer to a request like ours.
+            _ => Self::BadUpstream,
         }
     }
 

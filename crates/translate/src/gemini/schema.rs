@@ -7,10 +7,10 @@ use crate::refusal::{At, Refusal};
 use crate::request::{for_each_element, for_each_member};
 
 /// Levels of schemas within schemas; a walk over a schema takes time in proportion to size times depth.
-const MAX_DEPTH: usize = 32;
+const MAX_DEPTH: usize = 16;
 
 /// Bytes of one schema.
-const MAX_BYTES: usize = 1 << 20;
+const MAX_BYTES: usize = 256 * 1024;
 
 /// Keywords of the OpenAPI form whose values are copied as they stand.
 const COPIED: &[&str] = &[
@@ -65,7 +65,7 @@ pub(super) fn write(
     object: &mut Object<'_>,
 ) -> Result<(), Refusal> {
     if schema.raw().len() > MAX_BYTES {
-        return Err(at.refuse("schemas longer than 1 MiB are not translated"));
+        return Err(at.refuse("schemas longer than 256 KiB are not translated"));
     }
     let mut walk = Walk { json_schema: false };
     let mut written = Vec::with_capacity(schema.raw().len());
@@ -92,7 +92,7 @@ impl Walk {
         out: &mut Vec<u8>,
     ) -> Result<(), Refusal> {
         if depth >= MAX_DEPTH {
-            return Err(at.refuse("schemas nested deeper than 32 levels are not translated"));
+            return Err(at.refuse("schemas nested deeper than 16 levels are not translated"));
         }
         if schema.kind() == Kind::Bool {
             // `true` allows anything, which the OpenAPI form cannot say.

@@ -220,12 +220,14 @@ pub(crate) fn for_each_tool<'a>(
     mut each: impl FnMut(&Tool<'a>, &At<'_>) -> Result<(), Refusal>,
 ) -> Result<(), Refusal> {
     for_each_element(tools, &At::ROOT.key("tools"), |tool, at| {
+        if tool.get_str("type").is_some_and(|kind| !kind.is("function")) {
+            return Err(at.key("type").refuse("only function tools can be translated"));
+        }
         let mut function = None;
         let mut cache_control = None;
         for_each_member(tool, at, |key, value, at| {
             match key {
-                "type" if value.str().is_some_and(|kind| kind.is("function")) => {}
-                "type" => return Err(at.refuse("only function tools can be translated")),
+                "type" => {}
                 "function" => function = Some(value),
                 "cache_control" => cache_control = Some(value),
                 _ => return Err(unknown(at)),

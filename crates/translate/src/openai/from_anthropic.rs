@@ -245,17 +245,20 @@ fn reasoning_effort(request: &Request<'_>, options: &Options<'_>) -> Option<&'st
 fn write_tools(tools: Json<'_>, object: &mut Object<'_>) -> Result<(), Refusal> {
     let mut array = Array::open(object.key("tools"));
     for_each_element(tools, &At::ROOT.key("tools"), |tool, at| {
+        if tool.get_str("type").is_some_and(|kind| !kind.is("custom")) {
+            return Err(at
+                .key("type")
+                .refuse("tools that the provider runs cannot be translated"));
+        }
         let (mut name, mut description, mut schema, mut strict) = (None, None, None, false);
         for_each_member(tool, at, |key, value, at| {
             match key {
-                "type" if value.str().is_some_and(|kind| kind.is("custom")) => {}
-                "type" => return Err(at.refuse("tools that the provider runs cannot be translated")),
                 "name" => name = Some(string(value, at)?),
                 "description" => description = Some(string(value, at)?),
                 "input_schema" if value.kind() == Kind::Object => schema = Some(value),
                 "input_schema" => return Err(at.refuse("must be an object")),
                 "strict" => strict = boolean(value, at)?,
-                "cache_control" | "eager_input_streaming" | "input_examples" => {}
+                "type" | "cache_control" | "eager_input_streaming" | "input_examples" => {}
                 "defer_loading" if value.bool() == Some(false) => {}
                 "allowed_callers"
                     if value
