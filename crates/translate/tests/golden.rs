@@ -5,6 +5,13 @@
 //! `-nothinking` that it has not asked for thinking. A request's `model` is taken as the upstream's name. With
 //! `TOLLGATE_BLESS=1` the outputs are written anew; read the difference before you keep them.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a broken expectation is a failed test"
+)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -3,6 +3,13 @@
 //! An answer is made up once and written as each upstream protocol would, whole and as a stream; what the client ends up
 //! with, whole or put together from the stream as its SDK does, must be that answer.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a broken expectation is a failed test"
+)]
+
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 use tollgate_translate::{
