@@ -370,7 +370,7 @@ fn foreign_buffers_are_refused_with_a_reason() {
         Snapshot::open(&newer).unwrap_err(),
         SnapshotError::Format {
             found: 99,
-            expected: 1
+            expected: 2
         }
     );
     let mut longer = bytes.clone();
@@ -382,6 +382,9 @@ fn foreign_buffers_are_refused_with_a_reason() {
         Snapshot::open(&flipped).unwrap().verify().unwrap_err(),
         SnapshotError::Checksum
     );
+    let mut mangled = bytes.clone();
+    *mangled.last_mut().unwrap() = 0xff;
+    assert_eq!(Snapshot::open(&mangled).unwrap_err(), SnapshotError::Text);
 }
 
 #[test]

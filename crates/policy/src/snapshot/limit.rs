@@ -14,7 +14,7 @@ use zerocopy::little_endian::U32;
 pub struct LimitList<'a> {
     limits: &'a [LimitRecord],
     ids: &'a [U32],
-    strings: &'a [u8],
+    strings: &'a str,
     owner: u64,
 }
 
@@ -23,7 +23,7 @@ impl<'a> LimitList<'a> {
         Self {
             limits: snapshot.records(Section::Limits),
             ids: snapshot.run(Section::LimitLists, range),
-            strings: snapshot.section(Section::Strings),
+            strings: snapshot.strings,
             owner,
         }
     }
@@ -78,7 +78,7 @@ impl<'a> Iterator for LimitIter<'a> {
 #[derive(Clone, Copy)]
 pub struct LimitView<'a> {
     record: &'a LimitRecord,
-    strings: &'a [u8],
+    strings: &'a str,
     owner: u64,
 }
 

@@ -38,6 +38,8 @@ pub enum SnapshotError {
     },
     /// A section lies outside the buffer or holds a part of a record.
     Section,
+    /// A text is not UTF-8.
+    Text,
     /// The content is not what was written.
     Checksum,
 }
@@ -54,6 +56,7 @@ impl fmt::Display for SnapshotError {
                 )
             }
             SnapshotError::Section => f.write_str("snapshot has a section out of bounds"),
+            SnapshotError::Text => f.write_str("snapshot has a text that is not UTF-8"),
             SnapshotError::Checksum => f.write_str("snapshot's checksum does not match its content"),
         }
     }
@@ -66,6 +69,8 @@ impl std::error::Error for SnapshotError {}
 pub struct Snapshot<'a> {
     bytes: &'a [u8],
     header: &'a Header,
+    /// The string section: known to be UTF-8, so that no access has to look again.
+    strings: &'a str,
 }
 
 impl fmt::Debug for Snapshot<'_> {
@@ -81,7 +86,7 @@ impl fmt::Debug for Snapshot<'_> {
 pub(crate) const UNCHECKED: usize = 16;
 
 impl<'a> Snapshot<'a> {
-    /// Takes `bytes` as a snapshot. Costs the same for every size: only the header and the sections' bounds are looked at;
+    /// Takes `bytes` as a snapshot. Looks at the header, at the sections' bounds and whether the texts are UTF-8;
     /// [`Snapshot::verify`] looks at the content. Bytes after the snapshot's end are ignored.
     ///
     /// # Errors
@@ -102,7 +107,11 @@ impl<'a> Snapshot<'a> {
         if usize::try_from(header.sections.get()) != Ok(SECTIONS) || len < size_of::<Header>() {
             return Err(SnapshotError::Section);
         }
-        let snapshot = Self { bytes, header };
+        let mut snapshot = Self {
+            bytes,
+            header,
+            strings: "",
+        };
         for extent in &header.extents {
             snapshot.extent(extent).ok_or(SnapshotError::Section)?;
         }
@@ -124,11 +133,12 @@ impl<'a> Snapshot<'a> {
             && snapshot.is_whole::<PermissionRecord>(Section::Permissions)
             && snapshot.is_whole::<Str>(Section::StringLists)
             && snapshot.records::<SettingsRecord>(Section::Settings).len() == 1;
-        if whole {
-            Ok(snapshot)
-        } else {
-            Err(SnapshotError::Section)
+        if !whole {
+            return Err(SnapshotError::Section);
         }
+        snapshot.strings =
+            std::str::from_utf8(snapshot.section(Section::Strings)).map_err(|_| SnapshotError::Text)?;
+        Ok(snapshot)
     }
 
     /// Compares the content with its checksum; reads all of it (about 10 GB/s).
@@ -167,7 +177,7 @@ impl<'a> Snapshot<'a> {
     /// The channel of that code.
     pub fn channel_by_code(&self, code: &[u8]) -> Option<ChannelView<'a>> {
         let channels = self.records::<ChannelRecord>(Section::Channels);
-        let strings = self.section(Section::Strings);
+        let strings = self.strings.as_bytes();
         let index = self.probe(Section::ChannelIndex, hash_name(code), |index| {
             channels
                 .get(index)
@@ -205,7 +215,7 @@ impl<'a> Snapshot<'a> {
     /// The model of that name or alias.
     pub fn model(&self, name: &[u8]) -> Option<ModelView<'a>> {
         let names = self.records::<ModelNameRecord>(Section::ModelNames);
-        let strings = self.section(Section::Strings);
+        let strings = self.strings.as_bytes();
         let index = self.probe(Section::ModelIndex, hash_name(name), |index| {
             names
                 .get(index)
@@ -317,15 +327,15 @@ impl<'a> Snapshot<'a> {
     }
 
     fn text(&self, place: Str) -> &'a str {
-        text_at(self.section(Section::Strings), place)
+        text_at(self.strings, place)
     }
 
     fn blob(&self, place: Str) -> &'a [u8] {
-        bytes_at(self.section(Section::Strings), place)
+        bytes_at(self.section(Section::Blobs), place)
     }
 
     fn texts(&self, range: Range) -> impl ExactSizeIterator<Item = &'a str> + use<'a> {
-        let strings = self.section(Section::Strings);
+        let strings = self.strings;
         self.run::<Str>(Section::StringLists, range)
             .iter()
             .map(move |place| text_at(strings, *place))
@@ -377,8 +387,12 @@ fn bytes_at(strings: &[u8], place: Str) -> &[u8] {
         .unwrap_or_default()
 }
 
-fn text_at(strings: &[u8], place: Str) -> &str {
-    std::str::from_utf8(bytes_at(strings, place)).unwrap_or_default()
+fn text_at(strings: &str, place: Str) -> &str {
+    let (start, len) = (place.offset.get() as usize, place.len.get() as usize);
+    start
+        .checked_add(len)
+        .and_then(|end| strings.get(start..end))
+        .unwrap_or_default()
 }
 
 fn run<T>(records: &[T], range: Range) -> &[T] {

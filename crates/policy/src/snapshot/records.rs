@@ -16,7 +16,7 @@ use zerocopy::{
 pub(crate) const MAGIC: [u8; 8] = *b"TGSNAP\r\n";
 
 /// Changes with every change of this module or of the meaning of its fields.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 macro_rules! records {
     ($($(#[$doc:meta])* struct $name:ident { $($field:ident: $type:ty),* $(,)? })*) => {$(
@@ -48,6 +48,7 @@ pub(crate) enum Section {
     Permissions,
     StringLists,
     Rules,
+    Blobs,
     Strings,
 }
 
@@ -57,7 +58,7 @@ records! {
     /// Where a section lies.
     struct Extent { offset: U64, len: U64 }
 
-    /// A text in the string section.
+    /// A text in the string section, or bytes in the blob section.
     struct Str { offset: U32, len: U32 }
 
     /// A run of records.

@@ -116,15 +116,17 @@ pub(crate) struct Writer {
     permissions: Unique<PermissionRecord>,
     string_lists: Shared<Str>,
     strings: Shared<u8>,
+    blobs: Shared<u8>,
 }
 
 impl Writer {
     pub fn text(&mut self, text: &str) -> Result<Str, TooLarge> {
-        self.blob(text.as_bytes())
+        let Range { start, len } = self.strings.run(text.as_bytes())?;
+        Ok(Str { offset: start, len })
     }
 
     pub fn blob(&mut self, bytes: &[u8]) -> Result<Str, TooLarge> {
-        let Range { start, len } = self.strings.run(bytes)?;
+        let Range { start, len } = self.blobs.run(bytes)?;
         Ok(Str { offset: start, len })
     }
 
@@ -185,6 +187,7 @@ impl Writer {
             (Section::Permissions, bytes_of(&self.permissions.records)),
             (Section::StringLists, bytes_of(&self.string_lists.records)),
             (Section::Rules, &self.rules),
+            (Section::Blobs, &self.blobs.records),
             (Section::Strings, &self.strings.records),
         ];
         let mut extents = [Extent {
