@@ -247,6 +247,7 @@ async fn usage_limits_and_requests_show_what_workers_did() {
         .unwrap();
     let demand = tollgate_shm::Demand {
         limits: &limits,
+        counters: None,
         input: 100,
         input_exact: true,
         output: 50,

@@ -43,7 +43,7 @@ fn assert_without(what: &str, bytes: &[u8], secrets: &[&str]) {
 #[tokio::test]
 async fn no_file_log_or_answer_shows_a_credential() {
     // Even a log format that asks for them gets nothing.
-    let shown = "'up=$tollgate_upstream_authorization,$tollgate_upstream_api_key,$tollgate_upstream_goog_api_key source=";
+    let shown = "'up=$tollgate_upstream_head source=";
     let http = HTTP.replace("'source=", shown);
     assert_ne!(http, HTTP);
     let documents = Documents::new()

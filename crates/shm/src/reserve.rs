@@ -22,6 +22,8 @@ const ATTEMPTS: u32 = 32;
 pub struct Demand<'a> {
     /// Every limit that applies, at most `MAX_LIMITS_PER_REQUEST`.
     pub limits: &'a [LimitSpec],
+    /// Where they count, if that is known: what [`Region::locate`] gave for the same limits.
+    pub counters: Option<&'a [CounterIndex]>,
     /// Input tokens: the exact count or an upper bound.
     pub input: u64,
     /// Whether `input` is exact. An upper bound is only accepted where there is room to spare.
@@ -100,6 +102,13 @@ fn part_of_input(metric: Metric, input: u64) -> u64 {
 }
 
 impl Region {
+    /// The rows that limits count in, claimed if need be; they stay for the life of the region (T1). `None` if the table
+    /// has no row left for one of them.
+    pub fn locate(&self, limits: &[LimitSpec]) -> Option<Vec<CounterIndex>> {
+        let row = |spec: &LimitSpec| self.counter(spec.key, spec.algorithm == Algorithm::Concurrency);
+        limits.iter().map(|spec| row(spec).ok()).collect()
+    }
+
     /// Takes the demand from every limit or from none.
     pub fn reserve(&self, worker: &mut Worker, now_ms: u64, demand: &Demand<'_>) -> Result<Grant, Refusal> {
         let refuse = |kind| Refusal {
@@ -113,7 +122,12 @@ impl Region {
             return Err(refuse(RefusalKind::TooManyLimits));
         }
         let mut counters: Rows = [None; MAX_LIMITS_PER_REQUEST];
-        for (i, (slot, spec)) in counters.iter_mut().zip(demand.limits).enumerate() {
+        let known = demand.counters.filter(|c| c.len() == demand.limits.len());
+        for (slot, index) in counters.iter_mut().zip(known.unwrap_or_default()) {
+            *slot = Some(*index);
+        }
+        let unknown = if known.is_some() { &[] } else { demand.limits };
+        for (i, (slot, spec)) in counters.iter_mut().zip(unknown).enumerate() {
             match self.counter(spec.key, spec.algorithm == Algorithm::Concurrency) {
                 Ok(index) => *slot = Some(index),
                 Err(CounterTableFull) if spec.open_when_full => {}

@@ -68,6 +68,7 @@ fn child() {
     for i in 0u64.. {
         let demand = Demand {
             limits: &limits,
+            counters: None,
             input: 7,
             input_exact: true,
             output: 100,
@@ -185,6 +186,7 @@ fn nothing_leaks_and_the_region_stays_usable() {
     let mut worker = region.attach_worker().unwrap();
     let demand = Demand {
         limits: &limits,
+        counters: None,
         input: 7,
         input_exact: true,
         output: 100,

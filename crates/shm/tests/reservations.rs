@@ -45,6 +45,7 @@ fn limit(key: u64, metric: Metric, algorithm: Algorithm, max: u64) -> LimitSpec 
 fn demand(limits: &[LimitSpec], input: u64, output: u64) -> Demand<'_> {
     Demand {
         limits,
+        counters: None,
         input,
         input_exact: true,
         output,

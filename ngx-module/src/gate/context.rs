@@ -9,6 +9,7 @@ use tollgate_shm::{Class, Grant, UsageIndex};
 use super::reply::Reply;
 use super::response::Response;
 use super::worker::Generation;
+use crate::ngx::request::PoolText;
 
 /// How far a request has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,6 +93,7 @@ pub(crate) struct Context {
     pub input: u64,
     pub request_id: [u8; 32],
     pub id_number: [u64; 2],
+    pub traceparent: [u8; 55],
     pub start_ms: u64,
     pub first_byte_ms: Option<u64>,
     /// When the model's total time is over; 0 for never.
@@ -106,9 +108,8 @@ pub(crate) struct Context {
     pub tags: Option<Rc<str>>,
     /// The client's path, before a provider's prefix replaced part of it.
     pub original_path: Option<Rc<str>>,
-    pub authorization: Option<Rc<str>>,
-    pub api_key: Option<Rc<str>>,
-    pub goog_api_key: Option<Rc<str>>,
+    /// The header lines that only this attempt's upstream may see, as [`super::route::aim`] writes them.
+    pub upstream_head: PoolText,
     pub reply: Option<Box<Reply>>,
     pub response: Response,
     pub charged: Charged,
@@ -134,28 +135,32 @@ pub(crate) enum Field {
     ReasoningTokens,
     UsageSource,
     RequestId,
-    Upgrade,
-    Connection,
     Tags,
     Generation,
-    UpstreamHost,
+    UpstreamHead,
     UpstreamTlsName,
-    UpstreamAuthorization,
-    UpstreamApiKey,
-    UpstreamGoogApiKey,
 }
 
 /// A variable's value.
 pub(crate) enum Variable<'a> {
     None,
-    Text(&'a str),
+    Text(&'a [u8]),
     Number(u64),
 }
 
 impl<'a> From<Option<&'a str>> for Variable<'a> {
     fn from(text: Option<&'a str>) -> Variable<'a> {
-        text.filter(|t| !t.is_empty())
-            .map_or(Variable::None, Variable::Text)
+        text.map_or(Variable::None, |t| t.as_bytes().into())
+    }
+}
+
+impl<'a> From<&'a [u8]> for Variable<'a> {
+    fn from(text: &'a [u8]) -> Variable<'a> {
+        if text.is_empty() {
+            Variable::None
+        } else {
+            Variable::Text(text)
+        }
     }
 }
 
@@ -215,7 +220,6 @@ impl Context {
     }
 
     pub fn variable(&self, field: Field) -> Variable<'_> {
-        let secret = |value: &'_ Option<Rc<str>>| -> bool { !self.settled && value.is_some() };
         match field {
             Field::Channel => self.channel_view().map(|c| c.code()).into(),
             Field::Model => self.model_view().map(|m| m.name()).into(),
@@ -235,29 +239,15 @@ impl Context {
             Field::CachedTokens => Variable::Number(self.charged.cached),
             Field::ReasoningTokens => Variable::Number(self.charged.reasoning),
             Field::UsageSource => Some(self.charged.source.name()).into(),
-            Field::Upgrade => self.upgrade.then_some("websocket").into(),
-            Field::Connection => self.upgrade.then_some("upgrade").into(),
             Field::RequestId => Some(self.request_id()).into(),
             Field::Tags => self.tags.as_deref().into(),
             Field::Generation => Variable::Number(self.generation.number),
-            Field::UpstreamHost => self
-                .deployment_view()
-                .and_then(|d| d.provider())
-                .map(|p| p.host())
-                .into(),
+            Field::UpstreamHead => self.upstream_head.bytes().into(),
             Field::UpstreamTlsName => self
                 .deployment_view()
                 .and_then(|d| d.provider())
                 .map(|p| p.tls_name())
                 .into(),
-            Field::UpstreamAuthorization if secret(&self.authorization) => {
-                self.authorization.as_deref().into()
-            }
-            Field::UpstreamApiKey if secret(&self.api_key) => self.api_key.as_deref().into(),
-            Field::UpstreamGoogApiKey if secret(&self.goog_api_key) => self.goog_api_key.as_deref().into(),
-            Field::UpstreamAuthorization | Field::UpstreamApiKey | Field::UpstreamGoogApiKey => {
-                Variable::None
-            }
         }
     }
 }

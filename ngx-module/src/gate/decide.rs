@@ -11,14 +11,12 @@ use tollgate_meter::request::{
 use tollgate_policy::documents as policy;
 use tollgate_policy::snapshot::SourceView;
 use tollgate_policy::{Decision, LimitView, ModelView};
-use tollgate_shm::{
-    Algorithm, Class, Demand, Enforcement, Grant, LimitSpec, MAX_LIMITS_PER_REQUEST, Metric, Refusal,
-    RefusalKind,
-};
+use tollgate_shm::{Class, Demand, Grant, LimitSpec, Refusal, RefusalKind};
 
 use super::context::{Context, Stage};
 use super::facts::{self, GateFacts};
 use super::reply::{ErrorKind, Reply, quote};
+use super::terms::{Terms, applicable};
 use super::worker::{Rules, WorkerState};
 use super::{identify, route};
 use crate::ngx::request::Request;
@@ -31,6 +29,9 @@ fn is_private(name: &[u8]) -> bool {
         9 => name == b"x-api-key",
         13 => name == b"authorization",
         14 => name == b"x-goog-api-key",
+        // These two the gateway writes itself, with the client's value if it is fit.
+        11 => name == b"traceparent",
+        12 => name == b"x-request-id",
         // Answers must come as plain text, or they could not be metered as they stream.
         15 => name == b"accept-encoding",
         19 => name == b"proxy-authorization",
@@ -123,9 +124,8 @@ impl Decider<'_> {
         {
             return Err(self.list_models());
         }
-        self.find_model(request, &asked, body_len)?;
-        self.open_usage();
-        let grant = self.reserve(request, &asked)?;
+        let terms = self.find_model(request, &asked, body_len)?;
+        let grant = self.reserve(request, &asked, &terms)?;
         self.context.grant = Some(grant);
         // From here on a failure has to give the reservation back: settle() does, in the log phase.
         self.prepare(request, &asked, &grant)?;
@@ -290,7 +290,7 @@ impl Decider<'_> {
         Reply::ok(body, self.context.request_id())
     }
 
-    fn find_model(&mut self, request: &Request, asked: &Asked, body_len: usize) -> Result<(), Reply> {
+    fn find_model(&mut self, request: &Request, asked: &Asked, body_len: usize) -> Result<Rc<Terms>, Reply> {
         let generation = Rc::clone(&self.context.generation);
         let snapshot = generation.snapshot();
         let query_model = facts::query(request.args(), "model");
@@ -317,11 +317,20 @@ impl Decider<'_> {
             return Err(self.fail(Class::Client, 404, ErrorKind::NotFound, "model_not_found", &text));
         };
         self.context.model = Some(model.index());
-        if !self
-            .context
-            .channel_view()
-            .is_some_and(|c| c.permits(model.name()))
-        {
+        let (Some(attached), Some(channel)) = (
+            &self.w.attached,
+            self.context.channel.and_then(|c| snapshot.channel(c)),
+        ) else {
+            return Err(self.fail(
+                Class::Internal,
+                503,
+                ErrorKind::Unavailable,
+                "no_region",
+                "the shared memory is not there",
+            ));
+        };
+        let terms = self.w.terms.get(snapshot, &channel, &model, &attached.region);
+        if !terms.permitted {
             let text = format!("the channel may not use the model {:?}", model.name());
             return Err(self.fail(
                 Class::Rule,
@@ -338,17 +347,7 @@ impl Decider<'_> {
             );
             return Err(self.fail(Class::Client, 413, ErrorKind::TooLarge, "body_too_large", &text));
         }
-        Ok(())
-    }
-
-    fn open_usage(&mut self) {
-        if let Some(attached) = &self.w.attached
-            && let (Some(channel), Some(model)) = (self.context.channel_view(), self.context.model_view())
-        {
-            self.context.usage = attached
-                .region
-                .usage_index(channel.code().as_bytes(), model.name().as_bytes());
-        }
+        Ok(terms)
     }
 
     /// Output tokens for one answer that are wanted before any limit: the client's maximum or the model's default,
@@ -361,7 +360,7 @@ impl Decider<'_> {
             .min(ceiling)
     }
 
-    fn reserve(&mut self, request: &Request, asked: &Asked) -> Result<Grant, Reply> {
+    fn reserve(&mut self, request: &Request, asked: &Asked, terms: &Terms) -> Result<Grant, Reply> {
         let generation = Rc::clone(&self.context.generation);
         let snapshot = generation.snapshot();
         let (Some(channel), Some(model)) = (
@@ -376,35 +375,17 @@ impl Decider<'_> {
                 "the channel or model is gone",
             ));
         };
-        let all = || {
-            channel
-                .limits()
-                .iter()
-                .chain(model.limits().iter())
-                .chain(snapshot.global_limits().iter())
-        };
-        let name = model.name();
-        let applicable = || all().filter(|l| l.applies_to(name));
-        let mut specs = [EMPTY; MAX_LIMITS_PER_REQUEST];
-        let mut count = 0;
-        for limit in applicable() {
-            let Some(slot) = specs.get_mut(count) else {
-                return Err(self.fail(
-                    Class::Internal,
-                    500,
-                    ErrorKind::Internal,
-                    "too_many_limits",
-                    "more limits apply than a request can hold",
-                ));
-            };
-            *slot = spec(&limit, model.name_hash());
-            count += 1;
+        if terms.too_many {
+            return Err(self.fail(
+                Class::Internal,
+                500,
+                ErrorKind::Internal,
+                "too_many_limits",
+                "more limits apply than a request can hold",
+            ));
         }
-        let limits = specs.get(..count).unwrap_or_default();
-        self.context.output_bounded = limits.iter().any(|l| {
-            matches!(l.metric, Metric::OutputTokens | Metric::TotalTokens)
-                && l.enforcement == Enforcement::Strict
-        });
+        self.context.usage = terms.usage;
+        self.context.output_bounded = terms.output_bounded;
         self.context.answers = self.facts.answers().max(1);
         let produces = !matches!(
             self.context.api,
@@ -416,14 +397,11 @@ impl Decider<'_> {
         } else {
             0
         };
-        let counts_input = limits
-            .iter()
-            .any(|l| matches!(l.metric, Metric::InputTokens | Metric::TotalTokens));
-
         let mut demand = Demand {
-            limits,
+            limits: &terms.limits,
+            counters: terms.counters.as_deref(),
             input: self.facts.input_bound,
-            input_exact: !counts_input,
+            input_exact: !terms.counts_input,
             output,
             expected_output: output.min(model.default_max_tokens()) / 4,
             min_output: snapshot
@@ -448,7 +426,7 @@ impl Decider<'_> {
             match attached.region.reserve(&mut attached.worker, now, &demand) {
                 Ok(grant) => {
                     self.context.input = demand.input;
-                    self.context.input_exact = demand.input_exact && counts_input;
+                    self.context.input_exact = demand.input_exact && terms.counts_input;
                     return Ok(grant);
                 }
                 Err(refusal) if refusal.kind == RefusalKind::NeedsExactInput && !demand.input_exact => {
@@ -464,8 +442,8 @@ impl Decider<'_> {
                     demand.input_exact = true;
                 }
                 Err(refusal) => {
-                    let limit = applicable().nth(refusal.limit);
-                    return Err(self.refused(&refusal, limit.as_ref(), limits.get(refusal.limit)));
+                    let limit = applicable(snapshot, &channel, &model).nth(refusal.limit);
+                    return Err(self.refused(&refusal, limit.as_ref(), terms.limits.get(refusal.limit)));
                 }
             }
         }
@@ -600,7 +578,7 @@ impl Decider<'_> {
             if !rewrite.is_empty() {
                 let new = {
                     let body = request.body(self.scratch).unwrap_or_default();
-                    request.new_body(rewrite.len(body.len()), |piece| rewrite.pieces(body, piece))
+                    request.text(rewrite.len(body.len()), |piece| rewrite.pieces(body, piece))
                 };
                 if new.and_then(|new| request.install_body(&new)).is_none() {
                     return Err(self.fail(
@@ -664,48 +642,6 @@ fn is_channel_header(settings: tollgate_policy::SettingsView<'_>, name: &[u8]) -
     settings
         .channel_sources()
         .any(|s| matches!(s, SourceView::Header(h) if name.eq_ignore_ascii_case(h.as_bytes())))
-}
-
-const EMPTY: LimitSpec = LimitSpec {
-    key: 0,
-    metric: Metric::Requests,
-    algorithm: Algorithm::Concurrency,
-    enforcement: Enforcement::Strict,
-    max: 0,
-    window_ms: 1,
-    burst: 0,
-    max_delay_ms: 0,
-    open_when_full: false,
-};
-
-/// A limit of the snapshot in the region's terms.
-fn spec(limit: &LimitView<'_>, model_hash: u64) -> LimitSpec {
-    LimitSpec {
-        key: limit.counter_key_hashed(model_hash),
-        metric: match limit.metric() {
-            policy::Metric::Connections => Metric::Connections,
-            policy::Metric::InputTokens => Metric::InputTokens,
-            policy::Metric::OutputTokens => Metric::OutputTokens,
-            policy::Metric::TotalTokens => Metric::TotalTokens,
-            _ => Metric::Requests,
-        },
-        algorithm: match limit.algorithm() {
-            policy::Algorithm::SlidingWindow => Algorithm::SlidingWindow,
-            policy::Algorithm::FixedWindow => Algorithm::FixedWindow,
-            policy::Algorithm::TokenBucket => Algorithm::TokenBucket,
-            policy::Algorithm::LeakyBucket => Algorithm::LeakyBucket,
-            policy::Algorithm::Concurrency => Algorithm::Concurrency,
-        },
-        enforcement: match limit.enforcement() {
-            policy::Enforcement::Strict => Enforcement::Strict,
-            policy::Enforcement::Soft => Enforcement::Soft,
-        },
-        max: limit.max(),
-        window_ms: limit.window_ms().max(1),
-        burst: limit.burst(),
-        max_delay_ms: limit.max_delay_ms(),
-        open_when_full: limit.on_full() == policy::OnFull::Open,
-    }
 }
 
 fn metric_name(metric: policy::Metric) -> &'static str {

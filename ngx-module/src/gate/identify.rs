@@ -14,16 +14,16 @@ use super::reply::{ErrorKind, Reply};
 use super::response::Response;
 use super::worker::{Generation, WorkerState};
 use crate::ngx::process;
-use crate::ngx::request::{Header, Request};
+use crate::ngx::request::{Header, PoolText, Request};
 
 /// What one walk over the header lines finds.
 #[derive(Default)]
 struct Found<'a> {
     key: Option<&'a [u8]>,
     request_id: Option<&'a [u8]>,
-    request_ids: usize,
+    has_request_id: bool,
+    traceparent: Option<&'a [u8]>,
     has_traceparent: bool,
-    traceparents: usize,
     upgrade: bool,
 }
 
@@ -38,7 +38,7 @@ enum Stranger {
 
 /// Starts a request: finds its channel and checks the key. `Err` means that there is no configuration to decide by;
 /// a refusal stands in the context's `reply`.
-pub(crate) fn begin(w: &mut WorkerState, request: &mut Request) -> Result<Context, Reply> {
+pub(crate) fn begin(w: &mut WorkerState, request: &Request) -> Result<Context, Reply> {
     let now = process::now_ms();
     let api = Api::from_path(std::str::from_utf8(request.path()).unwrap_or_default());
     let Some(generation) = w.current(now) else {
@@ -55,14 +55,15 @@ pub(crate) fn begin(w: &mut WorkerState, request: &mut Request) -> Result<Contex
             b"authorization" | b"x-api-key" | b"api-key" | b"x-goog-api-key" => {
                 found.key = found.key.or_else(|| key_in(&header));
             }
+            // The client's is passed on if it is the only one and fit.
             b"x-request-id" => {
-                found.request_ids += 1;
-                found.request_id = Some(header.value).filter(|id| is_plain_id(id));
+                let first = !std::mem::replace(&mut found.has_request_id, true);
+                found.request_id = Some(header.value).filter(|id| first && is_plain_id(id));
             }
             b"upgrade" if header.value.eq_ignore_ascii_case(b"websocket") => found.upgrade = true,
             b"traceparent" => {
-                found.traceparents += 1;
-                found.has_traceparent = is_traceparent(header.value);
+                let first = !std::mem::replace(&mut found.has_traceparent, true);
+                found.traceparent = Some(header.value).filter(|value| first && is_traceparent(value));
             }
             _ => {}
         }
@@ -80,22 +81,10 @@ pub(crate) fn begin(w: &mut WorkerState, request: &mut Request) -> Result<Contex
         Err(stranger) => (None, Some(stranger)),
     };
     let upgrade = found.upgrade;
-    // Exactly one line of each goes on: the client's if it is fit, ours in place of whatever else there is.
-    let (ids, traces) = (found.request_ids, found.traceparents);
-    let keeps_id = found.request_id.is_some() && ids == 1;
-    let keeps_trace = found.has_traceparent && traces == 1;
-    if !keeps_id {
-        if ids > 0 {
-            request.hide_headers(|name| name == b"x-request-id");
-        }
-        request.add_upstream_header(b"x-request-id", &request_id);
-    }
-    if !keeps_trace {
-        if traces > 0 {
-            request.hide_headers(|name| name == b"traceparent");
-        }
-        request.add_upstream_header(b"traceparent", &traceparent(id_number));
-    }
+    let traceparent = found
+        .traceparent
+        .and_then(|given| given.try_into().ok())
+        .unwrap_or_else(|| traceparent(id_number));
 
     let mut context = Context {
         stage: Stage::Identified,
@@ -121,6 +110,7 @@ pub(crate) fn begin(w: &mut WorkerState, request: &mut Request) -> Result<Contex
         input: 0,
         request_id,
         id_number,
+        traceparent,
         start_ms: now,
         first_byte_ms: None,
         deadline_ms: 0,
@@ -131,9 +121,7 @@ pub(crate) fn begin(w: &mut WorkerState, request: &mut Request) -> Result<Contex
         rule: None,
         tags: None,
         original_path: None,
-        authorization: None,
-        api_key: None,
-        goog_api_key: None,
+        upstream_head: PoolText::EMPTY,
         reply: None,
         response: Response::Opaque,
         charged: Charged::default(),

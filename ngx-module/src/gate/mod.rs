@@ -4,7 +4,7 @@
 //! | step | file |
 //! | --- | --- |
 //! | who calls (headers only) | identify |
-//! | what is wanted, is it allowed, does it fit | decide |
+//! | what is wanted, is it allowed, does it fit | decide, terms |
 //! | which deployment, with which credentials | route |
 //! | what comes back | response |
 //! | what it cost | settle |
@@ -18,6 +18,7 @@ mod reply;
 mod response;
 mod route;
 mod settle;
+mod terms;
 mod worker;
 
 pub(crate) use context::{Context, Field, Stage, Variable};

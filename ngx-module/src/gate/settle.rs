@@ -10,7 +10,7 @@ use super::context::{Charged, Context, Source, Stage};
 use super::response::Response;
 use super::worker::WorkerState;
 use crate::ngx::process;
-use crate::ngx::request::Request;
+use crate::ngx::request::{PoolText, Request};
 
 /// Where counts come from, in the order of truth.
 struct Counted {
@@ -26,9 +26,7 @@ pub(crate) fn settle(w: &mut WorkerState, request: Option<&mut Request>, context
     if std::mem::replace(&mut context.settled, true) {
         return;
     }
-    context.authorization = None;
-    context.api_key = None;
-    context.goog_api_key = None;
+    context.upstream_head = PoolText::EMPTY;
     let status = request.as_ref().map_or(0, |r| r.response_status());
     let gone = request.as_ref().is_some_and(|r| r.client_is_gone());
     let admitted = context.stage == Stage::Admitted;

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use self_cell::self_cell;
 use tollgate_meter::request::{FieldPath, RequestFacts};
 use tollgate_meter::tokenizer::{Counter, Encoding, builtin};
-use tollgate_policy::documents::Tokenizer;
-use tollgate_policy::{RuleSet, Snapshot};
+use tollgate_policy::documents::{CredentialKind, Tokenizer};
+use tollgate_policy::{ProviderView, RuleSet, Snapshot};
 use tollgate_shm::{MappedFile, Region, Sizes, SnapshotFiles, Worker};
 
 use super::credentials::MasterKey;
+use super::terms::KeptTerms;
 use crate::ngx::log;
 
 /// How often, in milliseconds, a missing region or an unreadable snapshot is tried again.
@@ -31,8 +32,8 @@ pub(crate) struct Generation {
     file: MappedSnapshot,
     pub number: u64,
     pub rules: Rc<Rules>,
-    /// Opened credentials by provider index.
-    secrets: RefCell<Vec<Option<Rc<str>>>>,
+    /// What [`Generation::upstream_head`] has made, by provider index.
+    heads: RefCell<Vec<Option<Rc<[u8]>>>>,
 }
 
 /// Compiled rules; shared by generations whose rules are the same.
@@ -63,7 +64,7 @@ impl Generation {
         Ok(Generation {
             number,
             rules,
-            secrets: RefCell::new(Vec::new()),
+            heads: RefCell::new(Vec::new()),
             file,
         })
     }
@@ -72,22 +73,42 @@ impl Generation {
         *self.file.borrow_dependent()
     }
 
-    /// A provider's credential, opened once per generation and worker.
-    pub fn secret(&self, provider: u32, key: Option<&MasterKey>) -> Option<Rc<str>> {
-        let index = provider as usize;
-        if let Some(Some(secret)) = self.secrets.borrow().get(index) {
-            return Some(Rc::clone(secret));
+    /// What a provider's own header lines say, without the first one's name: `<Host>` and the credential's line behind it.
+    /// The credential is opened once per generation and worker.
+    pub fn upstream_head(
+        &self,
+        provider: &ProviderView<'_>,
+        key: Option<&MasterKey>,
+    ) -> Result<Rc<[u8]>, &'static str> {
+        let index = provider.index() as usize;
+        if let Some(Some(head)) = self.heads.borrow().get(index) {
+            return Ok(Rc::clone(head));
         }
-        let view = self.snapshot().provider(provider)?;
-        let opened: Rc<str> = key?.open(view.id(), view.sealed_credential())?.into();
-        let mut secrets = self.secrets.borrow_mut();
-        if secrets.len() <= index {
-            secrets.resize(index + 1, None);
+        let mut head = provider.host().as_bytes().to_vec();
+        if provider.credential_kind() != CredentialKind::None {
+            let secret = key
+                .and_then(|key| key.open(provider.id(), provider.sealed_credential()))
+                .ok_or("the provider's credential cannot be opened; is the master key the daemon's?")?;
+            if secret.bytes().any(|b| b.is_ascii_control()) {
+                return Err("the provider's credential has a character that no header can carry");
+            }
+            head.extend_from_slice(b"\r\n");
+            head.extend_from_slice(provider.credential_header().as_bytes());
+            head.extend_from_slice(b": ");
+            if provider.credential_kind() == CredentialKind::Bearer {
+                head.extend_from_slice(b"Bearer ");
+            }
+            head.extend_from_slice(secret.as_bytes());
         }
-        if let Some(slot) = secrets.get_mut(index) {
-            *slot = Some(Rc::clone(&opened));
+        let head: Rc<[u8]> = head.into();
+        let mut heads = self.heads.borrow_mut();
+        if heads.len() <= index {
+            heads.resize(index + 1, None);
         }
-        Some(opened)
+        if let Some(slot) = heads.get_mut(index) {
+            *slot = Some(Rc::clone(&head));
+        }
+        Ok(head)
     }
 }
 
@@ -130,6 +151,7 @@ pub(crate) struct WorkerState {
     pub facts: RequestFacts,
     pub scratch: Vec<u8>,
     pub counters: Counters,
+    pub terms: KeptTerms,
     random: u64,
 }
 
@@ -153,6 +175,7 @@ impl WorkerState {
             facts: RequestFacts::new(),
             scratch: Vec::new(),
             counters: Counters::default(),
+            terms: KeptTerms::default(),
             random: seed | 1,
         }
     }

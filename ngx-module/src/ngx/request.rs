@@ -15,8 +15,21 @@ use crate::gate::Context;
 #[repr(transparent)]
 pub(crate) struct Request(ngx_http_request_t);
 
-/// A body in the request's pool that is to take the place of the client's.
-pub(crate) struct NewBody(ngx_str_t);
+/// Text in the pool of the request that it is kept with.
+#[derive(Clone, Copy)]
+pub(crate) struct PoolText(ngx_str_t);
+
+impl PoolText {
+    pub const EMPTY: PoolText = PoolText(ngx_str_t {
+        len: 0,
+        data: std::ptr::null_mut(),
+    });
+
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: made by Request::text and kept in that request's context, which lives in the same pool.
+        unsafe { bytes(&self.0) }
+    }
+}
 
 /// One request header line.
 #[derive(Clone, Copy)]
@@ -204,31 +217,11 @@ impl Request {
         }
     }
 
-    /// Adds a header line that the proxy module will pass on. `name` must be in lower case.
-    pub fn add_upstream_header(&mut self, name: &'static [u8], value: &[u8]) -> Option<()> {
-        let value = pool::string(self.0.pool, value)?;
-        // SAFETY: the list is the request's own; a pushed element is zeroed before it is filled, since 1.28 has a
-        // `next` pointer that must be null.
-        unsafe {
-            let element = ngx_list_push(&raw mut self.0.headers_in.headers)
-                .cast::<ngx_table_elt_t>()
-                .as_mut()?;
-            *element = std::mem::zeroed();
-            element.key = ngx_str_t {
-                len: name.len(),
-                data: name.as_ptr().cast_mut(),
-            };
-            element.lowcase_key = name.as_ptr().cast_mut();
-            element.hash = ngx_hash_key(name.as_ptr().cast_mut(), name.len());
-            element.value = value;
-        }
-        Some(())
-    }
-
     /// Adds a line to the answer's header.
     pub fn add_response_header(&mut self, name: &'static [u8], value: &[u8]) -> Option<()> {
         let value = pool::string(self.0.pool, value)?;
-        // SAFETY: as above.
+        // SAFETY: the list is the request's own; a pushed element is zeroed before it is filled, since 1.28 has a
+        // `next` pointer that must be null.
         unsafe {
             let element = ngx_list_push(&raw mut self.0.headers_out.headers)
                 .cast::<ngx_table_elt_t>()
@@ -283,12 +276,12 @@ impl Request {
 
     /// Replaces the body by `bytes`, for the proxy module and for everyone else who looks at its length.
     pub fn replace_body(&mut self, bytes: &[u8]) -> Option<()> {
-        let body = self.new_body(bytes.len(), |piece| piece(bytes))?;
+        let body = self.text(bytes.len(), |piece| piece(bytes))?;
         self.install_body(&body)
     }
 
-    /// As [`Request::replace_body`], with what [`Request::new_body`] made.
-    pub fn install_body(&mut self, new: &NewBody) -> Option<()> {
+    /// As [`Request::replace_body`], with what [`Request::text`] made.
+    pub fn install_body(&mut self, new: &PoolText) -> Option<()> {
         let chain = self.body_chain(new)?;
         let length = new.0.len as off_t;
         let mut digits = [0u8; 20];
@@ -311,8 +304,8 @@ impl Request {
         Some(())
     }
 
-    /// Memory for a body of `len` bytes in the request's pool, filled piece by piece; what does not fit is dropped.
-    pub fn new_body(&self, len: usize, fill: impl FnOnce(&mut dyn FnMut(&[u8]))) -> Option<NewBody> {
+    /// `len` bytes in the request's pool, filled piece by piece; what does not fit is dropped.
+    pub fn text(&self, len: usize, fill: impl FnOnce(&mut dyn FnMut(&[u8]))) -> Option<PoolText> {
         let data = pool::allocate(self.0.pool, len)?;
         let mut at = 0;
         fill(&mut |piece| {
@@ -321,11 +314,11 @@ impl Request {
             unsafe { std::ptr::copy_nonoverlapping(fits.as_ptr(), data.add(at), fits.len()) };
             at += fits.len();
         });
-        Some(NewBody(ngx_str_t { len: at, data }))
+        Some(PoolText(ngx_str_t { len: at, data }))
     }
 
     /// A chain of one buffer. `start == pos`: a retry rewinds to `start`.
-    fn body_chain(&self, NewBody(text): &NewBody) -> Option<*mut ngx_chain_t> {
+    fn body_chain(&self, PoolText(text): &PoolText) -> Option<*mut ngx_chain_t> {
         let buf = pool::zeroed::<ngx_buf_t>(self.0.pool)?;
         let link = pool::zeroed::<ngx_chain_t>(self.0.pool)?;
         // SAFETY: end is one past the fresh allocation.

@@ -30,43 +30,63 @@ const VARIABLES: &[(&str, Field)] = &[
     ("tollgate_request_id", Field::RequestId),
     ("tollgate_tags", Field::Tags),
     ("tollgate_generation", Field::Generation),
-    // For proxy_set_header and proxy_ssl_name; empty once the request is settled, so that no log can show them.
-    ("tollgate_upgrade", Field::Upgrade),
-    ("tollgate_connection", Field::Connection),
-    ("tollgate_upstream_host", Field::UpstreamHost),
+    // For `proxy_set_header Host` and proxy_ssl_name. The former carries the credential: it is empty once the request is
+    // settled, so that no log can show it.
+    ("tollgate_upstream_head", Field::UpstreamHead),
     ("tollgate_upstream_tls_name", Field::UpstreamTlsName),
-    ("tollgate_upstream_authorization", Field::UpstreamAuthorization),
-    ("tollgate_upstream_api_key", Field::UpstreamApiKey),
-    ("tollgate_upstream_goog_api_key", Field::UpstreamGoogApiKey),
 ];
 
 pub(crate) fn register(cf: *mut ngx_conf_t) -> bool {
-    VARIABLES.iter().enumerate().all(|(index, (name, _))| {
-        let mut name = ngx_str_t {
-            len: name.len(),
-            data: name.as_ptr().cast_mut(),
-        };
-        // SAFETY: cf is the live configuration context; nginx copies what it keeps of the name.
-        unsafe {
-            let Some(variable) =
-                ngx_http_add_variable(cf, &raw mut name, NGX_HTTP_VAR_NOCACHEABLE as ngx_uint_t).as_mut()
-            else {
-                return false;
+    flags_are_where_c_has_them()
+        && VARIABLES.iter().enumerate().all(|(index, (name, _))| {
+            let mut name = ngx_str_t {
+                len: name.len(),
+                data: name.as_ptr().cast_mut(),
             };
-            variable.get_handler = Some(get);
-            variable.data = index;
-        }
-        true
-    })
+            // SAFETY: cf is the live configuration context; nginx copies what it keeps of the name.
+            unsafe {
+                let Some(variable) =
+                    ngx_http_add_variable(cf, &raw mut name, NGX_HTTP_VAR_NOCACHEABLE as ngx_uint_t).as_mut()
+                else {
+                    return false;
+                };
+                variable.get_handler = Some(get);
+                variable.data = index;
+            }
+            true
+        })
+}
+
+const VALID: u32 = 1 << 28;
+const NO_CACHEABLE: u32 = 1 << 29;
+const NOT_FOUND: u32 = 1 << 30;
+
+/// Writes length and flags at once: bindgen's setters go bit by bit, 28 times for a length.
+fn set_flags(value: &mut ngx_variable_value_t, len: usize, flags: u32) {
+    let len = u32::try_from(len).ok().filter(|len| *len < VALID).unwrap_or(0);
+    // SAFETY: the struct begins with one 32-bit unit of bit-fields, `len:28`, `valid`, `no_cacheable`, `not_found`,
+    // `escape`, filled from the lowest bit (`flags_are_where_c_has_them` looks before the module is used).
+    unsafe { (&raw mut *value).cast::<u32>().write(len | flags) };
+}
+
+fn flags_are_where_c_has_them() -> bool {
+    // SAFETY: a C struct of integers and a pointer.
+    let mut value: ngx_variable_value_t = unsafe { std::mem::zeroed() };
+    set_flags(&mut value, 0x0abc_def1, VALID | NO_CACHEABLE);
+    let found = (
+        value.valid(),
+        value.no_cacheable(),
+        value.not_found(),
+        value.escape(),
+    );
+    value.len() == 0x0abc_def1 && found == (1, 1, 0, 0)
 }
 
 unsafe extern "C" fn get(r: *mut ngx_http_request_t, v: *mut ngx_variable_value_t, data: usize) -> ngx_int_t {
     guarded("variable", ERROR, || {
         // SAFETY: nginx passes the live request and the value to fill.
         let (request, value) = unsafe { (Request::from_ptr(r), &mut *v) };
-        value.set_valid(0);
-        value.set_no_cacheable(1);
-        value.set_not_found(1);
+        set_flags(value, 0, NO_CACHEABLE | NOT_FOUND);
         let Some((_, field)) = VARIABLES.get(data) else {
             return OK;
         };
@@ -89,9 +109,7 @@ unsafe extern "C" fn get(r: *mut ngx_http_request_t, v: *mut ngx_variable_value_
             }
         };
         value.data = text.data;
-        value.set_len(u32::try_from(text.len).unwrap_or(0));
-        value.set_valid(1);
-        value.set_not_found(0);
+        set_flags(value, text.len, VALID | NO_CACHEABLE);
         OK
     })
 }
