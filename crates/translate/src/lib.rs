@@ -16,7 +16,7 @@
 //! Texts are never decoded on the way: an escaped JSON string is copied as it stands.
 //!
 //! Wire formats after the providers' references: OpenAI "Create chat completion" and "Chat completion chunk"; Anthropic
-//! "Create a Message", "Streaming messages", "Stop reasons and fallback", "Structured outputs", "Adaptive thinking",
+//! "Create a Message" (version 2023-06-01, which still has the sampling parameters), "Streaming messages", "Stop reasons and fallback", "Structured outputs", "Adaptive thinking",
 //! "Errors"; Gemini "Generating content" (v1beta), "Function calling", "Gemini thinking", "Thought signatures",
 //! "OpenAI compatibility".
 #![forbid(unsafe_code)]
@@ -38,6 +38,6 @@ pub use error::{ErrorKind, error_body};
 pub use json::SyntaxError;
 pub use pair::{Pair, Protocol};
 pub use refusal::Refusal;
-pub use request::{Ask, Options, Thinking, Translated, translate_request};
+pub use request::{Ask, Options, Sampling, Thinking, Translated, translate_request};
 pub use response::{Answer, Context, translate_response};
 pub use stream::{MAX_EVENT, StreamTranslator};

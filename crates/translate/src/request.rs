@@ -20,6 +20,19 @@ pub enum Thinking {
     Level,
 }
 
+/// Whether a deployment's model takes `temperature`, `top_p` and `top_k`. Claude from Opus 4.7 on refuses them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Sampling {
+    /// By the model's name. For a model that takes none, a value that changes nothing (1) is left out and any other is
+    /// refused.
+    #[default]
+    Auto,
+    /// They are sent as they are.
+    Send,
+    /// They are left out: the operator would rather have an answer with other sampling than none.
+    Omit,
+}
+
 /// What a translation needs to know about the deployment.
 #[derive(Debug, Clone, Copy)]
 pub struct Options<'o> {
@@ -31,6 +44,8 @@ pub struct Options<'o> {
     pub default_max_tokens: u64,
     /// How thinking is asked for.
     pub thinking: Thinking,
+    /// What becomes of `temperature`, `top_p` and `top_k` (OpenAI to Anthropic; the others always take them).
+    pub sampling: Sampling,
 }
 
 impl<'o> Options<'o> {
@@ -42,6 +57,7 @@ impl<'o> Options<'o> {
             max_tokens: None,
             default_max_tokens: 4096,
             thinking: Thinking::Auto,
+            sampling: Sampling::Auto,
         }
     }
 }
@@ -140,6 +156,17 @@ pub(crate) fn number<'a>(json: Json<'a>, at: &At<'_>) -> Result<Json<'a>, Refusa
     } else {
         Err(at.refuse("must be a number"))
     }
+}
+
+/// Refuses members that are neither `null` nor among `known`.
+pub(crate) fn only(object: Json<'_>, known: &[&str], at: &At<'_>) -> Result<(), Refusal> {
+    for_each_member(object, at, |key, _, at| {
+        if known.contains(&key) {
+            Ok(())
+        } else {
+            Err(unknown(at))
+        }
+    })
 }
 
 pub(crate) fn unknown(at: &At<'_>) -> Refusal {

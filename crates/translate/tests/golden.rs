@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 use tollgate_translate::{
-    Ask, Context, Options, Pair, Refusal, StreamTranslator, Translated, translate_request, translate_response,
+    Ask, Context, Options, Pair, Refusal, Sampling, StreamTranslator, Thinking, Translated,
+    translate_request, translate_response,
 };
 
 const PAIRS: [(Pair, &str); 3] = [
@@ -309,5 +310,54 @@ fn the_reserved_maximum_replaces_the_asked_one() {
         )
         .unwrap();
         assert_eq!(body[field], 77);
+    }
+}
+
+#[test]
+fn the_operator_decides_what_becomes_of_sampling_parameters() {
+    let request = br#"{"messages":[{"role":"user","content":"x"}],"temperature":0.5}"#;
+    for (sampling, sent) in [(Sampling::Send, true), (Sampling::Omit, false)] {
+        let options = Options {
+            sampling,
+            ..Options::new("claude-opus-5")
+        };
+        let body = translate_request(Pair::OpenAiToAnthropic, request, &options)
+            .unwrap()
+            .body;
+        assert_eq!(String::from_utf8(body).unwrap().contains("temperature"), sent);
+    }
+}
+
+#[test]
+fn the_operator_decides_how_thinking_is_asked_for() {
+    let request =
+        br#"{"messages":[{"role":"user","content":"x"}],"reasoning_effort":"low","max_tokens":9000}"#;
+    for (pair, thinking, expected) in [
+        (Pair::OpenAiToAnthropic, Thinking::Off, ""),
+        (
+            Pair::OpenAiToAnthropic,
+            Thinking::Budget,
+            r#""thinking":{"type":"enabled","budget_tokens":1024}"#,
+        ),
+        (
+            Pair::OpenAiToAnthropic,
+            Thinking::Level,
+            r#""output_config":{"effort":"low"}"#,
+        ),
+        (Pair::OpenAiToGemini, Thinking::Off, ""),
+        (Pair::OpenAiToGemini, Thinking::Budget, r#""thinkingBudget":1024"#),
+        (Pair::OpenAiToGemini, Thinking::Level, r#""thinkingLevel":"low""#),
+    ] {
+        let options = Options {
+            thinking,
+            ..Options::new("some-model")
+        };
+        let body = String::from_utf8(translate_request(pair, request, &options).unwrap().body).unwrap();
+        assert!(body.contains(expected), "{body}");
+        assert_eq!(
+            body.contains("think") || body.contains("effort"),
+            thinking != Thinking::Off,
+            "{body}"
+        );
     }
 }

@@ -538,6 +538,11 @@ proptest! {
     }
 }
 
+/// By the grammar alone: a number may be larger than any type.
+fn is_json(text: &[u8]) -> bool {
+    serde_json::from_slice::<&serde_json::value::RawValue>(text).is_ok()
+}
+
 /// All golden inputs of a kind.
 fn inputs(kind: &str) -> Vec<Vec<u8>> {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
@@ -603,7 +608,7 @@ proptest! {
             let last = events.last().unwrap();
             prop_assert!(last.contains("\"error\"") || *last == "[DONE]" || last.contains("message_stop"), "{}", last);
             for event in &events {
-                prop_assert!(*event == "[DONE]" || serde_json::from_str::<Value>(event).is_ok(), "{}", event);
+                prop_assert!(*event == "[DONE]" || is_json(event.as_bytes()), "{}", event);
             }
         }
     }
@@ -619,8 +624,9 @@ proptest! {
             for status in [status, 200] {
                 let answer = translate_response(pair, status, &input, &context());
                 prop_assert!(answer.status >= 200);
-                let body: Value = serde_json::from_slice(&answer.body).unwrap();
-                prop_assert_eq!(body.get("error").is_some(), answer.status >= 300, "{} {}", answer.status, body);
+                let body: std::collections::BTreeMap<String, &serde_json::value::RawValue> =
+                    serde_json::from_slice(&answer.body).unwrap();
+                prop_assert_eq!(body.contains_key("error"), answer.status >= 300, "{} {:?}", answer.status, body);
             }
         }
     }
@@ -639,13 +645,13 @@ proptest! {
             for pair in Pair::ALL {
                 match translate_request(pair, &request, &Options::new("m")) {
                     Ok(translated) => {
-                        let body: Value = serde_json::from_slice(&translated.body).unwrap();
-                        prop_assert!(body.is_object());
+                        let is_object = translated.body.starts_with(b"{");
+                        prop_assert!(is_object && is_json(&translated.body));
                     }
                     Err(refusal) => {
                         prop_assert!(!refusal.reason.is_empty());
                         let body = refusal.body(pair.client());
-                        prop_assert!(serde_json::from_slice::<Value>(&body).is_ok());
+                        prop_assert!(is_json(&body));
                     }
                 }
             }

@@ -12,7 +12,7 @@ use crate::openai::{
     for_each_part, for_each_tool,
 };
 use crate::refusal::{At, Refusal};
-use crate::request::{Ask, Options, Thinking, Translated, required};
+use crate::request::{Ask, Options, Sampling, Thinking, Translated, required};
 
 const HEADERS: &[(&str, &str)] = &[
     ("content-type", "application/json"),
@@ -44,15 +44,7 @@ pub(crate) fn write_request(chat: &Chat<'_>, options: &Options<'_>) -> Result<Tr
     out.push(b'[');
     out.extend_from_slice(&history.turns);
     out.push(b']');
-    for (name, value) in [
-        ("temperature", chat.temperature),
-        ("top_p", chat.top_p),
-        ("top_k", chat.top_k),
-    ] {
-        if let Some(value) = value {
-            object.raw(name, value.raw());
-        }
-    }
+    write_sampling(chat, options, &mut object)?;
     if let Some(stop) = chat.stop {
         write_stop(stop, object.key("stop_sequences"));
     }
@@ -91,20 +83,36 @@ fn refuse_untranslatable(chat: &Chat<'_>) -> Result<(), Refusal> {
                 .refuse("has no equivalent in this deployment's protocol"));
         }
     }
-    if chat
-        .temperature
-        .and_then(Json::f64)
-        .is_some_and(|value| !(0.0..=1.0).contains(&value))
-    {
-        return Err(At::ROOT
-            .key("temperature")
-            .refuse("must be between 0 and 1 on this deployment"));
-    }
     if matches!(chat.format, Format::JsonObject) {
         let format = At::ROOT.key("response_format");
         return Err(format
             .key("type")
             .refuse("json_object is not possible on this deployment; json_schema is"));
+    }
+    Ok(())
+}
+
+fn write_sampling(chat: &Chat<'_>, options: &Options<'_>, object: &mut Object<'_>) -> Result<(), Refusal> {
+    let takes = match options.sampling {
+        Sampling::Omit => return Ok(()),
+        Sampling::Send => true,
+        // Claude Opus 4.7 and what came after refuse them.
+        Sampling::Auto => is_old(options.model) || options.model.contains("-4-6"),
+    };
+    for (name, value) in [
+        ("temperature", chat.temperature),
+        ("top_p", chat.top_p),
+        ("top_k", chat.top_k),
+    ] {
+        let Some(value) = value else { continue };
+        let at = At::ROOT.key(name);
+        if takes && name == "temperature" && value.f64().is_some_and(|value| !(0.0..=1.0).contains(&value)) {
+            return Err(at.refuse("must be between 0 and 1 on this deployment"));
+        } else if takes {
+            object.raw(name, value.raw());
+        } else if name == "top_k" || value.f64() != Some(1.0) {
+            return Err(at.refuse("this deployment's model takes no sampling parameters"));
+        }
     }
     Ok(())
 }
@@ -162,24 +170,26 @@ fn write_tools(chat: &Chat<'_>, object: &mut Object<'_>) -> Result<(), Refusal> 
     Ok(())
 }
 
+/// Whether a model is Claude 4.5 or older, by its name in the provider's own API or at one of the clouds.
+fn is_old(model: &str) -> bool {
+    const UP_TO_4_5: [&str; 8] = ["@", ":", "-0", "-1", "-2025", "-5", ".1", ".5"];
+    let version = model
+        .split("claude-")
+        .nth(1)
+        .and_then(|name| name.split_once("-4"))
+        .map(|(_, version)| version);
+    model.contains("claude-3")
+        || version
+            .is_some_and(|version| version.is_empty() || UP_TO_4_5.iter().any(|old| version.starts_with(old)))
+}
+
 /// Claude up to 4.5 thinks by a budget; what came after decides itself, guided by an effort.
 fn style(options: &Options<'_>) -> Thinking {
-    if options.thinking != Thinking::Auto {
-        return options.thinking;
+    match options.thinking {
+        Thinking::Auto if is_old(options.model) => Thinking::Budget,
+        Thinking::Auto => Thinking::Level,
+        style => style,
     }
-    let old = options.model.contains("claude-3")
-        || options
-            .model
-            .split("claude-")
-            .nth(1)
-            .and_then(|name| name.split_once("-4"))
-            .is_some_and(|(_, version)| {
-                version.is_empty()
-                    || ["@", ":", "-0", "-1", "-2025", "-5", ".1", ".5"]
-                        .iter()
-                        .any(|old| version.starts_with(old))
-            });
-    if old { Thinking::Budget } else { Thinking::Level }
 }
 
 const fn level(effort: Effort) -> &'static str {
@@ -188,6 +198,7 @@ const fn level(effort: Effort) -> &'static str {
         Effort::Medium => "medium",
         Effort::High => "high",
         Effort::XHigh => "xhigh",
+        Effort::Max => "max",
     }
 }
 
@@ -197,7 +208,7 @@ const fn budget(effort: Effort) -> u64 {
         Effort::Minimal | Effort::Low => 1024,
         Effort::Medium => 8192,
         Effort::High => 24576,
-        Effort::XHigh => 32768,
+        Effort::XHigh | Effort::Max => 32768,
     }
 }
 
@@ -247,12 +258,11 @@ fn write_output(
             }
         }
     }
-    if thinks
-        && chat
-            .temperature
-            .and_then(Json::f64)
-            .is_some_and(|value| value < 1.0)
-    {
+    let cold = chat
+        .temperature
+        .and_then(Json::f64)
+        .is_some_and(|value| value < 1.0);
+    if thinks && cold && options.sampling != Sampling::Omit {
         return Err(At::ROOT
             .key("temperature")
             .refuse("cannot be combined with reasoning_effort on this deployment"));

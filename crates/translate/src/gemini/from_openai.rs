@@ -194,7 +194,7 @@ fn write_thinking(effort: Effort, options: &Options<'_>, config: &mut Object<'_>
             Effort::None => 0,
             Effort::Minimal | Effort::Low => 1024,
             Effort::Medium => 8192,
-            Effort::High | Effort::XHigh => 24576,
+            Effort::High | Effort::XHigh | Effort::Max => 24576,
         };
         thinking.number("thinkingBudget", budget);
     } else {
@@ -202,7 +202,7 @@ fn write_thinking(effort: Effort, options: &Options<'_>, config: &mut Object<'_>
             Effort::None | Effort::Minimal => "minimal",
             Effort::Low => "low",
             Effort::Medium => "medium",
-            Effort::High | Effort::XHigh => "high",
+            Effort::High | Effort::XHigh | Effort::Max => "high",
         };
         thinking.text("thinkingLevel", level);
     }

@@ -14,6 +14,7 @@ pub(crate) enum Effort {
     Medium,
     High,
     XHigh,
+    Max,
 }
 
 #[derive(Clone, Copy)]
@@ -123,6 +124,7 @@ fn refuse_or_drop(key: &str, value: Json<'_>, at: &At<'_>) -> Result<(), Refusal
         | "metadata"
         | "service_tier"
         | "prompt_cache_key"
+        | "prompt_cache_options"
         | "prompt_cache_retention"
         | "prediction" => true,
         "n" => value.u64() == Some(1),
@@ -133,7 +135,7 @@ fn refuse_or_drop(key: &str, value: Json<'_>, at: &At<'_>) -> Result<(), Refusal
             .elements()
             .all(|modality| modality.str().is_some_and(|name| name.is("text"))),
         "verbosity" => value.str().is_some_and(|level| level.is("medium")),
-        "audio" | "web_search_options" => false,
+        "audio" | "web_search_options" | "moderation" => false,
         "functions" | "function_call" => {
             return Err(at.refuse("is deprecated and not translated: use tools and tool_choice"));
         }
@@ -165,7 +167,8 @@ fn effort(value: Json<'_>, at: &At<'_>) -> Result<Effort, Refusal> {
         "medium" => Effort::Medium,
         "high" => Effort::High,
         "xhigh" => Effort::XHigh,
-        _ => return Err(at.refuse("must be none, minimal, low, medium, high or xhigh")),
+        "max" => Effort::Max,
+        _ => return Err(at.refuse("must be none, minimal, low, medium, high, xhigh or max")),
     })
 }
 

@@ -6,8 +6,8 @@
 use crate::json::{Array, Json, Kind, Object, Str, escape, quoted};
 use crate::refusal::{At, Refusal};
 use crate::request::{
-    Ask, Options, Thinking, Translated, boolean, count, for_each_element, for_each_member, number, required,
-    string, unknown,
+    Ask, Options, Thinking, Translated, boolean, count, for_each_element, for_each_member, number, only,
+    required, string, unknown,
 };
 
 const HEADERS: &[(&str, &str)] = &[("content-type", "application/json")];
@@ -77,8 +77,9 @@ impl<'a> Request<'a> {
                 "output_format" => request.schema = Some(schema(value, at)?),
                 // The deployment's own name of the model is used; caching, capacity and the clearing of old thinking
                 // concern the provider's platform, not the answer.
-                "model" | "cache_control" | "service_tier" | "context_management" => {}
-                "top_k" | "container" | "mcp_servers" | "inference_geo" | "speed" => {
+                "model" | "cache_control" | "service_tier" | "speed" | "diagnostics"
+                | "context_management" => {}
+                "top_k" | "container" | "mcp_servers" | "inference_geo" => {
                     return Err(at.refuse(NO_EQUIVALENT));
                 }
                 _ => return Err(unknown(at)),
@@ -92,7 +93,7 @@ impl<'a> Request<'a> {
 fn thought(value: Json<'_>, at: &At<'_>) -> Result<Thought, Refusal> {
     match &*required(value.get_str("type"), at, "type")?.text() {
         "disabled" => Ok(Thought::Off),
-        "adaptive" => Ok(Thought::Adaptive),
+        "adaptive" | "between_tools" => Ok(Thought::Adaptive),
         "enabled" => {
             let at = at.key("budget_tokens");
             Ok(Thought::Budget(count(
@@ -102,7 +103,9 @@ fn thought(value: Json<'_>, at: &At<'_>) -> Result<Thought, Refusal> {
                 &at,
             )?))
         }
-        _ => Err(at.key("type").refuse("must be enabled, adaptive or disabled")),
+        _ => Err(at
+            .key("type")
+            .refuse("must be enabled, adaptive, between_tools or disabled")),
     }
 }
 
@@ -111,7 +114,8 @@ fn effort(value: Json<'_>, at: &At<'_>) -> Result<&'static str, Refusal> {
         "low" => "low",
         "medium" => "medium",
         "high" => "high",
-        "xhigh" | "max" => "xhigh",
+        "xhigh" => "xhigh",
+        "max" => "max",
         _ => return Err(at.refuse("must be low, medium, high, xhigh or max")),
     })
 }
@@ -518,30 +522,42 @@ fn for_each_block<'a>(
 
 fn read_block<'a>(block: Json<'a>, at: &At<'_>) -> Result<Block<'a>, Refusal> {
     let text = |name| required(block.get_str(name), at, name);
+    let only = |known: &[&str]| only(block, known, at);
     match &*text("type")?.text() {
-        "text" => Ok(Block::Text(text("text")?)),
-        "image" => Ok(Block::Image(required(block.get("source"), at, "source")?)),
+        "text" => {
+            only(&["type", "text", "cache_control", "citations"])?;
+            Ok(Block::Text(text("text")?))
+        }
+        "image" => {
+            only(&["type", "source", "cache_control", "transformations"])?;
+            Ok(Block::Image(required(block.get("source"), at, "source")?))
+        }
         "document" => {
-            if block
+            only(&["type", "source", "title", "cache_control", "citations"])?;
+            let enabled = block
                 .get("citations")
-                .and_then(|citations| citations.get("enabled"))
-                .and_then(Json::bool)
-                == Some(true)
-            {
+                .and_then(|citations| citations.get("enabled"));
+            if enabled.and_then(Json::bool) == Some(true) {
                 return Err(at.key("citations").refuse(NO_EQUIVALENT));
             }
             Ok(Block::Document(block))
         }
-        "tool_use" => Ok(Block::ToolUse {
-            id: text("id")?,
-            name: text("name")?,
-            input: required(block.get("input"), at, "input")?,
-        }),
-        "tool_result" => Ok(Block::ToolResult {
-            id: text("tool_use_id")?,
-            content: block.get("content"),
-            is_error: block.get("is_error").and_then(Json::bool) == Some(true),
-        }),
+        "tool_use" => {
+            only(&["type", "id", "name", "input", "cache_control", "caller"])?;
+            Ok(Block::ToolUse {
+                id: text("id")?,
+                name: text("name")?,
+                input: required(block.get("input"), at, "input")?,
+            })
+        }
+        "tool_result" => {
+            only(&["type", "tool_use_id", "content", "is_error", "cache_control"])?;
+            Ok(Block::ToolResult {
+                id: text("tool_use_id")?,
+                content: block.get("content"),
+                is_error: block.get("is_error").and_then(Json::bool) == Some(true),
+            })
+        }
         "thinking" | "redacted_thinking" => Ok(Block::Thinking),
         _ => Err(at.key("type").refuse(NO_EQUIVALENT)),
     }

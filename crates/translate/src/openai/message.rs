@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::json::{Json, Kind, Str};
 use crate::refusal::{At, Refusal};
-use crate::request::{for_each_element, for_each_member, required, string, unknown};
+use crate::request::{for_each_element, for_each_member, only, required, string, unknown};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -122,49 +122,61 @@ pub(crate) fn for_each_part<'a>(
 fn read_part<'a>(part: Json<'a>, at: &At<'_>) -> Result<Part<'a>, Refusal> {
     let kind = required(part.get_str("type"), at, "type")?.text();
     let cache_control = part.get("cache_control");
-    match &*kind {
+    // Besides its own member each kind may carry marks for prompt caches.
+    let own = match &*kind {
+        own @ ("text" | "refusal" | "image_url" | "input_audio" | "file") => own,
+        _ => {
+            return Err(at
+                .key("type")
+                .refuse("has no equivalent in this deployment's protocol"));
+        }
+    };
+    only(
+        part,
+        &["type", own, "cache_control", "prompt_cache_breakpoint"],
+        at,
+    )?;
+    let value = required(part.get(own), at, own)?;
+    let at = at.key(own);
+    match own {
         "text" => Ok(Part::Text {
-            text: required(part.get_str("text"), at, "text")?,
+            text: string(value, &at)?,
             cache_control,
         }),
         // What the model has refused is said again as the text that it is.
         "refusal" => Ok(Part::Text {
-            text: required(part.get_str("refusal"), at, "refusal")?,
+            text: string(value, &at)?,
             cache_control: None,
         }),
         "image_url" => {
-            let at = at.key("image_url");
-            let url = part.get("image_url").and_then(|image| image.get_str("url"));
+            only(value, &["url", "detail"], &at)?;
             Ok(Part::Image {
-                url: required(url, &at, "url")?,
+                url: required(value.get_str("url"), &at, "url")?,
                 cache_control,
             })
         }
         "input_audio" => {
-            let at = at.key("input_audio");
-            let text = |name| part.get("input_audio").and_then(|audio| audio.get_str(name));
+            let [data, format] = value
+                .pick(["data", "format"])
+                .map(|found| found.and_then(Json::str));
             Ok(Part::Audio {
-                data: required(text("data"), &at, "data")?,
-                format: required(text("format"), &at, "format")?,
+                data: required(data, &at, "data")?,
+                format: required(format, &at, "format")?,
             })
         }
-        "file" => {
-            let at = at.key("file");
-            let file = part.get("file");
-            if file.and_then(|file| file.get("file_id")).is_some() {
+        _ => {
+            only(value, &["file_id", "filename", "file_data"], &at)?;
+            if value.get("file_id").is_some() {
                 return Err(at
                     .key("file_id")
                     .refuse("files kept at another provider cannot be read"));
             }
-            let text = |name| file.and_then(|file| file.get_str(name));
+            let data = required(value.get_str("file_data"), &at, "file_data")?;
             Ok(Part::File {
-                name: text("filename"),
-                data: required(text("file_data"), &at, "file_data")?,
+                name: value.get_str("filename"),
+                data,
             })
         }
-        _ => Err(at
-            .key("type")
-            .refuse("has no equivalent in this deployment's protocol")),
     }
 }
 

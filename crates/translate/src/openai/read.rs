@@ -27,13 +27,14 @@ fn usage(json: Json<'_>) -> Usage {
         "completion_tokens_details",
     ]);
     let count = |value: Option<Json<'_>>| value.and_then(Json::u64).unwrap_or_default();
-    let cached = prompt_details
-        .and_then(|details| details.get_u64("cached_tokens"))
+    let [read, written] = prompt_details
+        .map(|details| details.pick_u64(["cached_tokens", "cache_write_tokens"]))
         .unwrap_or_default();
+    let (read, written) = (read.unwrap_or_default(), written.unwrap_or_default());
     Usage {
-        input: count(prompt).saturating_sub(cached),
-        cache_read: cached,
-        cache_write: 0,
+        input: count(prompt).saturating_sub(read).saturating_sub(written),
+        cache_read: read,
+        cache_write: written,
         output: count(completion),
         reasoning: completion_details.and_then(|details| details.get_u64("reasoning_tokens")),
     }

@@ -27,6 +27,9 @@ fn write_usage(usage: &Usage, out: &mut Vec<u8>) {
         .number("total_tokens", usage.prompt().saturating_add(usage.output));
     let mut details = Object::open(object.key("prompt_tokens_details"));
     details.number("cached_tokens", usage.cache_read);
+    if usage.cache_write > 0 {
+        details.number("cache_write_tokens", usage.cache_write);
+    }
     details.close();
     let mut details = Object::open(object.key("completion_tokens_details"));
     details.number("reasoning_tokens", usage.reasoning.unwrap_or(0));
@@ -228,6 +231,7 @@ impl StreamWriter {
             }),
             Piece::Finish(finish) => {
                 if !std::mem::replace(&mut self.finish_written, true) {
+                    self.ensure_started(out);
                     let reason = finish_reason(finish, self.called);
                     self.chunk(out, |_| {}, Some(reason));
                 }
@@ -315,6 +319,7 @@ impl StreamWriter {
         if self.context.ask.include_usage
             && let Some(usage) = &self.usage
         {
+            // Whoever is finished has begun: a reason has been written.
             out.extend_from_slice(&self.head);
             out.extend_from_slice(b",\"choices\":[],\"usage\":");
             write_usage(usage, out);
