@@ -44,6 +44,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         out.join("o200k_base.vocabulary"),
         compiled(&tiktoken_rs::o200k_base()?, 2)?,
     )?;
+    if env::var_os("CARGO_FEATURE_ONBOARD").is_some() {
+        fs::write(out.join("p50k_base.ranks"), packed(&tiktoken_rs::p50k_base()?))?;
+        fs::write(out.join("r50k_base.ranks"), packed(&tiktoken_rs::r50k_base()?))?;
+    }
     fs::write(out.join("class_table.rs"), character_classes()?)?;
     Ok(())
 }
@@ -60,6 +64,24 @@ fn compiled(encoding: &tiktoken_rs::CoreBPE, pattern: u32) -> Result<Vec<u8>, co
         ..compile::Settings::default()
     };
     compile::compile(&pairing, &settings)
+}
+
+/// An encoding's rank list as `load::ranks::packed_ranks` reads it.
+fn packed(encoding: &tiktoken_rs::CoreBPE) -> Vec<u8> {
+    let tokens = tokens(encoding);
+    let mut out = b"SPLNTRV1".to_vec();
+    out.extend((tokens.len() as u32).to_le_bytes());
+    for (bytes, rank) in tokens {
+        for mut number in [rank, bytes.len() as u32] {
+            while number >= 0x80 {
+                out.push(number as u8 | 0x80);
+                number >>= 7;
+            }
+            out.push(number as u8);
+        }
+        out.extend(bytes);
+    }
+    out
 }
 
 /// The ordinary tokens of an encoding. Special tokens come after a gap or right behind the last one; their bytes

@@ -4,7 +4,7 @@ use super::Vocabulary;
 use super::cache::{PieceCache, Place};
 use super::merge::{FIRST_WINDOW, Merger, WINDOW};
 use super::split::{
-    Cl100k, DeepSeek, Gpt2, Kimi, Llama3, O200k, Pattern, Qwen2, Qwen35, Split, Tekken,
+    Cl100k, DeepSeek, EachSpace, Gpt2, Kimi, Llama3, O200k, Pattern, Qwen2, Qwen35, Split, Tekken,
 };
 use crate::counter::TokenCounter;
 
@@ -110,6 +110,7 @@ impl<'v> Counter<'v> {
             Pattern::DeepSeek => self.count_split(DeepSeek, bytes),
             Pattern::Kimi => self.count_split(Kimi, bytes),
             Pattern::Tekken => self.count_split(Tekken, bytes),
+            Pattern::EachSpace => self.count_split(EachSpace, bytes),
             Pattern::Spaces => self.count_split(self.vocabulary.spaces(), bytes),
         }
     }

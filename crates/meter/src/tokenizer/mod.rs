@@ -11,6 +11,9 @@
 //! | `compile` | rank list to buffer (the build script runs it for the built-in vocabularies) |
 //! | `vocabulary` | buffer to lookups |
 //! | `class` | character classes of the patterns |
+//! | `onboard` | the tokenizers that come with Tollgate |
+//! | `load` | published files to buffer |
+//! | `normalize` | what happens to a text before it is split |
 //! | `split` | text to pieces |
 //! | `merge` | piece to tokens |
 //! | `cache` | what was looked up lately |
@@ -21,8 +24,10 @@ mod class;
 mod compile;
 mod count;
 mod layout;
+pub mod load;
 mod merge;
 mod normalize;
+mod onboard;
 mod perfect;
 mod split;
 mod stream;
@@ -31,6 +36,9 @@ mod vocabulary;
 pub use compile::CompileError;
 pub use count::Counter;
 pub use normalize::{Normalizer, Prefix};
+pub use onboard::{NAMES, builtin_by_name};
+#[cfg(feature = "onboard")]
+pub use onboard::{compile_on_board, on_board_checksum};
 pub use split::Pattern;
 pub use stream::StreamCounter;
 pub use vocabulary::{Vocabulary, VocabularyError};

@@ -25,7 +25,7 @@ pub(super) use cased::{Kimi, O200k, Tekken};
 pub(super) use deepseek::DeepSeek;
 pub(super) use gpt2::Gpt2;
 pub(super) use scan::{first_unstable, is_stable};
-pub(super) use spaces::Spaces;
+pub(super) use spaces::{EachSpace, Spaces};
 pub(super) use words::{Cl100k, Llama3, Qwen2, Qwen35};
 
 /// How a text is split into pieces.
@@ -52,10 +52,12 @@ pub enum Pattern {
     Tekken,
     /// No pattern: SentencePiece-like vocabularies, whose texts are cut only where none of their tokens could cross.
     Spaces,
+    /// Each space begins a piece: SentencePiece-like vocabularies whose words are merged on their own.
+    EachSpace,
 }
 
 /// Each pattern, its id in a vocabulary buffer and its name in configurations.
-const PATTERNS: [(Pattern, u32, &str); 10] = [
+const PATTERNS: [(Pattern, u32, &str); 11] = [
     (Pattern::Cl100k, 1, "cl100k"),
     (Pattern::O200k, 2, "o200k"),
     (Pattern::Gpt2, 3, "gpt2"),
@@ -66,6 +68,7 @@ const PATTERNS: [(Pattern, u32, &str); 10] = [
     (Pattern::Kimi, 8, "kimi"),
     (Pattern::Tekken, 9, "tekken"),
     (Pattern::Spaces, 10, "spaces"),
+    (Pattern::EachSpace, 11, "each space"),
 ];
 
 impl Pattern {
@@ -108,7 +111,13 @@ impl Pattern {
             Self::Kimi => Kimi.piece_end(text, at),
             Self::Tekken => Tekken.piece_end(text, at),
             Self::Spaces => Spaces::new(&[0; 32]).piece_end(text, at),
+            Self::EachSpace => EachSpace.piece_end(text, at),
         }
+    }
+
+    /// Whether the pattern knows nothing but spaces, as those of SentencePiece-like vocabularies do.
+    pub fn is_spaced(self) -> bool {
+        matches!(self, Self::Spaces | Self::EachSpace)
     }
 }
 

@@ -41,3 +41,14 @@ impl Split for Spaces<'_> {
         text.len()
     }
 }
+
+/// Cuts before every space.
+pub(crate) struct EachSpace;
+
+impl Split for EachSpace {
+    #[inline]
+    fn piece_end(&self, text: &[u8], at: usize) -> usize {
+        let rest = text.get(at + 1..).unwrap_or_default();
+        at + 1 + memchr::memchr(b' ', rest).unwrap_or(rest.len())
+    }
+}

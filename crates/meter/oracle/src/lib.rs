@@ -1,0 +1,24 @@
+//! What our token ids are compared with, and the texts they are compared on.
+//!
+//! | file | what it has |
+//! | --- | --- |
+//! | `subject` | each tokenizer on board, and those of files, with the oracles that know it |
+//! | `expressions` | the published split expressions |
+//! | `corpus` | texts: what a Debian system holds, and seeded generators |
+//! | `texts` | the generators that the crate's own tests use, too |
+//! | `compare` | one text: whole, counted, and in random parts |
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    missing_docs,
+    reason = "for tests and measurements: what is not as it must be ends them"
+)]
+
+pub mod compare;
+pub mod corpus;
+pub mod expressions;
+pub mod subject;
+#[path = "../../tests/tokenizer/texts.rs"]
+pub mod texts;

@@ -1,0 +1,105 @@
+//! The tokenizers that come with Tollgate.
+//!
+//! Two are part of every binary ([`super::builtin`]); the rank lists of the others are only in binaries with the feature
+//! `onboard`, which is for the daemon: it compiles them once into files that workers map.
+
+use super::{Encoding, Vocabulary, VocabularyError, builtin};
+
+/// Names of all tokenizers on board.
+pub const NAMES: [&str; 8] = [
+    "o200k_base",
+    "o200k_harmony",
+    "cl100k_base",
+    "p50k_base",
+    "r50k_base",
+    "qwen",
+    "deepseek",
+    "glm",
+];
+
+/// The vocabulary of a name, if it is part of every binary.
+///
+/// # Errors
+/// As [`builtin`].
+pub fn builtin_by_name(name: &str) -> Option<Result<Vocabulary<'static>, VocabularyError>> {
+    match name {
+        // Harmony has other special tokens, which count as ordinary text here.
+        "o200k_base" | "o200k_harmony" => Some(builtin(Encoding::O200kBase)),
+        "cl100k_base" => Some(builtin(Encoding::Cl100kBase)),
+        _ => None,
+    }
+}
+
+#[cfg(feature = "onboard")]
+mod ranks {
+    use super::super::load::{LoadError, packed_ranks, source_checksum};
+    use super::super::{Normalizer, Pattern};
+
+    /// A packed rank list and how its texts are split and normalized.
+    struct Entry {
+        name: &'static str,
+        ranks: &'static [u8],
+        pattern: Pattern,
+        normalizer: Normalizer,
+        /// Tokens are spelled in GPT-2's alphabet.
+        spelled: bool,
+    }
+
+    const ENTRIES: [Entry; 5] = [
+        Entry {
+            name: "p50k_base",
+            ranks: include_bytes!(concat!(env!("OUT_DIR"), "/p50k_base.ranks")),
+            pattern: Pattern::Gpt2,
+            normalizer: Normalizer::None,
+            spelled: false,
+        },
+        Entry {
+            name: "r50k_base",
+            ranks: include_bytes!(concat!(env!("OUT_DIR"), "/r50k_base.ranks")),
+            pattern: Pattern::Gpt2,
+            normalizer: Normalizer::None,
+            spelled: false,
+        },
+        Entry {
+            name: "qwen",
+            ranks: splintr_vocab_qwen::QWEN3_VOCAB_PACKED,
+            pattern: Pattern::Qwen2,
+            normalizer: Normalizer::Nfc,
+            spelled: false,
+        },
+        Entry {
+            name: "deepseek",
+            ranks: splintr_vocab_deepseek::DEEPSEEK_V3_VOCAB_PACKED,
+            pattern: Pattern::DeepSeek,
+            normalizer: Normalizer::None,
+            spelled: true,
+        },
+        Entry {
+            name: "glm",
+            ranks: splintr_vocab_glm::GLM4_VOCAB_PACKED,
+            pattern: Pattern::Llama3,
+            normalizer: Normalizer::None,
+            spelled: false,
+        },
+    ];
+
+    fn entry(name: &str) -> Option<&'static Entry> {
+        ENTRIES.iter().find(|entry| entry.name == name)
+    }
+
+    /// Compiles a tokenizer on board that is not built in: half a second to two of one core.
+    ///
+    /// # Errors
+    /// None in a correctly built binary.
+    pub fn compile_on_board(name: &str) -> Option<Result<Vec<u8>, LoadError>> {
+        entry(name).map(|entry| packed_ranks(entry.ranks, entry.pattern, entry.normalizer, entry.spelled))
+    }
+
+    /// The checksum that a buffer made by [`compile_on_board`] carries.
+    pub fn on_board_checksum(name: &str) -> Option<u64> {
+        entry(name).map(|entry| source_checksum(entry.ranks))
+    }
+}
+
+#[cfg(feature = "onboard")]
+pub use ranks::{compile_on_board, on_board_checksum};
