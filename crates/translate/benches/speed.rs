@@ -73,7 +73,11 @@ fn main() {
             openai_request()
         };
         let answer = answer(pair);
-        let options = Options::new("upstream-model");
+        let options = Options::new(match pair {
+            Pair::OpenAiToAnthropic => "claude-sonnet-4-6",
+            Pair::OpenAiToGemini => "gemini-2.5-flash",
+            Pair::AnthropicToOpenAi => "gpt-4o",
+        });
         let context = Context {
             id: "request-1".to_owned(),
             created: 1_700_000_000,

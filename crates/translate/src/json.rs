@@ -258,21 +258,20 @@ fn skip_space(text: &str, mut at: usize) -> usize {
 
 /// `at` stands behind the opening quote; returns the position behind the closing one.
 fn skip_string(text: &str, mut at: usize) -> usize {
-    // Names and words are shorter than the call of a vectorised search takes.
-    for _ in 0..SHORT {
-        match byte(text, at) {
-            b'"' => return at + 1,
-            b'\\' => at += 2,
-            _ => at += 1,
-        }
-    }
     loop {
+        // Names, words and what stands between two escapes are shorter than the call of a vectorised search takes.
+        for _ in 0..SHORT {
+            match byte(text, at) {
+                b'"' => return at + 1,
+                b'\\' => at += 2,
+                _ => at += 1,
+            }
+        }
         let Some(rest) = text.as_bytes().get(at..) else {
             return text.len();
         };
         match memchr2(b'"', b'\\', rest) {
-            Some(found) if rest.get(found) == Some(&b'"') => return at + found + 1,
-            Some(found) => at += found + 2,
+            Some(found) => at += found,
             None => return text.len(),
         }
     }

@@ -17,6 +17,9 @@ use crate::response::MADE_UP_TOOL_ID;
 
 const HEADERS: &[(&str, &str)] = &[("content-type", "application/json")];
 
+/// Bytes of all tools together: their schemas are walked level by level, which must not hold up a worker.
+const MAX_TOOLS: usize = 1 << 20;
+
 /// What the provider documents for calls whose signature is not at hand, e.g. because another model made them.
 const SKIP_SIGNATURE: &str = "skip_thought_signature_validator";
 
@@ -86,6 +89,11 @@ fn write_tools(chat: &Chat<'_>, object: &mut Object<'_>) -> Result<(), Refusal> 
         json_schema: "parametersJsonSchema",
     };
     let Some(tools) = chat.tools else { return Ok(()) };
+    if tools.raw().len() > MAX_TOOLS {
+        return Err(At::ROOT
+            .key("tools")
+            .refuse("more than 1 MiB of tools is not translated"));
+    }
     let out = object.key("tools");
     out.extend_from_slice(b"[{\"functionDeclarations\":");
     let mut array = Array::open(out);

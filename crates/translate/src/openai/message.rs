@@ -120,23 +120,35 @@ pub(crate) fn for_each_part<'a>(
 }
 
 fn read_part<'a>(part: Json<'a>, at: &At<'_>) -> Result<Part<'a>, Refusal> {
-    let kind = required(part.get_str("type"), at, "type")?.text();
-    let cache_control = part.get("cache_control");
-    // Besides its own member each kind may carry marks for prompt caches.
-    let own = match &*kind {
-        own @ ("text" | "refusal" | "image_url" | "input_audio" | "file") => own,
+    let [kind, text, refusal, image, audio, file, cache_control] = part.pick([
+        "type",
+        "text",
+        "refusal",
+        "image_url",
+        "input_audio",
+        "file",
+        "cache_control",
+    ]);
+    let kind = required(kind.and_then(Json::str), at, "type")?.text();
+    let (own, value) = match &*kind {
+        "text" => ("text", text),
+        "refusal" => ("refusal", refusal),
+        "image_url" => ("image_url", image),
+        "input_audio" => ("input_audio", audio),
+        "file" => ("file", file),
         _ => {
             return Err(at
                 .key("type")
                 .refuse("has no equivalent in this deployment's protocol"));
         }
     };
+    // Besides its own member each kind may carry marks for prompt caches.
     only(
         part,
         &["type", own, "cache_control", "prompt_cache_breakpoint"],
         at,
     )?;
-    let value = required(part.get(own), at, own)?;
+    let value = required(value, at, own)?;
     let at = at.key(own);
     match own {
         "text" => Ok(Part::Text {
