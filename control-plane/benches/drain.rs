@@ -13,6 +13,7 @@
     reason = "bench code"
 )]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -32,9 +33,15 @@ fn cpu_ns(schedstat: impl AsRef<Path>) -> u64 {
     text.split(' ').next().unwrap().parse().unwrap()
 }
 
-fn process_cpu_ns(pid: u32) -> u64 {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    tasks.map(|t| cpu_ns(t.unwrap().path().join("schedstat"))).sum()
+/// CPU time of a process by the names of its threads.
+fn threads_cpu_ns(pid: u32) -> BTreeMap<String, u64> {
+    let mut threads = BTreeMap::new();
+    for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
+        let task = task.unwrap().path();
+        let name = fs::read_to_string(task.join("comm")).unwrap();
+        *threads.entry(name.trim().to_owned()).or_default() += cpu_ns(task.join("schedstat"));
+    }
+    threads
 }
 
 /// Callers that take turns, most of them answered, some refused.
@@ -193,13 +200,22 @@ fn daemon(seconds: u64, ring: u32, channels: usize) {
         traffic.sent - first
     };
     feed(1);
-    let before = process_cpu_ns(running.0.id());
+    let before = threads_cpu_ns(running.0.id());
     let sent = feed(seconds);
-    let spent = process_cpu_ns(running.0.id()) - before;
+    let mut spent = threads_cpu_ns(running.0.id());
+    for (name, was) in before {
+        *spent.entry(name).or_default() -= was;
+    }
+    let per_event = |ns: u64| ns as f64 / 1e3 / sent as f64;
+    let each: Vec<String> = spent
+        .iter()
+        .map(|(name, ns)| format!("{name} {:.3}", per_event(*ns)))
+        .collect();
     println!(
-        "daemon   ring  {ring:>5} channels {channels:>5}  {:.3} us/event  {} dropped",
-        spent as f64 / 1e3 / sent as f64,
-        region.events_dropped()
+        "daemon   ring  {ring:>5} channels {channels:>5}  {:.3} us/event  {} dropped  ({})",
+        per_event(spent.values().sum()),
+        region.events_dropped(),
+        each.join(", ")
     );
     drop(worker);
 }

@@ -100,7 +100,9 @@ impl<S: Store> Drain<S> {
             names: &names,
             log_requests,
         });
-        self.commit(&batch)?;
+        let done = self.commit(&batch);
+        self.booking.reuse(batch);
+        done?;
         let booked = self.events.iter().map(|s| s.events.len()).sum();
         self.status.events.fetch_add(booked as u64, Relaxed);
         Ok(booked)
@@ -134,7 +136,8 @@ impl<S: Store> Drain<S> {
     }
 
     fn read_events(&mut self) {
-        self.events.resize_with(self.region.ring_tails().len(), SlotEvents::default);
+        self.events
+            .resize_with(self.region.ring_tails().len(), SlotEvents::default);
         for (slot, read) in self.events.iter_mut().enumerate() {
             read.slot = slot;
             read.events.clear();

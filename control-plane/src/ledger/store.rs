@@ -203,8 +203,16 @@ pub(crate) mod conformance {
             first_token_us: if n.is_multiple_of(2) { 7 } else { u32::MAX },
             debt_tokens: 8 + n,
             flags: n & 15,
-            limit_key: if class == Class::Limit { u64::MAX - time_ms } else { 0 },
-            rule_hash: if class == Class::Rule { 1 << 63 | time_ms } else { 0 },
+            limit_key: if class == Class::Limit {
+                u64::MAX - time_ms
+            } else {
+                0
+            },
+            rule_hash: if class == Class::Rule {
+                1 << 63 | time_ms
+            } else {
+                0
+            },
             reserved: [9 + n, 10 + n],
             estimated_tokens: 11 + n,
             counted_tokens: 12 + n,
@@ -215,7 +223,11 @@ pub(crate) mod conformance {
             event,
             time_ms,
             who: lines.add_who(channel, "m"),
-            deployment: if class == Class::Ok { lines.add_deployment("d".into()) } else { u32::MAX },
+            deployment: if class == Class::Ok {
+                lines.add_deployment("d".into())
+            } else {
+                u32::MAX
+            },
         };
         lines.requests.push(line);
         lines
@@ -363,9 +375,8 @@ pub(crate) mod conformance {
     }
 
     fn requests_page_newest_first(mut s: impl Store) {
-        let requests = requests(
-            (1..=5).map(|t| request(t, if t % 2 == 0 { "even" } else { "odd" }, Class::Ok)),
-        );
+        let requests =
+            requests((1..=5).map(|t| request(t, if t % 2 == 0 { "even" } else { "odd" }, Class::Ok)));
         s.commit(&Batch {
             requests,
             ..Batch::default()
@@ -399,7 +410,13 @@ pub(crate) mod conformance {
     /// More lines than any store keeps together, in batches of uneven sizes.
     fn requests_are_found_wherever_they_stand(mut s: impl Store) {
         let class = |n: u64| Class::ALL[(n % 1_009 % 8) as usize];
-        let channel = |n: u64| if n.is_multiple_of(701) { "rare".to_owned() } else { format!("c{}", n % 7) };
+        let channel = |n: u64| {
+            if n.is_multiple_of(701) {
+                "rare".to_owned()
+            } else {
+                format!("c{}", n % 7)
+            }
+        };
         let (mut n, mut size) = (0, 1);
         while n < 5_000 {
             let batch = Batch {
@@ -430,9 +447,19 @@ pub(crate) mod conformance {
                 found.extend(page.into_iter().map(|(_, r)| r));
             }
         };
-        for (wanted, named) in [(None, None), (Some("rare"), None), (None, Some(Class::Rule)), (Some("c3"), Some(Class::Limit))] {
-            let of = |n: &u64| wanted.is_none_or(|w| w == channel(*n)) && named.is_none_or(|c| c == class(*n));
-            let want: Vec<_> = (0..newest).rev().filter(of).map(|n| record(n, &channel(n), class(n))).collect();
+        for (wanted, named) in [
+            (None, None),
+            (Some("rare"), None),
+            (None, Some(Class::Rule)),
+            (Some("c3"), Some(Class::Limit)),
+        ] {
+            let of =
+                |n: &u64| wanted.is_none_or(|w| w == channel(*n)) && named.is_none_or(|c| c == class(*n));
+            let want: Vec<_> = (0..newest)
+                .rev()
+                .filter(of)
+                .map(|n| record(n, &channel(n), class(n)))
+                .collect();
             assert!(!want.is_empty());
             for limit in [7, 600, 10_000] {
                 assert_eq!(pages(wanted, named.map(Class::name), limit), want);

@@ -58,6 +58,16 @@ impl Block {
         Some(block)
     }
 
+    /// Empties it, but for its memory.
+    pub fn clear(&mut self) {
+        let mut data = std::mem::take(&mut self.data);
+        data.clear();
+        *self = Block {
+            data,
+            ..Block::default()
+        };
+    }
+
     /// Lines in it.
     pub fn lines(&self) -> u32 {
         self.lines
@@ -109,7 +119,10 @@ impl Block {
             out.extend_from_slice(&half.to_le_bytes());
         }
         let (limit, rule) = (event.limit_key != 0, event.rule_hash != 0);
-        put(out, u64::from(event.flags) << 2 | u64::from(limit) << 1 | u64::from(rule));
+        put(
+            out,
+            u64::from(event.flags) << 2 | u64::from(limit) << 1 | u64::from(rule),
+        );
         let [reserved_input, reserved_output] = event.reserved;
         for n in [
             event.input_tokens,

@@ -237,9 +237,7 @@ impl Journal {
     fn begin(&mut self, db: &Connection, names: &mut Names) -> rusqlite::Result<Fold> {
         self.entries = 0;
         self.folded = Some(Instant::now());
-        let through = db.query_row("SELECT MAX(seq) FROM journal", [], |r| {
-            r.get::<_, Option<i64>>(0)
-        })?;
+        let through = db.query_row("SELECT MAX(seq) FROM journal", [], |r| r.get::<_, Option<i64>>(0))?;
         let mut deltas: Vec<_> = self
             .deltas
             .drain()
@@ -247,7 +245,9 @@ impl Journal {
             .collect::<rusqlite::Result<_>>()?;
         deltas.sort_unstable_by(|(a, (a_minute, ..)), (b, (b_minute, ..))| (b_minute, b).cmp(&(a_minute, a)));
         let booked = self.booked.drain();
-        let mut booked: Vec<_> = booked.map(|(row, (who, counters))| (row, who, counters)).collect();
+        let mut booked: Vec<_> = booked
+            .map(|(row, (who, counters))| (row, who, counters))
+            .collect();
         booked.sort_unstable_by_key(|(row, ..)| std::cmp::Reverse(*row));
         Ok(Fold {
             through: through.unwrap_or(0),
@@ -316,8 +316,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn counters() -> impl Strategy<Value = Counters> {
-        proptest::array::uniform17((any::<i64>(), 0u32..66).prop_map(|(n, shift)| n.checked_shr(shift).unwrap_or(0)))
-            .prop_map(Counters)
+        proptest::array::uniform17(
+            (any::<i64>(), 0u32..66).prop_map(|(n, shift)| n.checked_shr(shift).unwrap_or(0)),
+        )
+        .prop_map(Counters)
     }
 
     proptest! {

@@ -56,11 +56,10 @@ fn newest(db: &Connection) -> rusqlite::Result<Newest> {
 }
 
 impl Newest {
-    fn next(&self) -> Newest {
-        Newest {
-            first: self.first + i64::from(self.block.lines()),
-            block: Block::default(),
-        }
+    /// Begins the next block.
+    fn go_on(&mut self) {
+        self.first += i64::from(self.block.lines());
+        self.block.clear();
     }
 
     fn write(&self, db: &Connection) -> rusqlite::Result<()> {
@@ -101,12 +100,12 @@ impl LogWriter {
             None => newest(db)?,
         };
         if current.block.lines() >= ENOUGH_LINES {
-            current = current.next();
+            current.go_on();
         }
         for line in &lines.requests {
             if current.block.lines() >= BLOCK_LINES {
                 current.write(db)?;
-                current = current.next();
+                current.go_on();
             }
             current.block.add(&StoredLine {
                 time_ms: line.time_ms,
@@ -146,7 +145,13 @@ impl Cached<'_> {
                 id
             }
         };
-        Ok(RequestRecord::new(&line.event, line.time_ms, channel, model, deployment))
+        Ok(RequestRecord::new(
+            &line.event,
+            line.time_ms,
+            channel,
+            model,
+            deployment,
+        ))
     }
 }
 
@@ -202,11 +207,13 @@ pub fn query(db: &Connection, q: &RequestQuery) -> rusqlite::Result<Vec<(i64, Re
 /// The first line at or after `first` in a block that is young enough.
 fn first_since(db: &Connection, first: i64, from_ms: u64) -> rusqlite::Result<i64> {
     let data = data(db, first)?;
-    let found = (first..).zip(block::lines(&data)).try_for_each(|(number, line)| match line {
-        Some(line) if line.time_ms < from_ms => ControlFlow::Continue(()),
-        Some(_) => ControlFlow::Break(Ok(number)),
-        None => ControlFlow::Break(Err(damaged())),
-    });
+    let found = (first..)
+        .zip(block::lines(&data))
+        .try_for_each(|(number, line)| match line {
+            Some(line) if line.time_ms < from_ms => ControlFlow::Continue(()),
+            Some(_) => ControlFlow::Break(Ok(number)),
+            None => ControlFlow::Break(Err(damaged())),
+        });
     match found {
         ControlFlow::Break(result) => result,
         ControlFlow::Continue(()) => Ok(first),

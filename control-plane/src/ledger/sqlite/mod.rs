@@ -23,8 +23,8 @@ use rusqlite::types::{Type, Value};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params, params_from_iter};
 
 use super::{
-    Batch, BookedRow, COUNTER_NAMES, Counters, Keep, Position, RequestQuery, RequestRecord, Store, StoreError,
-    UsagePoint, UsageQuery,
+    Batch, BookedRow, COUNTER_NAMES, Counters, Keep, Position, RequestQuery, RequestRecord, Store,
+    StoreError, UsagePoint, UsageQuery,
 };
 
 /// Version of the tables below; another one is refused.
@@ -135,8 +135,7 @@ impl SqliteStore {
         db.pragma_update(None, "synchronous", "FULL").map_err(&open)?;
         db.pragma_update(None, "cache_size", CACHE_KIB).map_err(&open)?;
         db.set_prepared_statement_cache_capacity(64);
-        db.busy_timeout(Duration::from_secs(5))
-            .map_err(&open)?;
+        db.busy_timeout(Duration::from_secs(5)).map_err(&open)?;
         let version: i64 = db
             .query_row("PRAGMA user_version", [], |r| r.get(0))
             .map_err(&open)?;
@@ -216,7 +215,10 @@ impl Known {
         if self.region != Some(region) {
             t.execute("DELETE FROM position", [])?;
             t.execute("DELETE FROM booked", [])?;
-            t.execute("INSERT OR REPLACE INTO region (only, id) VALUES (1, ?1)", [region])?;
+            t.execute(
+                "INSERT OR REPLACE INTO region (only, id) VALUES (1, ?1)",
+                [region],
+            )?;
             self.journal.forget_booked();
             self.region = Some(region);
         }
@@ -325,7 +327,12 @@ fn query_position(db: &Connection, region: u64) -> rusqlite::Result<Position> {
     let mut latest = HashMap::new();
     journal::read(db, |of, entry| {
         if of == bits(region) {
-            latest.extend(entry.booked.into_iter().map(|(row, who, counters)| (row, (who, counters))));
+            latest.extend(
+                entry
+                    .booked
+                    .into_iter()
+                    .map(|(row, who, counters)| (row, (who, counters))),
+            );
         }
     })?;
     for (row, (who, booked)) in latest {
@@ -406,8 +413,7 @@ impl SqliteReader {
         let open = fail("open the ledger for reading");
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(path, flags).map_err(&open)?;
-        db.busy_timeout(Duration::from_secs(5))
-            .map_err(&open)?;
+        db.busy_timeout(Duration::from_secs(5)).map_err(&open)?;
         Ok(SqliteReader { db: Mutex::new(db) })
     }
 
@@ -521,7 +527,12 @@ mod tests {
                     booked: Counters([self.booked; COUNTERS]),
                 });
                 let minute = 600 * u64::from(who >> 4) + 60 * (i as u64 % 2);
-                batch.deltas.push(Delta { minute, channel, model, counters });
+                batch.deltas.push(Delta {
+                    minute,
+                    channel,
+                    model,
+                    counters,
+                });
             }
             batch
         }
@@ -530,7 +541,14 @@ mod tests {
             let reader = SqliteReader::open(&self.path).unwrap();
             for step in super::super::STEPS {
                 for channel in [None, Some("c1".to_owned())] {
-                    let query = UsageQuery { step, from: 0, to: u64::MAX, channel, model: None, limit: 7 };
+                    let query = UsageQuery {
+                        step,
+                        from: 0,
+                        to: u64::MAX,
+                        channel,
+                        model: None,
+                        limit: 7,
+                    };
                     assert_eq!(reader.usage(&query).unwrap(), self.model.usage(&query).unwrap());
                 }
             }
