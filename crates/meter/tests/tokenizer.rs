@@ -460,3 +460,17 @@ proptest! {
         }
     }
 }
+
+/// A stream without spaces is cut behind pieces that only end there because of what follows.
+#[test]
+fn streams_see_what_follows_a_cut() {
+    for encoding in ENCODINGS {
+        let mut counter = counter(encoding);
+        let text = "<U6E64>\t\t/xda/x4e\t<CJK>\n".repeat(4000);
+        let whole = counter.count(&text);
+        for seed in 0..40 {
+            let mut rng = Rng::new(seed);
+            assert_eq!(streamed(&mut counter, &text, || 1 + rng.below(17)), whole, "{encoding:?}");
+        }
+    }
+}

@@ -203,17 +203,31 @@ pub fn from_file(path: &Path) -> Subject {
             }
             None => tokenizer_json(&file).unwrap_or_else(|error| panic!("{name}: {error:?}")),
         };
-        let mut parsed: Value = serde_json::from_slice(&file).expect("JSON");
-        // As we count: spellings of added tokens are ordinary text.
-        parsed["added_tokens"] = json!([]);
-        parsed["post_processor"] = Value::Null;
-        (buffer, pipeline(&parsed))
+        let parsed = serde_json::from_slice(&file).expect("JSON");
+        (buffer, without_added(parsed))
     };
     Subject {
         name,
         buffer,
         oracles: vec![oracle],
     }
+}
+
+/// A `tokenizer.json` given as a value.
+pub fn from_json(name: &str, json: &Value) -> Subject {
+    let buffer = tokenizer_json(json.to_string().as_bytes()).unwrap_or_else(|error| panic!("{name}: {error:?}"));
+    Subject {
+        name: name.to_owned(),
+        buffer,
+        oracles: vec![without_added(json.clone())],
+    }
+}
+
+/// The oracle of a `tokenizer.json`, to which spellings of added tokens are ordinary text, as they are to us.
+fn without_added(mut json: Value) -> Oracle {
+    json["added_tokens"] = json!([]);
+    json["post_processor"] = Value::Null;
+    pipeline(&json)
 }
 
 /// The ordinary tokens of one of tiktoken's encodings.
@@ -291,7 +305,7 @@ fn pipeline(json: &Value) -> Oracle {
 }
 
 /// GPT-2's letter for each byte.
-fn alphabet() -> Vec<char> {
+pub fn alphabet() -> Vec<char> {
     let mut others = 0x100..;
     (0..=u8::MAX)
         .map(|byte| match byte {

@@ -70,19 +70,18 @@ impl<'v> Counter<'v> {
     pub(super) fn count_part(&mut self, text: &str, beginning: bool) -> u64 {
         let mut prepared = std::mem::take(&mut self.prepared);
         let text = self.vocabulary.preparation().apply(text, beginning, &mut prepared);
-        let count = self.count_prepared(text);
+        let count = self.count_pieces(text, text.len());
         self.keep(prepared);
         count
     }
 
-    /// Brings the beginning of a text to its normal form, as far as nothing that may follow changes it, and returns where
-    /// that ends. A prefix is not put before it.
-    pub(super) fn normalize_head(&mut self, text: &mut String) -> usize {
+    /// Prepares the beginning of a text, as far as nothing that may follow changes it, and returns where that ends.
+    pub(super) fn prepare_head(&mut self, text: &mut String, beginning: bool) -> usize {
         let preparation = self.vocabulary.preparation();
         let boundary = preparation.last_boundary(text);
         let mut prepared = std::mem::take(&mut self.prepared);
         let head = text.get(..boundary).unwrap_or_default();
-        let normal = preparation.apply(head, false, &mut prepared);
+        let normal = preparation.apply(head, beginning, &mut prepared);
         let end = normal.len();
         if normal != head {
             let normal = std::mem::take(&mut prepared);
@@ -98,26 +97,27 @@ impl<'v> Counter<'v> {
         self.prepared = prepared;
     }
 
-    fn count_prepared(&mut self, text: &str) -> u64 {
+    /// Counts the pieces of a prepared text that begin before `end`.
+    pub(super) fn count_pieces(&mut self, text: &str, end: usize) -> u64 {
         let bytes = text.as_bytes();
         match self.vocabulary.pattern() {
-            Pattern::Cl100k => self.count_split(Cl100k, bytes),
-            Pattern::O200k => self.count_split(O200k, bytes),
-            Pattern::Gpt2 => self.count_split(Gpt2, bytes),
-            Pattern::Llama3 => self.count_split(Llama3, bytes),
-            Pattern::Qwen2 => self.count_split(Qwen2, bytes),
-            Pattern::Qwen35 => self.count_split(Qwen35, bytes),
-            Pattern::DeepSeek => self.count_split(DeepSeek, bytes),
-            Pattern::Kimi => self.count_split(Kimi, bytes),
-            Pattern::Tekken => self.count_split(Tekken, bytes),
-            Pattern::EachSpace => self.count_split(EachSpace, bytes),
-            Pattern::Spaces => self.count_split(self.vocabulary.spaces(), bytes),
+            Pattern::Cl100k => self.count_split(Cl100k, bytes, end),
+            Pattern::O200k => self.count_split(O200k, bytes, end),
+            Pattern::Gpt2 => self.count_split(Gpt2, bytes, end),
+            Pattern::Llama3 => self.count_split(Llama3, bytes, end),
+            Pattern::Qwen2 => self.count_split(Qwen2, bytes, end),
+            Pattern::Qwen35 => self.count_split(Qwen35, bytes, end),
+            Pattern::DeepSeek => self.count_split(DeepSeek, bytes, end),
+            Pattern::Kimi => self.count_split(Kimi, bytes, end),
+            Pattern::Tekken => self.count_split(Tekken, bytes, end),
+            Pattern::EachSpace => self.count_split(EachSpace, bytes, end),
+            Pattern::Spaces => self.count_split(self.vocabulary.spaces(), bytes, end),
         }
     }
 
-    fn count_split<S: Split>(&mut self, split: S, text: &[u8]) -> u64 {
+    fn count_split<S: Split>(&mut self, split: S, text: &[u8], until: usize) -> u64 {
         let (mut at, mut count) = (0, 0);
-        while at < text.len() {
+        while at < until {
             let end = split.piece_end(text, at);
             let piece = text.get(at..end).unwrap_or_default();
             count += self.count_piece(piece);

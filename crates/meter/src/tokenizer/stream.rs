@@ -65,16 +65,27 @@ impl StreamCounter {
 
     /// Counts what is certain of a tail without certain cuts, or all of it if that is nothing.
     fn count_certain(&mut self, counter: &mut Counter<'_>) {
-        // Pieces are those of the normal form; doing twice what makes it changes nothing.
-        let normal = counter.normalize_head(&mut self.tail);
-        let end = certain_end(counter.vocabulary(), self.tail.get(..normal).unwrap_or_default());
-        self.count_to(counter, if end > 0 { end } else { self.tail.len() });
+        // Pieces are those of the prepared text; preparing it again changes nothing.
+        let prepared = counter.prepare_head(&mut self.tail, !self.begun);
+        self.begun = true;
+        let head = self.tail.get(..prepared).unwrap_or_default();
+        let (head, end) = match certain_end(counter.vocabulary(), head) {
+            0 => (self.tail.as_str(), self.tail.len()),
+            end => (head, end),
+        };
+        // What follows the certain pieces decides about the last of them, so it must be seen.
+        self.count += counter.count_pieces(head, end);
+        self.drop_to(end);
     }
 
     /// Counts and drops the tail's first `end` bytes, a cut.
     fn count_to(&mut self, counter: &mut Counter<'_>, end: usize) {
         self.count += counter.count_part(self.tail.get(..end).unwrap_or_default(), !self.begun);
         self.begun |= end > 0;
+        self.drop_to(end);
+    }
+
+    fn drop_to(&mut self, end: usize) {
         self.tail.drain(..end);
         self.tail.shrink_to(64);
     }
