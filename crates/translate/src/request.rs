@@ -78,7 +78,8 @@ pub struct Translated {
     pub body: Vec<u8>,
     /// Path and query below the provider's host, as the provider's public API has it; percent-encoded.
     pub path: String,
-    /// Whether the answer will be a stream of server-sent events.
+    /// Whether a success will be a stream of server-sent events, for [`crate::StreamTranslator`]. An error never is one:
+    /// its body is for [`crate::translate_response`].
     pub stream: bool,
     /// Header fields that the upstream's protocol demands, credentials apart. Those of the client's protocol
     /// (`anthropic-version`, `anthropic-beta`, `openai-organization`, ...) must not be sent along.

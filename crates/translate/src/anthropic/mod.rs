@@ -1,9 +1,12 @@
 //! Anthropic messages: answers read and written, requests written.
 
+mod block;
 mod from_openai;
+mod history;
 mod read;
 mod write;
 
+pub(crate) use block::{Block, for_each_block};
 pub(crate) use from_openai::write_request;
 pub(crate) use read::{StreamReader, read_whole};
 pub(crate) use write::{StreamWriter, WholeWriter, write_error_event};

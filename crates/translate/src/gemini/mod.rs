@@ -1,6 +1,7 @@
 //! Gemini generateContent: answers read, requests written.
 
 mod from_openai;
+mod history;
 mod read;
 mod schema;
 

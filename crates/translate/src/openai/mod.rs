@@ -2,7 +2,9 @@
 
 mod chat;
 mod from_anthropic;
+mod history;
 mod message;
+mod parts;
 mod read;
 mod write;
 
