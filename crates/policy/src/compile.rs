@@ -2,8 +2,8 @@
 
 use crate::{
     documents::{
-        Algorithm, ChannelSource, CredentialKind, Documents, Endpoint, Enforcement, Entry, Kind, Limit,
-        Location, Model, Provider, Tokenizer,
+        Affinity, Algorithm, ChannelSource, CredentialKind, Documents, Endpoint, Enforcement, Entry, Kind,
+        Limit, Location, Model, Provider, Span, Tokenizer,
     },
     effective::{EffectiveChannel, EffectiveLimit},
     glob::is_glob,
@@ -11,9 +11,9 @@ use crate::{
     problem::Problem,
     rules,
     snapshot::{
-        AddressRecord, ChannelRecord, Code, DeploymentRecord, KeyRecord, LimitRecord, ModelMatch,
-        ModelNameRecord, ModelRecord, PermissionRecord, ProviderRecord, ProxyRecord, Range, Scope,
-        SettingsRecord, SourceRecord, SourceView, Str, flag,
+        AddressRecord, AffinityView, ChannelRecord, Code, DeploymentRecord, KeyRecord, LimitRecord,
+        ModelMatch, ModelNameRecord, ModelRecord, PermissionRecord, ProviderRecord, ProxyRecord, Range,
+        Scope, SettingsRecord, SourceRecord, SourceView, Str, flag,
         writer::{TooLarge, Writer, small},
     },
     text::SecretRef,
@@ -110,6 +110,14 @@ struct Compiler<'d> {
     /// Records of templates' limits, by their address in the documents.
     inherited: HashMap<(usize, Enforcement), U32>,
     problems: Vec<Problem>,
+}
+
+fn bounded_ms(span: Span) -> U32 {
+    u32::try_from(span.as_millis()).unwrap_or(u32::MAX).into()
+}
+
+fn byte(number: u32) -> u8 {
+    u8::try_from(number).unwrap_or(u8::MAX)
 }
 
 fn bit(set: bool, bit: u8) -> u8 {
@@ -249,6 +257,13 @@ impl<'d> Compiler<'d> {
             || Tokenizer::for_model(&model.name),
             |tokenizer| (tokenizer, false),
         );
+        let routing = &model.routing;
+        // Validated before.
+        let affinity = routing
+            .affinity
+            .as_deref()
+            .and_then(|text| Affinity::parse(text).ok());
+        let (affinity, affinity_name) = AffinityView::code(affinity.as_ref());
         let record = ModelRecord {
             hash: hash_name(model.name.as_bytes()).into(),
             name,
@@ -263,9 +278,20 @@ impl<'d> Compiler<'d> {
             first_token_ms: model.timeouts.first_token.as_millis().into(),
             idle_ms: model.timeouts.idle.as_millis().into(),
             total_ms: model.timeouts.total.as_millis().into(),
+            affinity_name: self.writer.text(affinity_name)?,
+            latest: self.writer.text(routing.latest.as_deref().unwrap_or_default())?,
+            slow_start_ms: bounded_ms(routing.slow_start),
+            breaker_failures: routing.breaker.failures.into(),
+            breaker_open_ms: bounded_ms(routing.breaker.open),
+            breaker_max_open_ms: bounded_ms(routing.breaker.max_open),
             tokenizer: tokenizer.code(),
             tokenizer_approximate: u8::from(approximate),
-            reserved: [0; 6],
+            balance: routing.balance.code(),
+            affinity,
+            panic_percent: byte(routing.panic_percent),
+            attempts: byte(routing.retry.attempts),
+            retry_percent: byte(routing.retry.budget_percent),
+            reserved: 0,
         };
         self.writer.models.push(record);
         Ok(())

@@ -3,7 +3,7 @@
 use crate::atomic::AtomicU64;
 
 /// Version of this layout; it is part of the file name and of the header.
-pub const LAYOUT_VERSION: u64 = 1;
+pub const LAYOUT_VERSION: u64 = 2;
 /// Workers (of all generations of one nginx) that can be attached at the same time.
 pub const MAX_WORKERS: usize = 64;
 /// Limits that may apply to a single request.
@@ -14,6 +14,8 @@ pub(crate) const HEADER_SIZE: u64 = 4096;
 pub(crate) const CELLS: usize = 32;
 pub(crate) const BLOCK_ROWS: usize = 64;
 pub(crate) const EVENT_WORDS: usize = 16;
+/// Deployments with shared state; a power of two. One that finds no row is used without a breaker.
+pub(crate) const DEPLOYMENTS: u64 = 4096;
 
 /// Capacities of the tables, in rows. They are fixed when the region is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,9 +63,12 @@ impl Sizes {
             Table::Inflight => self.inflight.into(),
             Table::Ring => u64::from(self.ring) * MAX_WORKERS as u64,
             Table::Usage => self.usage.into(),
+            Table::Deployments => DEPLOYMENTS,
         }
     }
 }
+
+pub(crate) const TABLES: usize = 7;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Table {
@@ -73,16 +78,18 @@ pub(crate) enum Table {
     Inflight,
     Ring,
     Usage,
+    Deployments,
 }
 
 impl Table {
-    pub const ALL: [Table; 6] = [
+    pub const ALL: [Table; TABLES] = [
         Table::Workers,
         Table::Counters,
         Table::Blocks,
         Table::Inflight,
         Table::Ring,
         Table::Usage,
+        Table::Deployments,
     ];
 
     pub fn stride(self) -> u64 {
@@ -93,6 +100,7 @@ impl Table {
             Table::Inflight => size_of::<InflightRow>(),
             Table::Ring => size_of::<EventRow>(),
             Table::Usage => size_of::<UsageRow>(),
+            Table::Deployments => size_of::<DeploymentRow>(),
         };
         size as u64
     }
@@ -109,9 +117,9 @@ pub(crate) struct Header {
     /// Wall clock minus monotonic clock at creation: region time = monotonic time + this.
     pub clock_base_ms: AtomicU64,
     /// Offset and capacity of each table.
-    pub tables: [[AtomicU64; 2]; 6],
+    pub tables: [[AtomicU64; 2]; TABLES],
     pub check: AtomicU64,
-    pub _pad0: [AtomicU64; 13],
+    pub _pad0: [AtomicU64; 11],
 
     // Changing part, on its own cache lines.
     pub generation: AtomicU64,
@@ -205,6 +213,33 @@ pub(crate) struct UsageRow {
     pub first_token: [AtomicU64; crate::usage::HISTOGRAM_BUCKETS],
 }
 
+#[repr(C, align(64))]
+pub(crate) struct DeploymentRow {
+    /// 0 or the hash of the deployment's id.
+    pub key: AtomicU64,
+    /// State, trips and time: see `deployment.rs`.
+    pub breaker: AtomicU64,
+    /// Failures in a row.
+    pub failures: AtomicU64,
+    /// Region time.
+    pub cooling_until: AtomicU64,
+    /// 0 unknown, 1 healthy, 2 unhealthy. Written by the daemon.
+    pub verdict: AtomicU64,
+    pub recovered_ms: AtomicU64,
+    pub latency_us: AtomicU64,
+    /// Kind in the lowest byte, region time above.
+    pub last_failure: AtomicU64,
+    pub contested_until: AtomicU64,
+    pub attempts: AtomicU64,
+    pub opened: AtomicU64,
+    pub connected: AtomicU64,
+    pub reused: AtomicU64,
+    pub failed: [AtomicU64; 5],
+    pub _pad: [AtomicU64; 6],
+    /// Requests in flight by worker, as in a counter's concurrency cells.
+    pub cells: [AtomicU64; CELLS],
+}
+
 #[cfg(not(loom))]
 const _: () = {
     assert!(size_of::<WorkerRow>() == 128);
@@ -212,5 +247,6 @@ const _: () = {
     assert!(size_of::<InflightRow>() == 448);
     assert!(size_of::<EventRow>() == 128);
     assert!(size_of::<UsageRow>() == 1024);
+    assert!(size_of::<DeploymentRow>() == 448);
     assert!(size_of::<Header>() < HEADER_SIZE as usize);
 };

@@ -8,6 +8,7 @@ mod atomic;
 mod bucket;
 mod concurrency;
 mod counters;
+mod deployment;
 mod inflight;
 mod layout;
 mod limit;
@@ -22,6 +23,9 @@ mod window;
 mod workers;
 
 pub use counters::{CounterIndex, CounterTableFull};
+pub use deployment::{
+    BreakerSpec, BreakerState, DeploymentIndex, DeploymentView, Failure, Readiness, Verdict,
+};
 pub use inflight::{InflightIndex, InflightView};
 pub use layout::{LAYOUT_VERSION, MAX_LIMITS_PER_REQUEST, MAX_WORKERS, Sizes};
 pub use limit::{Algorithm, Amount, Enforcement, Level, LimitSpec, Metric};

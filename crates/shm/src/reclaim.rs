@@ -53,6 +53,7 @@ impl Region {
                 row.concurrency().sweep(slot);
             }
         }
+        self.sweep_deployments(slot);
         done
     }
 

@@ -14,8 +14,8 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 
 use crate::atomic::{AtomicU64, Relaxed, SeqCst};
 use crate::layout::{
-    BlockRow, CounterRow, EventRow, HEADER_SIZE, Header, InflightRow, LAYOUT_VERSION, MAGIC, Sizes, Table,
-    UsageRow, WorkerRow,
+    BlockRow, CounterRow, DeploymentRow, EventRow, HEADER_SIZE, Header, InflightRow, LAYOUT_VERSION, MAGIC,
+    Sizes, TABLES, Table, UsageRow, WorkerRow,
 };
 use crate::process::Identity;
 
@@ -64,7 +64,7 @@ pub struct Region {
     len: usize,
     dir: PathBuf,
     sizes: Sizes,
-    offsets: [usize; 6],
+    offsets: [usize; TABLES],
 }
 
 // SAFETY: the mapping is only ever accessed through atomics, and it lives until drop.
@@ -144,7 +144,7 @@ impl Region {
             len: offset as usize,
             dir: dir.to_owned(),
             sizes,
-            offsets: [0; 6],
+            offsets: [0; TABLES],
         };
         let h = region.header();
         h.total_size.store(offset, Relaxed);
@@ -237,7 +237,7 @@ impl Region {
                 ring: 0,
                 usage: 0,
             },
-            offsets: [0; 6],
+            offsets: [0; TABLES],
         };
         region.validate().map_err(invalid)?;
         Ok(region)
@@ -264,8 +264,8 @@ impl Region {
                 self.len
             ));
         }
-        let mut offsets = [0; 6];
-        let mut capacities = [0; 6];
+        let mut offsets = [0; TABLES];
+        let mut capacities = [0; TABLES];
         for (i, table) in Table::ALL.into_iter().enumerate() {
             let (Some(slot), Some(at), Some(cap)) =
                 (h.tables.get(i), offsets.get_mut(i), capacities.get_mut(i))
@@ -330,6 +330,9 @@ impl Region {
     }
     pub(crate) fn usage_rows(&self) -> &[UsageRow] {
         self.table(Table::Usage)
+    }
+    pub(crate) fn deployment_rows(&self) -> &[DeploymentRow] {
+        self.table(Table::Deployments)
     }
 
     /// The folder that holds the region and the snapshots.

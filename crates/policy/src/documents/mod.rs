@@ -5,6 +5,7 @@ mod endpoint;
 mod limit;
 mod model;
 mod provider;
+mod routing;
 mod rule;
 mod settings;
 
@@ -19,6 +20,7 @@ pub use endpoint::Endpoint;
 pub use limit::{Algorithm, Enforcement, Limit, Metric, OnFull};
 pub use model::{Deployment, Model, Timeouts, Tokenizer};
 pub use provider::{CredentialKind, Credentials, HealthCheck, Protocol, Provider, Tls};
+pub use routing::{Affinity, Balance, Breaker, Retry, Routing};
 pub use rule::{Action, Condition, Deny, Operator, Parameter, Rule, RuleTemplate, Shadow, Then, ZonedHours};
 pub use settings::{Api, ChannelSource, Region, RequestLog, Retention, Settings, Testing, UnknownChannel};
 

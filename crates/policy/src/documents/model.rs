@@ -1,6 +1,6 @@
 //! Public models and their deployments.
 
-use super::{Limit, Span, channel::yes};
+use super::{Limit, Routing, Span, channel::yes};
 use crate::glob::glob_matches;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -119,6 +119,9 @@ pub struct Model {
     /// Models to try if this one cannot answer, in order.
     #[serde(default)]
     pub fallback: Vec<String>,
+    /// How its requests are spread over its deployments.
+    #[serde(default)]
+    pub routing: Routing,
 }
 
 fn default_ceiling() -> u64 {

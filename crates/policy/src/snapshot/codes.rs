@@ -1,7 +1,8 @@
 //! Numbers of enumerations in records. They are part of the format.
 
 use crate::documents::{
-    AbortPolicy, Algorithm, CredentialKind, Enforcement, Metric, OnFull, Protocol, Tokenizer,
+    AbortPolicy, Affinity, Algorithm, Balance, CredentialKind, Enforcement, Metric, OnFull, Protocol,
+    Tokenizer,
 };
 
 /// An enumeration that stands in a record as one byte.
@@ -75,6 +76,59 @@ impl Code for CredentialKind {
 
 impl Code for Tokenizer {
     const ALL: &'static [Self] = &[Tokenizer::O200kBase, Tokenizer::Cl100kBase];
+}
+
+impl Code for Balance {
+    const ALL: &'static [Self] = &[
+        Balance::Weighted,
+        Balance::RoundRobin,
+        Balance::LeastConnections,
+        Balance::Latency,
+    ];
+}
+
+/// What keeps a caller with one deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AffinityView<'a> {
+    /// A request header, in lower case.
+    Header(&'a str),
+    /// A cookie.
+    Cookie(&'a str),
+    /// A field of the JSON body, by canonical path.
+    Body(&'a str),
+    /// The channel.
+    Channel,
+    /// The client's address.
+    ClientIp,
+    /// The beginning of the prompt.
+    Prompt,
+}
+
+impl<'a> AffinityView<'a> {
+    pub(crate) fn from_code(code: u8, name: &'a str) -> Option<Self> {
+        Some(match code {
+            1 => AffinityView::Header(name),
+            2 => AffinityView::Cookie(name),
+            3 => AffinityView::Body(name),
+            4 => AffinityView::Channel,
+            5 => AffinityView::ClientIp,
+            6 => AffinityView::Prompt,
+            _ => return None,
+        })
+    }
+
+    /// The number in a record, and the name beside it.
+    pub(crate) fn code(affinity: Option<&Affinity>) -> (u8, &str) {
+        match affinity {
+            None => (0, ""),
+            Some(Affinity::Header(name)) => (1, name),
+            Some(Affinity::Cookie(name)) => (2, name),
+            Some(Affinity::Body(path)) => (3, path),
+            Some(Affinity::Channel) => (4, ""),
+            Some(Affinity::ClientIp) => (5, ""),
+            Some(Affinity::Prompt) => (6, ""),
+        }
+    }
 }
 
 /// Whose usage a limit counts.

@@ -10,10 +10,10 @@ mod settings;
 pub(crate) mod writer;
 
 pub use channel::{ChannelView, KeyView};
+pub use codes::{AffinityView, Scope, SourceView};
 pub(crate) use codes::{Code, ModelMatch};
-pub use codes::{Scope, SourceView};
 pub use limit::{LimitIter, LimitList, LimitView};
-pub use model::{DeploymentView, ModelView, ProviderView, TimeoutsMs};
+pub use model::{DeploymentView, ModelView, ProviderView, RoutingView, TimeoutsMs};
 pub(crate) use records::*;
 pub use settings::{RegionSizes, SettingsView};
 

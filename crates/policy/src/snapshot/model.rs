@@ -1,9 +1,10 @@
 //! Models, deployments and providers, in place.
 
 use super::{
-    AddressRecord, Code, DeploymentRecord, LimitList, ModelRecord, ProviderRecord, Section, Snapshot, flag,
+    AddressRecord, AffinityView, Code, DeploymentRecord, LimitList, ModelRecord, ProviderRecord, Section,
+    Snapshot, flag,
 };
-use crate::documents::{CredentialKind, Protocol, Tokenizer};
+use crate::documents::{Balance, CredentialKind, Protocol, Tokenizer};
 use std::{
     fmt,
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -20,6 +21,31 @@ pub struct TimeoutsMs {
     pub idle: u64,
     /// All of it.
     pub total: u64,
+}
+
+/// How a model's requests are spread over its deployments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RoutingView<'a> {
+    /// How a deployment is picked.
+    pub balance: Balance,
+    /// What keeps a caller with one of them.
+    pub affinity: Option<AffinityView<'a>>,
+    /// The version that `latest` means; may be empty.
+    pub latest: &'a str,
+    /// Percent of the deployments that must be in working order.
+    pub panic_percent: u32,
+    /// How long a deployment that works again takes to its full weight, milliseconds.
+    pub slow_start_ms: u64,
+    /// Failures in a row that open the breaker.
+    pub breaker_failures: u32,
+    /// How long it stays open at first, milliseconds.
+    pub breaker_open_ms: u64,
+    /// How long it stays open at most, milliseconds.
+    pub breaker_max_open_ms: u64,
+    /// Attempts for one request, the first included.
+    pub attempts: u32,
+    /// Further attempts per 100 requests.
+    pub retry_percent: u32,
 }
 
 /// A model.
@@ -101,6 +127,23 @@ impl<'a> ModelView<'a> {
             first_token: self.record.first_token_ms.get(),
             idle: self.record.idle_ms.get(),
             total: self.record.total_ms.get(),
+        }
+    }
+
+    /// How its requests are spread over its deployments.
+    pub fn routing(&self) -> RoutingView<'a> {
+        let record = self.record;
+        RoutingView {
+            balance: Balance::from_code(record.balance, Balance::Weighted),
+            affinity: AffinityView::from_code(record.affinity, self.snapshot.text(record.affinity_name)),
+            latest: self.snapshot.text(record.latest),
+            panic_percent: record.panic_percent.into(),
+            slow_start_ms: record.slow_start_ms.get().into(),
+            breaker_failures: record.breaker_failures.get().max(1),
+            breaker_open_ms: record.breaker_open_ms.get().into(),
+            breaker_max_open_ms: record.breaker_max_open_ms.get().into(),
+            attempts: u32::from(record.attempts).max(1),
+            retry_percent: record.retry_percent.into(),
         }
     }
 

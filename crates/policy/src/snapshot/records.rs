@@ -16,7 +16,7 @@ use zerocopy::{
 pub(crate) const MAGIC: [u8; 8] = *b"TGSNAP\r\n";
 
 /// Changes with every change of this module or of the meaning of its fields.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 
 macro_rules! records {
     ($($(#[$doc:meta])* struct $name:ident { $($field:ident: $type:ty),* $(,)? })*) => {$(
@@ -133,9 +133,20 @@ records! {
         first_token_ms: U64,
         idle_ms: U64,
         total_ms: U64,
+        affinity_name: Str,
+        latest: Str,
+        slow_start_ms: U32,
+        breaker_failures: U32,
+        breaker_open_ms: U32,
+        breaker_max_open_ms: U32,
         tokenizer: u8,
         tokenizer_approximate: u8,
-        reserved: [u8; 6],
+        balance: u8,
+        affinity: u8,
+        panic_percent: u8,
+        attempts: u8,
+        retry_percent: u8,
+        reserved: u8,
     }
 
     /// A model's name or alias.

@@ -2,7 +2,7 @@
 
 use super::{Context, Named, Path, check_name, limits};
 use crate::{
-    documents::{Entry, Kind, Location, Model},
+    documents::{Affinity, Entry, Kind, Location, Model, Span},
     identity::Owner,
     suggest,
 };
@@ -56,6 +56,7 @@ pub(super) fn check(context: &mut Context<'_>) {
         check_sizes(context, at, model);
         check_timeouts(context, at, model);
         check_fallback(context, at, model);
+        check_routing(context, at, model);
     }
 }
 
@@ -141,6 +142,49 @@ fn check_timeouts(context: &mut Context<'_>, at: &Location, model: &Model) {
                 "is longer than `total`, which ends the request first",
             );
         }
+    }
+}
+
+fn check_routing(context: &mut Context<'_>, at: &Location, model: &Model) {
+    let routing = &model.routing;
+    if let Some(Err(reason)) = routing.affinity.as_deref().map(Affinity::parse) {
+        context.error(at, "routing.affinity", reason);
+    }
+    if let Some(latest) = &routing.latest
+        && !model.deployments.iter().any(|d| d.version == *latest)
+    {
+        context.error(
+            at,
+            "routing.latest",
+            format!("no deployment has the version `{latest}`"),
+        );
+    }
+    if routing.panic_percent > 100 {
+        context.error(at, "routing.panic_percent", "must be 0..=100");
+    }
+    let hour = Span::from_millis(3_600_000);
+    if routing.slow_start > hour {
+        context.error(at, "routing.slow_start", "must be 0..=1h");
+    }
+    let breaker = &routing.breaker;
+    if !(1..=1_000).contains(&breaker.failures) {
+        context.error(at, "routing.breaker.failures", "must be 1..=1000");
+    }
+    if breaker.open < Span::from_millis(100) || breaker.open > hour {
+        context.error(at, "routing.breaker.open", "must be 100ms..=1h");
+    }
+    if breaker.max_open < breaker.open || breaker.max_open > hour {
+        context.error(
+            at,
+            "routing.breaker.max_open",
+            "must be at least `open`, at most 1h",
+        );
+    }
+    if !(1..=16).contains(&routing.retry.attempts) {
+        context.error(at, "routing.retry.attempts", "must be 1..=16");
+    }
+    if routing.retry.budget_percent > 100 {
+        context.error(at, "routing.retry.budget_percent", "must be 0..=100");
     }
 }
 
