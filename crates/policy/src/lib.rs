@@ -8,6 +8,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod balance;
 mod cidr;
 mod compile;
 mod decode;
@@ -38,5 +39,6 @@ pub use snapshot::{
     ChannelView, DeploymentView, KeyView, LimitList, LimitView, ModelView, ProviderView, SettingsView,
     Snapshot, SnapshotError,
 };
+pub use suggest::nearest;
 pub use text::{Secret, SecretRef};
 pub use validate::validate;

@@ -1,7 +1,7 @@
 //! "Did you mean …" for misspelt names.
 
 /// The candidate nearest to `given`, if it is near enough to be a slip: at most a third of its letters differ.
-pub(crate) fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if given.len() > 64 {
         return None;
     }

@@ -411,6 +411,23 @@ impl Region {
         0
     }
 
+    /// Gives a whole reservation back, as if it had never been made: its request goes on under another one.
+    pub fn release(&self, worker: &mut Worker, index: InflightIndex) {
+        let Some(row) = self.inflight_row(index) else {
+            return;
+        };
+        if row
+            .state
+            .compare_exchange(ACTIVE, SETTLING, SeqCst, SeqCst)
+            .is_err()
+        {
+            return;
+        }
+        self.give_back(worker.slot, row, 0);
+        row.state.store(FREE, Release);
+        worker.rows.put(self, index);
+    }
+
     /// Corrects a reservation to what was really used and frees its row. Returns the debt in tokens. Settling a row
     /// that is not active does nothing.
     pub fn settle(&self, worker: &mut Worker, index: InflightIndex, now_ms: u64, used: Settlement) -> u64 {
