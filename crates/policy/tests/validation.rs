@@ -345,6 +345,60 @@ fn each_problem_is_named() {
             "begin with",
         ),
         (
+            "/providers/1/health_check",
+            json!({"type": "http"}),
+            "providers[1].health_check.path",
+            "missing",
+        ),
+        (
+            "/providers/1/health_check",
+            json!({"path": "/m/{model}"}),
+            "providers[1].health_check.path",
+            "needs",
+        ),
+        (
+            "/providers/1/health_check",
+            json!({"path": "/m", "expected_status": []}),
+            "providers[1].health_check.expected_status",
+            "empty",
+        ),
+        (
+            "/providers/1/health_check",
+            json!({"path": "/m", "method": "HEAD", "body_contains": "ok"}),
+            "providers[1].health_check.body_contains",
+            "no body",
+        ),
+        (
+            "/providers/1/health_check",
+            json!({"path": "/m", "max_tokens": 1}),
+            "providers[1].health_check.max_tokens",
+            "not `completion`",
+        ),
+        (
+            "/providers/1/health_check",
+            json!({"path": "/m", "jitter_percent": 51}),
+            "providers[1].health_check.jitter_percent",
+            "0..=50",
+        ),
+        (
+            "/providers/1/health_check",
+            json!({"type": "tcp", "path": "/m"}),
+            "providers[1].health_check.path",
+            "not `http`",
+        ),
+        (
+            "/providers/1/health_check",
+            json!({"type": "completion", "max_per_minute": 0}),
+            "providers[1].health_check.max_per_minute",
+            "1..=60",
+        ),
+        (
+            "/providers/1/health_check",
+            json!({"path": "/m", "timeout": "11s"}),
+            "providers[1].health_check.timeout",
+            "interval",
+        ),
+        (
             "/rules/1/name",
             json!("no huge completions"),
             "rules[1].name",
@@ -726,6 +780,48 @@ fn credentials_are_not_repeated_in_problems() {
         json!("https://user:very-secret@x"),
     ));
     assert!(found.iter().any(Problem::is_error) && !format!("{found:?}").contains("very-secret"));
+}
+
+#[test]
+fn statuses_of_probes_are_numbers_and_ranges() {
+    let check = |statuses: Value| {
+        let (documents, problems) = parse(&patched(
+            "/providers/1/health_check",
+            json!({"path": "/v1/models", "expected_status": statuses}),
+        ));
+        assert!(problems.is_empty(), "{problems:?}");
+        documents.providers[1].value.health_check.clone().unwrap()
+    };
+    let some = check(json!([204, "300-302", "401"]));
+    for (status, healthy) in [
+        (200, false),
+        (204, true),
+        (299, false),
+        (300, true),
+        (302, true),
+        (401, true),
+    ] {
+        assert_eq!(some.expects(status), healthy, "{status}");
+    }
+    let usual = check(Value::Null);
+    for (status, healthy) in [(199, false), (200, true), (399, true), (400, false), (503, false)] {
+        assert_eq!(usual.expects(status), healthy, "{status}");
+    }
+    for wrong in [
+        json!([99]),
+        json!([600]),
+        json!(["300-200"]),
+        json!(["2xx"]),
+        json!([-1]),
+        json!([2.5]),
+    ] {
+        let patch = json!({"path": "/", "expected_status": wrong});
+        let (_, problems) = parse(&patched("/providers/1/health_check", patch));
+        assert!(
+            problems.iter().any(|p| p.path.contains("expected_status")),
+            "{wrong}: {problems:?}"
+        );
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use tollgate_meter::Api;
 use tollgate_policy::snapshot::{ChannelView, DeploymentView, ModelView};
 use tollgate_shm::{Class, Grant, UsageIndex};
 
+use super::pool::Tried;
 use super::reply::Reply;
 use super::response::Response;
 use super::worker::Generation;
@@ -84,6 +85,18 @@ pub(crate) struct Context {
     pub generation: Rc<Generation>,
     pub channel: Option<u32>,
     pub model: Option<u32>,
+    /// The model that was asked for, whose fallback chain counts.
+    pub first_model: Option<u32>,
+    /// Models of the chain that were looked at.
+    pub fallbacks: u8,
+    /// Deployments of the model that were tried.
+    pub tried: Tried,
+    /// The version that was asked for (`model@version`).
+    pub version: Option<Rc<str>>,
+    /// What keeps the caller with one deployment.
+    pub affinity: Option<u64>,
+    /// When the current attempt began.
+    pub attempt_ms: u64,
     pub deployment: Option<u32>,
     pub usage: Option<UsageIndex>,
     pub grant: Option<Grant>,
@@ -194,10 +207,16 @@ impl Context {
 
     /// Upstream attempts that the request may make.
     pub fn max_attempts(&self) -> u32 {
-        let usable = self
-            .model_view()
-            .map_or(0, |m| m.deployments().filter(super::route::is_usable).count());
-        u32::try_from(usable).unwrap_or(1).clamp(1, 3)
+        let snapshot = self.generation.snapshot();
+        let usable = |m: ModelView<'_>| m.deployments().filter(super::pool::is_usable).count();
+        let Some(model) = self.model_view() else { return 1 };
+        let stand_ins = model
+            .fallback()
+            .filter_map(|name| snapshot.model(name.as_bytes()));
+        let all: usize = usable(model) + stand_ins.map(usable).sum::<usize>();
+        u32::try_from(all)
+            .unwrap_or(u32::MAX)
+            .clamp(1, model.routing().attempts)
     }
 
     /// How long to wait for the upstream: to connect, for the first byte, between pieces; milliseconds.

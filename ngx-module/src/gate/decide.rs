@@ -10,7 +10,7 @@ use tollgate_meter::request::{
 };
 use tollgate_policy::documents as policy;
 use tollgate_policy::snapshot::SourceView;
-use tollgate_policy::{Decision, LimitView, ModelView};
+use tollgate_policy::{Decision, LimitView, ModelView, Snapshot};
 use tollgate_shm::{Class, Demand, Grant, LimitSpec, Refusal, RefusalKind};
 
 use super::context::{Context, Stage};
@@ -73,12 +73,13 @@ pub(crate) fn decide(w: &mut WorkerState, request: &mut Request, context: &mut C
     }
 }
 
-/// Gives the model another name in the body that has already been rewritten once.
+/// Gives the model another name in the body that has already been rewritten once, and lowers its output maximum if asked.
 pub(super) fn rename_model(
     w: &mut WorkerState,
     request: &mut Request,
     context: &Context,
     name: &str,
+    clamp: Option<u64>,
 ) -> Result<(), ()> {
     let mut scratch = Vec::new();
     let body = request.body(&mut scratch)?;
@@ -88,6 +89,9 @@ pub(super) fn rename_model(
     scan(body, context.api, &[], &mut w.facts).map_err(|_| ())?;
     let mut rewrite = Rewrite::new(&w.facts);
     rewrite.set_model(name);
+    if let Some(most) = clamp {
+        rewrite.limit_output(most, injected_name(context.api, name));
+    }
     let mut out = Vec::with_capacity(rewrite.len(body.len()));
     rewrite.write_into(body, &mut out);
     request.replace_body(&out).ok_or(())
@@ -98,6 +102,21 @@ struct Decider<'a> {
     context: &'a mut Context,
     facts: &'a mut RequestFacts,
     scratch: &'a mut Vec<u8>,
+}
+
+/// The model of a name, and the version if the name ends in `@<version>`.
+fn find<'s>(snapshot: Snapshot<'s>, name: &'s str) -> (Option<ModelView<'s>>, Option<&'s str>) {
+    let whole = snapshot.model(name.as_bytes());
+    let Some((model, version)) = name.rsplit_once('@').filter(|_| whole.is_none()) else {
+        return (whole, None);
+    };
+    let model = snapshot.model(model.as_bytes());
+    match (version, model.map_or("", |m| m.routing().latest)) {
+        // Without a latest version all are as good as one another.
+        ("latest", "") => (model, None),
+        ("latest", latest) => (model, Some(latest)),
+        _ => (model, Some(version)),
+    }
 }
 
 /// What the rules asked for.
@@ -309,13 +328,34 @@ impl Decider<'_> {
                 text,
             ));
         };
-        let Some(model) = snapshot.model(name.as_bytes()) else {
-            let text = format!(
-                "the model {:?} does not exist",
-                name.chars().take(128).collect::<String>()
-            );
+        let (found, version) = find(snapshot, name);
+        let Some(model) = found else {
+            let shown = name.chars().take(128).collect::<String>();
+            let mut text = format!("the model {shown:?} does not exist");
+            let channel = self.context.channel_view();
+            let permitted = snapshot
+                .models()
+                .filter(|m| channel.is_some_and(|c| c.permits(m.name())));
+            if let Some(near) = tollgate_policy::nearest(&shown, permitted.map(|m| m.name())) {
+                let _ = write!(text, "; did you mean {near:?}?");
+            }
             return Err(self.fail(Class::Client, 404, ErrorKind::NotFound, "model_not_found", &text));
         };
+        if let Some(version) = version {
+            if !model.deployments().any(|d| d.version() == version) {
+                let text = format!("the model {:?} has no version {version:?}", model.name());
+                return Err(self.fail(
+                    Class::Client,
+                    404,
+                    ErrorKind::NotFound,
+                    "version_not_found",
+                    &text,
+                ));
+            }
+            self.context.version = Some(version.into());
+        }
+        self.context.first_model = Some(model.index());
+        self.w.allow_retries(model.routing().retry_percent);
         self.context.model = Some(model.index());
         let (Some(attached), Some(channel)) = (
             &self.w.attached,
@@ -514,7 +554,11 @@ impl Decider<'_> {
     fn prepare(&mut self, request: &mut Request, asked: &Asked, grant: &Grant) -> Result<(), Reply> {
         let generation = Rc::clone(&self.context.generation);
         let snapshot = generation.snapshot();
-        let Some(deployment) = route::choose(self.w, self.context, None) else {
+        if let Some(by) = self.context.model_view().and_then(|m| m.routing().affinity) {
+            let body = request.body(self.scratch).unwrap_or_default();
+            self.context.affinity = route::affinity(request, self.context, body, by);
+        }
+        let Some(deployment) = route::choose(self.w, self.context) else {
             let text = "no deployment of the model is enabled and has an address";
             return Err(self.fail(
                 Class::Upstream,

@@ -70,7 +70,7 @@ impl Facts for GateFacts<'_> {
 }
 
 /// The client's address: the peer's, or, from the right of X-Forwarded-For, the first that is no trusted proxy.
-fn client_ip(request: &Request, snapshot: Snapshot<'_>) -> Option<IpAddr> {
+pub(super) fn client_ip(request: &Request, snapshot: Snapshot<'_>) -> Option<IpAddr> {
     let settings = snapshot.settings();
     let mut address = request.client_ip()?;
     if !settings.is_trusted_proxy(address) {

@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | who calls (headers only) | identify |
 //! | what is wanted, is it allowed, does it fit | decide, terms |
-//! | which deployment, with which credentials | route |
+//! | which deployment, with which credentials | route, pool |
 //! | what comes back | response |
 //! | what it cost | settle |
 
@@ -14,6 +14,7 @@ mod credentials;
 mod decide;
 mod facts;
 mod identify;
+mod pool;
 mod reply;
 mod response;
 mod route;
@@ -30,6 +31,6 @@ pub(crate) use response::{
     Mode, Piece, Plan, broken_stream, failure, is_overdue, last_event, note_unread, response_started,
     watch_json, watch_sse,
 };
-pub(crate) use route::{next_deployment, target};
+pub(crate) use route::{Outcome, attempt_begins, attempt_ended, next_deployment, target};
 pub(crate) use settle::settle;
 pub(crate) use worker::WorkerState;

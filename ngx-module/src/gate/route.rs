@@ -1,13 +1,18 @@
 //! Which deployment serves a request, at which address, with which credentials.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
-use tollgate_policy::DeploymentView;
+use tollgate_meter::request::{FieldPath, RequestFacts, Scalar, scan};
 use tollgate_policy::documents::CredentialKind;
+use tollgate_policy::snapshot::AffinityView;
+use tollgate_shm::{Demand, DeploymentIndex, Failure};
 
 use super::context::Context;
+use super::facts;
+use super::pool::{Wish, set_tried};
 use super::worker::WorkerState;
+use crate::ngx::process;
 use crate::ngx::request::{PoolText, Request};
 
 /// Where an attempt goes.
@@ -20,38 +25,55 @@ pub(crate) struct Target<'a> {
     pub name: &'a str,
 }
 
-pub(super) fn is_usable(deployment: &DeploymentView<'_>) -> bool {
-    deployment.enabled()
-        && deployment.weight() > 0
-        && deployment
-            .provider()
-            .is_some_and(|p| p.enabled() && p.addresses().len() > 0)
+/// Picks a deployment that has not been tried for the request; `None` if none is left. Notes it as tried.
+pub(super) fn choose(w: &mut WorkerState, context: &mut Context) -> Option<u32> {
+    let random = w.random();
+    let attached = w.attached.as_ref()?;
+    let pool = context.generation.pool(context.model?, &attached.region)?;
+    let wish = Wish {
+        tried: &context.tried,
+        version: context.version.as_deref(),
+        affinity: context.affinity,
+        now_ms: attached.region.time_at(process::now_ms()),
+    };
+    let position = pool.choose(&attached.region, &wish, random)?;
+    set_tried(&mut context.tried, position);
+    Some(pool.members.get(position)?.index)
 }
 
-/// Picks a deployment of the request's model by weight, another than `not` if there is one.
-pub(super) fn choose(w: &mut WorkerState, context: &Context, not: Option<u32>) -> Option<u32> {
-    let model = context.model_view()?;
-    let candidates = || {
-        model
-            .deployments()
-            .filter(is_usable)
-            .filter(|d| Some(d.index()) != not)
-    };
-    let mut all = candidates();
-    let first = all.next()?;
-    if all.next().is_none() {
-        return Some(first.index());
-    }
-    let total: u64 = candidates().map(|d| u64::from(d.weight())).sum();
-    let mut point = w.random() % total.max(1);
-    for deployment in candidates() {
-        let weight = u64::from(deployment.weight());
-        if point < weight {
-            return Some(deployment.index());
+/// 64 even bits of what keeps the caller with one deployment; `None` if the request has no such thing.
+pub(super) fn affinity(
+    request: &Request,
+    context: &Context,
+    body: &[u8],
+    by: AffinityView<'_>,
+) -> Option<u64> {
+    let hash = |bytes: &[u8]| Some(tollgate_policy::hash_name(bytes)).filter(|_| !bytes.is_empty());
+    match by {
+        AffinityView::Header(name) => hash(request.header(name.as_bytes())?),
+        AffinityView::Cookie(name) => hash(facts::cookie(request.header(b"cookie")?, name)?),
+        AffinityView::Channel => hash(context.channel_view()?.code().as_bytes()),
+        AffinityView::ClientIp => match facts::client_ip(request, context.generation.snapshot())? {
+            IpAddr::V4(ip) => hash(&ip.octets()),
+            IpAddr::V6(ip) => hash(&ip.octets()),
+        },
+        AffinityView::Body(path) => {
+            let path = FieldPath::parse(path).ok()?;
+            let mut found = RequestFacts::new();
+            scan(body, context.api, &[path], &mut found).ok()?;
+            match found.wanted.first()?.as_ref()? {
+                Scalar::String(text) => hash(text.as_bytes()),
+                Scalar::Number(number) => hash(&number.to_bits().to_le_bytes()),
+                _ => None,
+            }
         }
-        point -= weight;
+        AffinityView::Prompt => {
+            let begins = [&b"\"messages\""[..], b"\"contents\"", b"\"input\"", b"\"prompt\""]
+                .iter()
+                .find_map(|key| body.windows(key.len()).position(|at| at == *key))?;
+            hash(body.get(begins..).map(|rest| rest.get(..1_024).unwrap_or(rest))?)
+        }
     }
-    None
 }
 
 /// Makes a deployment the request's target: credentials and path. The body is the caller's business.
@@ -121,29 +143,187 @@ fn head(request: &Request, context: &Context, own: &[u8]) -> Option<PoolText> {
     })
 }
 
-/// Moves a request whose attempt failed to another deployment.
+/// Moves a request whose attempt failed to another deployment, or to a model that stands in for its own.
 pub(crate) fn next_deployment(
     w: &mut WorkerState,
     request: &mut Request,
     context: &mut Context,
 ) -> Result<(), ()> {
-    let former = context.deployment;
-    let next = choose(w, context, former).ok_or(())?;
-    let name = |index: Option<u32>| {
-        index
-            .and_then(|i| context.generation.snapshot().deployment(i))
-            .map(|d| d.upstream_model())
-    };
-    let renamed = match (name(former), name(Some(next))) {
-        (Some(a), Some(b)) if a != b => Some(b.to_owned()),
-        _ => None,
-    };
-    if let Some(model) = renamed {
-        super::decide::rename_model(w, request, context, &model)?;
+    if super::response::is_overdue(context, process::now_ms()) || !w.take_retry() {
+        return Err(());
     }
+    let upstream_model = |context: &Context| context.deployment_view().map(|d| d.upstream_model().to_owned());
+    let former = upstream_model(context);
+    let mut clamp = None;
+    let next = match choose(w, context) {
+        Some(next) => next,
+        None => {
+            let (next, granted) = stand_in(w, context).ok_or(())?;
+            clamp = granted;
+            next
+        }
+    };
     aim(w, request, context, next).map_err(|reason| {
         crate::ngx::log::error(format_args!("tollgate: cannot try another deployment: {reason}"));
-    })
+    })?;
+    let name = upstream_model(context).ok_or(())?;
+    if clamp.is_some() || former.as_ref() != Some(&name) {
+        super::decide::rename_model(w, request, context, &name, clamp)?;
+    }
+    Ok(())
+}
+
+/// The next model of the chain that the channel may use and that has a deployment left. The reservation moves with the
+/// request: all limits of the new model apply to it, and those of the old one forget it. Returns the output tokens that
+/// the new reservation allows, where one bounds them.
+fn stand_in(w: &mut WorkerState, context: &mut Context) -> Option<(u32, Option<u64>)> {
+    let generation = Rc::clone(&context.generation);
+    let snapshot = generation.snapshot();
+    let channel = context.channel.and_then(|c| snapshot.channel(c))?;
+    let first = snapshot.model_at(context.first_model?)?;
+    for name in first.fallback().skip(usize::from(context.fallbacks)) {
+        context.fallbacks = context.fallbacks.saturating_add(1);
+        let Some(model) = snapshot.model(name.as_bytes()) else {
+            continue;
+        };
+        let attached = w.attached.as_mut()?;
+        let terms = w.terms.get(snapshot, &channel, &model, &attached.region);
+        if !terms.permitted || terms.too_many {
+            continue;
+        }
+        let old = context.grant.take()?;
+        attached.region.release(&mut attached.worker, old.row);
+        let output = old
+            .output
+            .min(model.max_output_tokens().saturating_mul(context.answers));
+        let demand = Demand {
+            limits: &terms.limits,
+            counters: terms.counters.as_deref(),
+            input: context.input,
+            // An upper bound counts as it is: the body's exact count belongs to another tokenizer.
+            input_exact: true,
+            output,
+            expected_output: output.min(model.default_max_tokens()) / 4,
+            min_output: snapshot
+                .settings()
+                .min_output_reservation()
+                .saturating_mul(context.answers),
+            usage: terms.usage,
+            tag: 0,
+        };
+        let now = attached.region.time_at(process::now_ms());
+        match attached.region.reserve(&mut attached.worker, now, &demand) {
+            Ok(grant) => {
+                context.grant = Some(grant);
+                context.model = Some(model.index());
+                context.usage = terms.usage;
+                context.output_bounded = terms.output_bounded;
+                context.version = None;
+                context.tried = [0; 4];
+                if let Some(next) = choose(w, context) {
+                    let clamp = terms
+                        .output_bounded
+                        .then(|| grant.output / context.answers.max(1));
+                    return Some((next, clamp));
+                }
+            }
+            // Nothing is reserved any more: the request ends here, whatever other models are left.
+            Err(_) => return None,
+        }
+    }
+    None
+}
+
+/// How an attempt at a deployment has ended.
+#[derive(Clone, Copy)]
+pub(crate) struct Outcome {
+    /// nginx calls it failed.
+    pub failed: bool,
+    /// HTTP status; 0 if no head of an answer came.
+    pub status: u16,
+    /// The answer's head came and its body broke off.
+    pub broken: bool,
+    /// A kept connection turned out dead before anything came over it: no fault of the deployment.
+    pub stale: bool,
+    /// `Retry-After`, seconds.
+    pub retry_after_s: Option<u64>,
+    /// The client has gone.
+    pub gone: bool,
+}
+
+/// An attempt begins.
+pub(crate) fn attempt_begins(
+    w: &WorkerState,
+    context: &mut Context,
+    reused: bool,
+) -> Option<DeploymentIndex> {
+    context.attempt_ms = process::now_ms();
+    let attached = w.attached.as_ref()?;
+    let pool = context.generation.pool(context.model?, &attached.region)?;
+    // A single deployment's state is shown, never asked.
+    let row = pool.members.get(pool.position(context.deployment?)?)?.row?;
+    attached.region.begin_attempt(&attached.worker, row, reused);
+    Some(row)
+}
+
+/// An attempt has ended: what it says of the deployment is known to all workers at once.
+pub(crate) fn attempt_ended(w: &WorkerState, context: &Context, row: DeploymentIndex, outcome: &Outcome) {
+    const DEFAULT_COOL_S: u64 = 5;
+    const MAX_COOL_S: u64 = 600;
+    let Some(attached) = w.attached.as_ref() else {
+        return;
+    };
+    let region = &attached.region;
+    region.end_attempt(&attached.worker, row);
+    let Some(pool) = context.model.and_then(|m| context.generation.pool(m, region)) else {
+        return;
+    };
+    let now_ms = process::now_ms();
+    let now = region.time_at(now_ms);
+    let full = outcome.status == 429 || (outcome.status == 503 && outcome.retry_after_s.is_some());
+    let failure = if outcome.stale {
+        None
+    } else if full {
+        let seconds = outcome
+            .retry_after_s
+            .unwrap_or(DEFAULT_COOL_S)
+            .clamp(1, MAX_COOL_S);
+        region.cool_down(row, now + seconds * 1_000);
+        Some(Failure::Full)
+    } else if outcome.status >= 500 {
+        Some(Failure::Status)
+    } else if outcome.status == 0 && outcome.gone {
+        None
+    } else if outcome.status == 0 {
+        // nginx does not say which it was; a time-out has lasted as long as the shortest of them.
+        let [connect, first, _] = context.timeouts_ms().unwrap_or([u64::MAX; 3]);
+        let waited = now_ms.saturating_sub(context.attempt_ms);
+        Some(if waited + 10 >= connect.min(first) {
+            Failure::Timeout
+        } else {
+            Failure::Connect
+        })
+    } else if outcome.broken && !outcome.gone && !context.cut {
+        Some(Failure::Malformed)
+    } else if outcome.failed && !outcome.gone {
+        Some(Failure::Malformed)
+    } else {
+        let latency_us = context
+            .first_byte_ms
+            .map(|at| at.saturating_sub(context.attempt_ms).max(1) * 1_000);
+        region.note_success(row, now, latency_us);
+        return;
+    };
+    if let Some(failure) = failure
+        && region.note_failure(row, now, failure, &pool.breaker)
+    {
+        let id = context.deployment_view().map_or("", |d| d.id());
+        crate::ngx::log::warn(format_args!(
+            "tollgate: the breaker of the deployment {id:?} opens after {} failures in a row, the last one: {}",
+            pool.breaker.failures,
+            failure.name()
+        ));
+    }
 }
 
 /// Where the next attempt goes.

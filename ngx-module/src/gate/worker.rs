@@ -13,11 +13,14 @@ use tollgate_policy::{ProviderView, RuleSet, Snapshot};
 use tollgate_shm::{MappedFile, Region, Sizes, SnapshotFiles, Worker};
 
 use super::credentials::MasterKey;
+use super::pool::Pool;
 use super::terms::KeptTerms;
-use crate::ngx::log;
+use crate::ngx::{log, process};
 
 /// How often, in milliseconds, a missing region or an unreadable snapshot is tried again.
 const RETRY_MS: u64 = 1_000;
+/// Largest stock of further attempts, in hundredths.
+const MOST_RETRIES: u64 = 100_000;
 
 self_cell!(
     struct MappedSnapshot {
@@ -34,6 +37,8 @@ pub(crate) struct Generation {
     pub rules: Rc<Rules>,
     /// What [`Generation::upstream_head`] has made, by provider index.
     heads: RefCell<Vec<Option<Rc<[u8]>>>>,
+    /// What [`Generation::pool`] has made, by model index.
+    pools: RefCell<Vec<Option<Rc<Pool>>>>,
 }
 
 /// Compiled rules; shared by generations whose rules are the same.
@@ -64,13 +69,31 @@ impl Generation {
         Ok(Generation {
             number,
             rules,
-            heads: RefCell::new(Vec::new()),
+            heads: RefCell::default(),
+            pools: RefCell::default(),
             file,
         })
     }
 
     pub fn snapshot(&self) -> Snapshot<'_> {
         *self.file.borrow_dependent()
+    }
+
+    /// A model's deployments, looked up once per generation and worker.
+    pub fn pool(&self, model: u32, region: &Region) -> Option<Rc<Pool>> {
+        let index = model as usize;
+        if let Some(Some(pool)) = self.pools.borrow().get(index) {
+            return Some(Rc::clone(pool));
+        }
+        let pool = Pool::new(&self.snapshot().model_at(model)?, region);
+        let mut pools = self.pools.borrow_mut();
+        if pools.len() <= index {
+            pools.resize(index + 1, None);
+        }
+        if let Some(slot) = pools.get_mut(index) {
+            *slot = Some(Rc::clone(&pool));
+        }
+        Some(pool)
     }
 
     /// What a provider's own header lines say, without the first one's name: `<Host>` and the credential's line behind it.
@@ -152,6 +175,9 @@ pub(crate) struct WorkerState {
     pub scratch: Vec<u8>,
     pub counters: Counters,
     pub terms: KeptTerms,
+    /// Hundredths of further attempts that this worker may make: see [`WorkerState::take_retry`].
+    retries: u64,
+    retries_ms: u64,
     random: u64,
 }
 
@@ -176,8 +202,31 @@ impl WorkerState {
             scratch: Vec::new(),
             counters: Counters::default(),
             terms: KeptTerms::default(),
+            retries: MOST_RETRIES,
+            retries_ms: 0,
             random: seed | 1,
         }
+    }
+
+    /// A request of a model that allows `percent` further attempts per 100 requests.
+    pub fn allow_retries(&mut self, percent: u32) {
+        self.retries = (self.retries + u64::from(percent)).min(MOST_RETRIES);
+    }
+
+    /// Takes one further attempt from the worker's budget: a share of its requests, beside ten a second, so that trouble
+    /// upstream does not multiply the load there. Bursts of a thousand pass, since a deployment's end meets all of its
+    /// requests at once.
+    pub fn take_retry(&mut self) -> bool {
+        const PER_MS: u64 = 1;
+        let now_ms = process::now_ms();
+        let passed = now_ms.saturating_sub(self.retries_ms);
+        self.retries_ms = now_ms;
+        self.retries = (self.retries + passed * PER_MS).min(MOST_RETRIES);
+        let enough = self.retries >= 100;
+        if enough {
+            self.retries -= 100;
+        }
+        enough
     }
 
     /// 64 random bits (splitmix64): request ids and weighted choices, nothing secret.

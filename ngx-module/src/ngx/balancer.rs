@@ -9,8 +9,10 @@ use ngx::ffi::{
     ngx_uint_t,
 };
 
+use tollgate_shm::DeploymentIndex;
+
 use super::guard::{BUSY, DONE, ERROR, OK, guarded};
-use super::request::Request;
+use super::request::{Request, header_lines};
 use super::{keepalive, pool, process};
 use crate::gate;
 
@@ -26,6 +28,8 @@ struct Peer {
     name: ngx_str_t,
     key: u64,
     attempts: u32,
+    /// The attempt that has begun and not ended.
+    open: Option<DeploymentIndex>,
     /// The cached connection turned out dead: the same deployment again, over a fresh one.
     stale: bool,
 }
@@ -82,6 +86,7 @@ unsafe extern "C" fn init_peer(
                 },
                 key: 0,
                 attempts: 0,
+                open: None,
                 stale: false,
             };
             let Some(placed) = pool::place(request.pool(), peer) else {
@@ -188,11 +193,9 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut std::ffi::c_
             (*pc).socklen = length;
             (*pc).name = &raw mut peer.name;
             (*(*peer.request).upstream).set_ssl(u32::from(target.tls));
-            if !fresh && keepalive::take(peer.key, pc) {
-                DONE
-            } else {
-                OK
-            }
+            let reused = !fresh && keepalive::take(peer.key, pc);
+            peer.open = process::with_worker(|w| gate::attempt_begins(w, context, reused));
+            if reused { DONE } else { OK }
         }
     })
 }
@@ -203,10 +206,44 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut std::ffi::c
         unsafe {
             let peer = &mut *data.cast::<Peer>();
             peer.stale = state & PEER_FAILED != 0 && (*pc).cached() == 1;
+            if let Some(row) = peer.open.take() {
+                let outcome = outcome(peer.request, state, peer.stale);
+                let request = Request::from_ptr(peer.request);
+                if let Some(context) = request.context() {
+                    process::with_worker(|w| gate::attempt_ended(w, context, row, &outcome));
+                }
+            }
             keepalive::keep(peer.key, pc, (*peer.request).upstream, state);
             (*pc).tries = (*pc).tries.saturating_sub(1);
         }
     });
+}
+
+/// What an attempt's end says of the deployment.
+unsafe fn outcome(r: *mut ngx_http_request_t, state: ngx_uint_t, stale: bool) -> gate::Outcome {
+    // SAFETY: nginx frees a peer while the request and its upstream are live; an answer's header lines are in its list.
+    unsafe {
+        let u = &*(*r).upstream;
+        let status = u16::try_from(u.headers_in.status_n).unwrap_or(0);
+        let left = if u.buffering() == 1 && !u.pipe.is_null() {
+            (*u.pipe).length
+        } else {
+            u.length
+        };
+        let retry_after_s = (status == 429 || status == 503)
+            .then(|| header_lines(&raw const u.headers_in.headers.part))
+            .and_then(|mut lines| lines.find(|h| h.name == b"retry-after"))
+            .and_then(|line| std::str::from_utf8(line.value).ok()?.trim().parse().ok());
+        gate::Outcome {
+            failed: state & PEER_FAILED != 0,
+            status,
+            // -1: until the connection closes.
+            broken: u.header_sent() == 1 && u.upgrade() == 0 && left > 0,
+            stale,
+            retry_after_s,
+            gone: (*(*r).connection).error() == 1,
+        }
+    }
 }
 
 unsafe extern "C" fn set_session(_pc: *mut ngx_peer_connection_t, _data: *mut std::ffi::c_void) -> ngx_int_t {

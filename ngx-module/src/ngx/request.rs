@@ -79,6 +79,18 @@ impl<'a> Iterator for Headers<'a> {
     }
 }
 
+/// The lines of a list of header elements.
+///
+/// # Safety
+/// `part` must be the first part of a live list that outlives `'a`.
+pub(crate) unsafe fn header_lines<'a>(part: *const ngx_list_part_t) -> Headers<'a> {
+    Headers {
+        part,
+        next: 0,
+        request: std::marker::PhantomData,
+    }
+}
+
 /// An nginx string's bytes; nginx leaves `data` null in empty ones.
 unsafe fn bytes<'a>(s: &ngx_str_t) -> &'a [u8] {
     if s.len == 0 || s.data.is_null() {
@@ -156,11 +168,8 @@ impl Request {
     }
 
     pub fn headers(&self) -> Headers<'_> {
-        Headers {
-            part: &raw const self.0.headers_in.headers.part,
-            next: 0,
-            request: std::marker::PhantomData,
-        }
+        // SAFETY: the list belongs to the request that is borrowed.
+        unsafe { header_lines(&raw const self.0.headers_in.headers.part) }
     }
 
     pub fn header(&self, name: &[u8]) -> Option<&[u8]> {

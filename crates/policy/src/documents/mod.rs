@@ -2,6 +2,7 @@
 
 mod channel;
 mod endpoint;
+mod health;
 mod limit;
 mod model;
 mod provider;
@@ -17,9 +18,10 @@ pub use crate::{
 };
 pub use channel::{AbortPolicy, Channel, ChannelKey, ModelPatterns, Template};
 pub use endpoint::Endpoint;
+pub use health::{HealthCheck, ProbeKind, ProbeMethod, ProbeScope, StatusRange};
 pub use limit::{Algorithm, Enforcement, Limit, Metric, OnFull};
 pub use model::{Deployment, Model, Timeouts, Tokenizer};
-pub use provider::{CredentialKind, Credentials, HealthCheck, Protocol, Provider, Tls};
+pub use provider::{CredentialKind, Credentials, Protocol, Provider, Tls};
 pub use routing::{Affinity, Balance, Breaker, Retry, Routing};
 pub use rule::{Action, Condition, Deny, Operator, Parameter, Rule, RuleTemplate, Shadow, Then, ZonedHours};
 pub use settings::{Api, ChannelSource, Region, RequestLog, Retention, Settings, Testing, UnknownChannel};

@@ -1,6 +1,6 @@
 //! Providers: endpoints, credentials, TLS.
 
-use super::{Span, channel::yes};
+use super::{HealthCheck, channel::yes};
 use crate::text::{Secret, SecretRef};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -85,42 +85,6 @@ impl Default for Tls {
             ca_file: None,
         }
     }
-}
-
-/// How a provider's health is probed (validated now, probed by a later version).
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct HealthCheck {
-    /// Path to ask for, beginning with `/`.
-    pub path: String,
-    /// Time between probes, at least 1 s.
-    #[serde(default = "ten_seconds")]
-    pub interval: Span,
-    /// How long a probe may take.
-    #[serde(default = "two_seconds")]
-    pub timeout: Span,
-    /// Probes in a row that must fail.
-    #[serde(default = "three")]
-    pub unhealthy_after: u32,
-    /// Probes in a row that must succeed again.
-    #[serde(default = "two")]
-    pub healthy_after: u32,
-}
-
-fn ten_seconds() -> Span {
-    Span::from_millis(10_000)
-}
-
-fn two_seconds() -> Span {
-    Span::from_millis(2_000)
-}
-
-fn three() -> u32 {
-    3
-}
-
-fn two() -> u32 {
-    2
 }
 
 /// An endpoint that serves models.

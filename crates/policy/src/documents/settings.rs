@@ -50,7 +50,7 @@ impl Default for Region {
         Self {
             counters: 131_072,
             inflight: 65_536,
-            ring: 65_536,
+            ring: 262_144,
             usage: 16_384,
             workers: 64,
         }

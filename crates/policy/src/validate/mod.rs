@@ -1,6 +1,7 @@
 //! Everything that can be wrong with documents that decode, all of it at once.
 
 mod channels;
+mod health;
 mod limits;
 mod models;
 mod providers;

@@ -1,6 +1,6 @@
 //! Providers.
 
-use super::{Context, Named, Path, check_name};
+use super::{Context, Named, Path, check_name, health};
 use crate::{
     documents::{CredentialKind, Endpoint, Entry, Location, Provider},
     rules::is_token,
@@ -30,7 +30,7 @@ pub(super) fn check(context: &mut Context<'_>) {
         check_name(context, at, "id", &provider.id, 64);
         check_url(context, at, provider);
         check_credentials(context, at, provider);
-        check_health(context, at, provider);
+        health::check(context, at, provider);
         if let Some(host) = &provider.host_header {
             let valid = !host.is_empty()
                 && host.len() <= 255
@@ -144,37 +144,5 @@ fn check_credentials(context: &mut Context<'_>, at: &Location, provider: &Provid
         }
         (_, Some(_)) => context.error(at, "credentials.name", "only `\"type\": \"header\"` has a name"),
         (_, None) => {}
-    }
-}
-
-fn check_health(context: &mut Context<'_>, at: &Location, provider: &Provider) {
-    let Some(check) = &provider.health_check else {
-        return;
-    };
-    let visible = check.path.bytes().all(|byte| byte.is_ascii_graphic());
-    if !check.path.starts_with('/') || check.path.len() > 1024 || !visible {
-        context.error(
-            at,
-            "health_check.path",
-            "must begin with `/` and be at most 1024 visible ASCII characters",
-        );
-    }
-    if !(1_000..=86_400_000).contains(&check.interval.as_millis()) {
-        context.error(at, "health_check.interval", "must be 1s..=24h");
-    }
-    if check.timeout.as_millis() == 0 || check.timeout > check.interval {
-        context.error(
-            at,
-            "health_check.timeout",
-            "must be longer than 0 and not longer than the interval",
-        );
-    }
-    for (name, times) in [
-        ("unhealthy_after", check.unhealthy_after),
-        ("healthy_after", check.healthy_after),
-    ] {
-        if !(1..=100).contains(&times) {
-            context.error(at, format_args!("health_check.{name}"), "must be 1..=100");
-        }
     }
 }

@@ -1,0 +1,225 @@
+//! A model's deployments as a worker picks from them: what the snapshot says of them, and where their shared state is.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use tollgate_policy::balance::{self, Candidate, RoundRobin};
+use tollgate_policy::documents::Balance;
+use tollgate_policy::{DeploymentView, ModelView};
+use tollgate_shm::{BreakerSpec, DeploymentIndex, Readiness, Region};
+
+/// Deployments that were tried for one request, by position.
+pub(crate) type Tried = [u64; 4];
+
+/// How old a sign of life of the daemon may be, for its probes to count, milliseconds.
+const DAEMON_ALIVE_MS: u64 = 15_000;
+
+pub(crate) struct Member {
+    pub index: u32,
+    /// `None` while the region's table is full: then without a breaker.
+    pub row: Option<DeploymentIndex>,
+    weight: u32,
+    version: Box<str>,
+}
+
+pub(crate) struct Pool {
+    pub members: Vec<Member>,
+    /// The members at full weight, by position.
+    full: Vec<Candidate>,
+    pub breaker: BreakerSpec,
+    balance: Balance,
+    panic_percent: u32,
+    slow_start_ms: u64,
+    turns: RefCell<RoundRobin>,
+}
+
+/// What a choice depends on beside the pool.
+pub(crate) struct Wish<'a> {
+    pub tried: &'a Tried,
+    /// Only deployments of this version.
+    pub version: Option<&'a str>,
+    /// What keeps the caller with one deployment.
+    pub affinity: Option<u64>,
+    /// Region time.
+    pub now_ms: u64,
+}
+
+pub(super) fn is_usable(deployment: &DeploymentView<'_>) -> bool {
+    deployment.enabled()
+        && deployment.weight() > 0
+        && deployment
+            .provider()
+            .is_some_and(|p| p.enabled() && p.addresses().len() > 0)
+}
+
+pub(super) fn is_tried(tried: &Tried, position: usize) -> bool {
+    tried
+        .get(position / 64)
+        .is_some_and(|word| word >> (position % 64) & 1 == 1)
+}
+
+pub(super) fn set_tried(tried: &mut Tried, position: usize) {
+    if let Some(word) = tried.get_mut(position / 64) {
+        *word |= 1 << (position % 64);
+    }
+}
+
+impl Pool {
+    pub fn new(model: &ModelView<'_>, region: &Region) -> Rc<Pool> {
+        let members: Vec<Member> = model
+            .deployments()
+            .filter(is_usable)
+            .map(|d| Member {
+                index: d.index(),
+                row: region.deployment(tollgate_policy::hash_name(d.id().as_bytes())),
+                weight: d.weight(),
+                version: d.version().into(),
+            })
+            .collect();
+        let routing = model.routing();
+        Rc::new(Pool {
+            full: members
+                .iter()
+                .enumerate()
+                .map(|(position, member)| Candidate {
+                    index: u32::try_from(position).unwrap_or(u32::MAX),
+                    weight: balance::warmed_up(member.weight, 1, 1),
+                    in_flight: 0,
+                    latency_us: 0,
+                })
+                .collect(),
+            members,
+            breaker: BreakerSpec {
+                failures: routing.breaker_failures,
+                open_ms: routing.breaker_open_ms,
+                max_open_ms: routing.breaker_max_open_ms,
+            },
+            balance: routing.balance,
+            panic_percent: routing.panic_percent,
+            slow_start_ms: routing.slow_start_ms,
+            turns: RefCell::default(),
+        })
+    }
+
+    pub fn position(&self, index: u32) -> Option<usize> {
+        self.members.iter().position(|m| m.index == index)
+    }
+
+    /// Position of the deployment for a request; `random`: 64 even bits.
+    pub fn choose(&self, region: &Region, wish: &Wish<'_>, random: u64) -> Option<usize> {
+        if self.members.len() == 1 {
+            // Nothing to choose from: a breaker would only turn a failing deployment into a refusing gateway.
+            let free = !is_tried(wish.tried, 0) && self.is_wanted(0, wish);
+            return free.then_some(0);
+        }
+        self.at_once(region, wish, random)
+            .or_else(|| self.with_care(region, wish, random))
+    }
+
+    fn is_wanted(&self, position: usize, wish: &Wish<'_>) -> bool {
+        wish.version
+            .is_none_or(|version| self.members.get(position).is_some_and(|m| &*m.version == version))
+    }
+
+    /// Where the choice depends on the weights alone, it is made first and looked at after: all deployments work, as a
+    /// rule.
+    fn at_once(&self, region: &Region, wish: &Wish<'_>, random: u64) -> Option<usize> {
+        if wish.version.is_some() || *wish.tried != [0; 4] {
+            return None;
+        }
+        let picked = match (wish.affinity, self.balance) {
+            (Some(key), _) => balance::sticky(&self.full, &self.full, key),
+            (None, Balance::Weighted) => balance::weighted(&self.full, random),
+            _ => None,
+        }?;
+        let position = picked as usize;
+        let row = self.members.get(position)?.row;
+        let fit = row.is_none_or(|row| {
+            self.readiness(region, row, wish.now_ms) == Readiness::Ready
+                && region
+                    .deployment_recovered_ms(row)
+                    .saturating_add(self.slow_start_ms)
+                    <= wish.now_ms
+        });
+        fit.then_some(position)
+    }
+
+    fn with_care(&self, region: &Region, wish: &Wish<'_>, random: u64) -> Option<usize> {
+        let mut working = 0;
+        let (mut all, mut ready, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+        for (position, (member, full)) in self.members.iter().zip(&self.full).enumerate() {
+            if !self.is_wanted(position, wish) {
+                continue;
+            }
+            all.push(*full);
+            let readiness = member
+                .row
+                .map_or(Readiness::Ready, |row| self.readiness(region, row, wish.now_ms));
+            working += usize::from(readiness == Readiness::Ready);
+            if is_tried(wish.tried, position) {
+                continue;
+            }
+            let trial = readiness == Readiness::Trial;
+            if trial && member.row.is_none_or(|row| region.take_trial(row, wish.now_ms)) {
+                // Somebody has to find out, and a failure is not the client's to see.
+                return Some(position);
+            }
+            match readiness {
+                Readiness::Ready => ready.push(self.candidate(region, member, full, wish)),
+                _ => rest.push(*full),
+            }
+        }
+        // Below the threshold our verdict is more likely to be wrong than so many deployments.
+        if self.panic_percent > 0
+            && (ready.is_empty() || working * 100 < self.panic_percent as usize * all.len())
+        {
+            ready.append(&mut rest);
+            ready.sort_unstable_by_key(|c| c.index);
+        }
+        let picked = match (wish.affinity, self.balance) {
+            (Some(key), _) => balance::sticky(&all, &ready, key),
+            (None, Balance::Weighted) => balance::weighted(&ready, random),
+            (None, Balance::RoundRobin) => self.turns.borrow_mut().pick(&ready),
+            (None, Balance::LeastConnections) => balance::least_connections(&ready, random),
+            (None, Balance::Latency) => balance::latency(&ready, random),
+        }?;
+        Some(picked as usize)
+    }
+
+    /// The daemon's verdict counts while the daemon lives.
+    fn readiness(&self, region: &Region, row: DeploymentIndex, now_ms: u64) -> Readiness {
+        match region.deployment_readiness(row, now_ms) {
+            Readiness::Unhealthy if now_ms.saturating_sub(region.daemon_heartbeat_ms()) > DAEMON_ALIVE_MS => {
+                Readiness::Ready
+            }
+            readiness => readiness,
+        }
+    }
+
+    fn candidate(&self, region: &Region, member: &Member, full: &Candidate, wish: &Wish<'_>) -> Candidate {
+        let Some(row) = member.row else { return *full };
+        let recovered_ms = region.deployment_recovered_ms(row);
+        let weight = if recovered_ms == 0 {
+            full.weight
+        } else {
+            balance::warmed_up(
+                member.weight,
+                wish.now_ms.saturating_sub(recovered_ms),
+                self.slow_start_ms,
+            )
+        };
+        let (in_flight, latency_us) = match self.balance {
+            Balance::LeastConnections | Balance::Latency => {
+                let (in_flight, latency_us, _) = region.deployment_load(row);
+                (in_flight, latency_us)
+            }
+            _ => (0, 0),
+        };
+        Candidate {
+            index: full.index,
+            weight,
+            in_flight,
+            latency_us,
+        }
+    }
+}
