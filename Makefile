@@ -12,7 +12,7 @@ NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 TOLLGATE_NGINX ?= pinned
 
 .PHONY: help setup module module-pinned module-debian module-custom daemon mock run test test-crates \
-	test-e2e test-e2e-debian test-python valgrind check check-format check-clippy check-docs check-deny bench package clean
+	test-e2e test-e2e-debian test-python valgrind check check-format check-clippy check-docs check-deny bench oracle fuzz-meter bench-meter package clean
 
 help: ## list the targets
 	@echo "usage: make <target> [PROFILE=fast|release|dev]"
@@ -117,6 +117,15 @@ check-deny:
 
 bench: setup ## the table of the README with this machine's figures (minutes; keep the machine quiet)
 	@if [ -x scripts/bench.sh ]; then scripts/bench.sh; else echo "bench: not there yet"; exit 1; fi
+
+oracle: ## every tokenizer on board against other engines' ids, on 210 MB (half an hour); TOLLGATE_TOKENIZERS adds files
+	@scripts/oracle.sh
+
+fuzz-meter: ## ten million small texts through the tokenizers and their oracles; EXECUTIONS and SEED change that
+	@cargo run --quiet -p tollgate-meter-oracle --profile fast --bin fuzz -- $(or $(EXECUTIONS),10000000) $(or $(SEED),1)
+
+bench-meter: ## tokenizer throughput beside tiktoken-rs, bpe-openai and tokenizers
+	@cargo run --quiet -p tollgate-meter-oracle --release --bin bench
 
 package: ## distribution packages (not there yet)
 	@echo "package: not there yet"; exit 1

@@ -415,7 +415,7 @@ fn merged_by_definition(tokens: &HashMap<Vec<u8>, u32>, piece: &str) -> Vec<u32>
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(1500))]
 
     /// Vocabularies that no training would yield: joins that rank below their halves, tokens that merging never
     /// reaches, tokens across parts of characters.

@@ -16,9 +16,9 @@
 //! # Atomic characters
 //! A multi-byte character that is a token is marked *atomic* if, between two characters that are not ASCII (or the
 //! piece's ends) and before no character with a lead byte below [`ATOMIC_NEXT_LEAD`], its bytes always join before
-//! any of them can join a neighbour's. An encoder may start with it as one node. This holds if every pair that would
-//! cross its border has a higher rank than the character, and if no pair has a lower rank than its halves (then joins
-//! happen in order of rank, and joining a character early changes nothing else).
+//! any of them, or the character itself, can join a neighbour. An encoder may start with it as one node. This holds if
+//! every pair that would cross its border has a higher rank than all joins inside it: as long as one of these is open,
+//! nothing of a higher rank is done anywhere, and what is done of lower rank elsewhere does not touch the character.
 //!
 //! SentencePiece-like vocabularies begin with characters instead of bytes; bytes stand in for characters that are no
 //! tokens and never join. There, every character is atomic wherever it stands.
@@ -157,7 +157,7 @@ pub fn compile(pairing: &Pairing<'_>, settings: &Settings) -> Result<Vec<u8>, Co
 
     let mut by_length: Vec<Vec<(&[u8], u32)>> = vec![Vec::new(); longest];
     for &(bytes, rank) in tokens {
-        let mark = if pairs.is_atomic(bytes, rank, &ranked, &rules) {
+        let mark = if pairs.is_atomic(bytes, &ranked, &rules) {
             ATOMIC
         } else {
             0
@@ -494,8 +494,6 @@ impl Pair {
 /// The pairs of a vocabulary, with what deciding about atomic characters needs.
 struct Pairs {
     list: Vec<Pair>,
-    /// Every join has a higher rank than its halves.
-    proper: bool,
     /// Lowest rank that a token can join into as the left half, before a right half that starts a character with a
     /// lead byte of at least [`ATOMIC_NEXT_LEAD`].
     lowest_as_left: HashMap<u32, u32>,
@@ -507,7 +505,6 @@ impl Pairs {
     fn new(ranked: &Ranked<'_>, rules: &Rules<'_>) -> Self {
         let mut pairs = Self {
             list: Vec::with_capacity(ranked.joined.len()),
-            proper: true,
             lowest_as_left: HashMap::new(),
             lowest_as_right: HashMap::new(),
         };
@@ -520,7 +517,6 @@ impl Pairs {
             let (Some(left_rank), Some(right_rank)) = (rank_of(left), rank_of(right)) else {
                 continue;
             };
-            pairs.proper &= left_rank < rank && right_rank < rank;
             pairs.list.push(Pair {
                 left: left_rank,
                 right: right_rank,
@@ -545,7 +541,7 @@ impl Pairs {
     }
 
     /// Whether a token is an atomic character (see the module's description).
-    fn is_atomic(&self, bytes: &[u8], rank: u32, ranked: &Ranked<'_>, rules: &Rules<'_>) -> bool {
+    fn is_atomic(&self, bytes: &[u8], ranked: &Ranked<'_>, rules: &Rules<'_>) -> bool {
         let one_character = std::str::from_utf8(bytes).is_ok_and(|text| text.chars().count() == 1);
         if bytes.len() < 2 || !one_character {
             return false;
@@ -553,26 +549,28 @@ impl Pairs {
         if rules.characters {
             return true;
         }
-        if !self.proper {
-            return false;
-        }
+        let rank_of = |part: &[u8]| ranked.ranks.get(part).copied();
         let lowest = |map: &HashMap<u32, u32>, half: &[u8]| {
-            ranked
-                .ranks
-                .get(half)
-                .and_then(|half| map.get(half))
+            rank_of(half)
+                .and_then(|half| map.get(&half))
                 .copied()
                 .unwrap_or(RANK_LIMIT)
         };
-        let (mut atomic, mut whole) = (true, false);
+        let (mut crossing, mut inside, mut whole) = (RANK_LIMIT, 0, false);
         rules.encode_alone(bytes, |parts| {
-            let ([_, second, ..], [.., last]) = (parts, parts) else {
-                whole = parts.len() == 1;
+            let (Some(last), second) = (parts.last(), parts.get(1)) else {
                 return;
             };
-            atomic &= lowest(&self.lowest_as_left, bytes.get(last.0..).unwrap_or_default()) > rank
-                && lowest(&self.lowest_as_right, bytes.get(..second.0).unwrap_or_default()) > rank;
+            let first_end = second.map_or(bytes.len(), |part| part.0);
+            whole = second.is_none();
+            crossing = crossing
+                .min(lowest(&self.lowest_as_left, bytes.get(last.0..).unwrap_or_default()))
+                .min(lowest(&self.lowest_as_right, bytes.get(..first_end).unwrap_or_default()));
+            let ends = parts.iter().skip(1).map(|part| part.0).chain([bytes.len()]);
+            for (part, end) in parts.iter().zip(ends).filter(|(part, end)| end - part.0 > 1) {
+                inside = inside.max(bytes.get(part.0..end).and_then(rank_of).unwrap_or(RANK_LIMIT));
+            }
         });
-        atomic && whole
+        whole && crossing > inside
     }
 }

@@ -29,6 +29,8 @@ pub(super) const WINDOW: usize = 1024;
 /// Bytes of a long piece that are tried at once at first: cheaper than [`WINDOW`], but too few for tokens of a hundred
 /// bytes, as in runs of spaces.
 pub(super) const FIRST_WINDOW: usize = GROUP * GROUP;
+/// Tokens of a window below which larger ones are worth while.
+const FEW: usize = 12;
 /// Nodes that share one entry of `lows`.
 const GROUP: usize = 16;
 /// Width of a node number in a key.
@@ -133,6 +135,8 @@ impl Merger {
         let mut end = window_end(vocabulary, piece, 0, window);
         self.tokens(vocabulary, piece, 0, end, &mut held);
         while end < piece.len() {
+            // Where tokens are long, a small window is mostly done over again.
+            let window = if held.len() < FEW { window.max(WINDOW) } else { window };
             // The window's last token is cut short; the one before it has probably met its final neighbour.
             let met = [2, 4, 10].into_iter().find_map(|back| {
                 let restart = held.len().checked_sub(back).filter(|at| *at > 0)?;

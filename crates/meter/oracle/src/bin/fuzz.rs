@@ -20,7 +20,7 @@ use tollgate_meter_oracle::texts::{Rng, soup};
 /// Texts kept for mutation.
 const POOL: usize = 4096;
 /// Longest text, in bytes.
-const LONGEST: usize = 400;
+const LONGEST: usize = 120;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         .collect();
     let mut counters: Vec<_> = subjects.iter().map(counter).collect();
     let mut rng = Rng::new(seed);
-    let mut pool: Vec<String> = (0..POOL).map(|_| soup(&mut rng, 30)).collect();
+    let mut pool: Vec<String> = (0..POOL).map(|_| soup(&mut rng, 16)).collect();
     let start = Instant::now();
     for done in 0..executions {
         let text = next(&mut rng, &pool);
@@ -46,7 +46,7 @@ fn main() -> ExitCode {
         }
         let place = rng.below(POOL);
         pool[place] = text;
-        if (done + 1) % 1_000_000 == 0 {
+        if (done + 1) % 250_000 == 0 || done + 1 == executions {
             println!("{} executions, {:.0} s, no difference", done + 1, start.elapsed().as_secs_f64());
         }
     }
@@ -61,7 +61,7 @@ fn next(rng: &mut Rng, pool: &[String]) -> String {
         match rng.below(8) {
             0 => drop(text.drain(at..end)),
             1 => {
-                let part = text[at..end].repeat(1 + rng.below(20));
+                let part = text[at..end].repeat(1 + rng.below(12));
                 text.insert_str(at, &part);
             }
             2 => {
@@ -71,9 +71,9 @@ fn next(rng: &mut Rng, pool: &[String]) -> String {
             }
             3 => text.insert(at, char::from_u32(rng.below(0x11_0000) as u32).unwrap_or(' ')),
             4 => text.insert(at, char::from(rng.below(128) as u8)),
-            5 => text = soup(rng, 40),
+            5 => text = soup(rng, 24),
             _ => {
-                let length = 8 + rng.below(8);
+                let length = 4 + rng.below(8);
                 text.insert_str(at, &soup(rng, length));
             }
         }

@@ -14,7 +14,7 @@
 
 use super::super::class::{GRAPHIC, KANA_OR_IDEOGRAPH, LETTER, MARK, NEWLINE, NUMBER, OTHER};
 use super::Split;
-use super::scan::{class_at, line_breaks, numbers, run, run_without, white_run};
+use super::scan::{class_at, line_breaks, lower_ascii_run, numbers, run, run_without, white_run};
 
 pub(crate) struct DeepSeek;
 
@@ -71,7 +71,7 @@ impl Split for DeepSeek {
 /// End of `[\p{L}\p{M}]*`.
 #[inline]
 fn word_end(text: &[u8], at: usize) -> usize {
-    run_without(text, at, LETTER | MARK, APART)
+    run_without(text, lower_ascii_run(text, at), LETTER | MARK, APART)
 }
 
 /// End of `[\p{P}\p{S}]*[\r\n]*`.

@@ -10,7 +10,7 @@
 
 use super::super::class::{LETTER, NUMBER, SYMBOL};
 use super::Split;
-use super::scan::{class_at, run, white_run};
+use super::scan::{class_at, run, white_run, word_run};
 
 pub(crate) struct Gpt2;
 
@@ -31,7 +31,10 @@ impl Split for Gpt2 {
         } else {
             (first, at + first_len)
         };
-        for set in [LETTER, NUMBER, SYMBOL] {
+        if class & LETTER != 0 {
+            return word_run(text, next, LETTER);
+        }
+        for set in [NUMBER, SYMBOL] {
             if class & set != 0 {
                 return run(text, next, set);
             }

@@ -104,6 +104,12 @@ pub(super) fn run(text: &[u8], mut at: usize, set: u16) -> usize {
     at
 }
 
+/// As [`run`], quicker where most are `[a-z]`, which `set` must hold.
+#[inline]
+pub(super) fn word_run(text: &[u8], at: usize, set: u16) -> usize {
+    run(text, lower_ascii_run(text, at), set)
+}
+
 /// As [`run`], of characters that are none of the classes in `without`.
 #[inline]
 pub(super) fn run_without(text: &[u8], mut at: usize, set: u16, without: u16) -> usize {

@@ -16,7 +16,7 @@
 
 use super::super::class::{LETTER, MARK, NEWLINE, NUMBER, SIGN, SYMBOL};
 use super::Split;
-use super::scan::{class_at, contraction, line_breaks, numbers, run, white_run};
+use super::scan::{class_at, contraction, line_breaks, numbers, run, white_run, word_run};
 
 /// What tells these patterns apart.
 trait Rules {
@@ -57,7 +57,7 @@ impl<R: Rules> Split for R {
         let (class, len) = class_at(text, at);
         let next = at + len;
         if class & R::LETTERS != 0 {
-            return run(text, next, R::LETTERS);
+            return word_run(text, next, R::LETTERS);
         }
         if class & NUMBER != 0 {
             return numbers(text, next, R::MORE_NUMBERS);
@@ -69,7 +69,7 @@ impl<R: Rules> Split for R {
                     return end;
                 }
             }
-            let end = run(text, next, R::LETTERS);
+            let end = word_run(text, next, R::LETTERS);
             if end > next {
                 return end;
             }
