@@ -339,6 +339,11 @@ impl Region {
         }
         row.last_failure.store(now_ms << 8 | failure as u64, Relaxed);
         if failure == Failure::Full {
+            // It answers, and that is what a trial asks.
+            let word = row.breaker.load(SeqCst);
+            if state_of(word) == HALF_OPEN {
+                let _ = row.breaker.compare_exchange(word, CLOSED, SeqCst, SeqCst);
+            }
             return false;
         }
         let failures = row.failures.fetch_add(1, SeqCst) + 1;
@@ -347,6 +352,18 @@ impl Region {
             HALF_OPEN => row.trip(now_ms, spec, word, trips_of(word)),
             CLOSED if failures >= u64::from(spec.failures) => row.trip(now_ms, spec, word, 0),
             _ => false,
+        }
+    }
+
+    /// An attempt ended without a word on the deployment (the client left): if it was the trial, the next one may follow.
+    pub fn note_nothing(&self, index: DeploymentIndex, now_ms: u64) {
+        if let Some(row) = self.deployment_row(index) {
+            let word = row.breaker.load(SeqCst);
+            if state_of(word) == HALF_OPEN {
+                let next = pack(OPEN, trips_of(word), now_ms);
+                // Lost to another: then it has been decided.
+                let _ = row.breaker.compare_exchange(word, next, SeqCst, SeqCst);
+            }
         }
     }
 
@@ -470,6 +487,9 @@ mod tests {
         assert!(r.note_failure(d, 120, Failure::Connect, &SPEC));
         assert_eq!(r.deployment_readiness(d, 319), Readiness::Broken, "twice as long");
         assert!(r.take_trial(d, 320));
+        // The client of the trial leaves: the next request may try at once.
+        r.note_nothing(d, 320);
+        assert!(r.take_trial(d, 320));
         // The worker on trial dies: after a while another tries.
         assert!(!r.take_trial(d, 320 + TRIAL_MS - 1));
         assert!(r.take_trial(d, 320 + TRIAL_MS));
@@ -503,6 +523,12 @@ mod tests {
         for _ in 0..10 {
             assert!(!r.note_failure(d, 10, Failure::Full, &SPEC));
         }
+        for _ in 0..3 {
+            r.note_failure(d, 10, Failure::Connect, &SPEC);
+        }
+        assert!(r.take_trial(d, 110));
+        r.note_failure(d, 110, Failure::Full, &SPEC);
+        assert_eq!(r.deployment_readiness(d, 110), Readiness::Ready);
         r.cool_down(d, 500);
         r.cool_down(d, 300);
         assert_eq!(r.deployment_readiness(d, 499), Readiness::Cooling);

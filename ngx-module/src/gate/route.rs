@@ -314,9 +314,11 @@ pub(crate) fn attempt_ended(w: &WorkerState, context: &Context, row: DeploymentI
         region.note_success(row, now, latency_us);
         return;
     };
-    if let Some(failure) = failure
-        && region.note_failure(row, now, failure, &pool.breaker)
-    {
+    let Some(failure) = failure else {
+        region.note_nothing(row, now);
+        return;
+    };
+    if region.note_failure(row, now, failure, &pool.breaker) {
         let id = context.deployment_view().map_or("", |d| d.id());
         crate::ngx::log::warn(format_args!(
             "tollgate: the breaker of the deployment {id:?} opens after {} failures in a row, the last one: {}",
