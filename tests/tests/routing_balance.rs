@@ -224,3 +224,21 @@ async fn a_version_can_be_asked_for() {
     }
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn long_prompts_go_to_the_version_that_a_rule_names() {
+    let documents = model(&json!({}), &[(100, ""), (1, "")]).rule(json!({
+        "name": "long prompts", "when": { "field": "prompt_bytes", "op": "gt", "value": 10_000 },
+        "then": { "set_version": "v1" },
+    }));
+    let gateway = Gateway::with(documents).start().await;
+    for (words, number) in [(1, 0), (4_000, 1)] {
+        let text = " hello".repeat(words);
+        for _ in 0..10 {
+            let request = Request::chat("m@v0", &text).channel("c");
+            assert_eq!(gateway.send(&request).await.status(), 200);
+        }
+        assert_eq!(served(&gateway, 2)[number], 10);
+    }
+    gateway.stop().await;
+}

@@ -186,6 +186,9 @@ impl Facts for DryFacts<'_> {
     fn model(&self) -> Option<&str> {
         self.model
     }
+    fn prompt_bytes(&self) -> u64 {
+        self.scanned.input_bound
+    }
     fn now_unix(&self) -> i64 {
         self.request.unix_seconds()
     }

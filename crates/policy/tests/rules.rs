@@ -60,6 +60,9 @@ impl Facts for Request {
     fn model(&self) -> Option<&str> {
         Some("gpt-4o")
     }
+    fn prompt_bytes(&self) -> u64 {
+        5_000
+    }
     fn now_unix(&self) -> i64 {
         self.now
     }
@@ -265,4 +268,16 @@ fn damaged_rules_are_an_error() {
     ] {
         assert!(RuleSet::decode(blob.as_bytes()).is_err(), "{blob}");
     }
+}
+
+#[test]
+fn long_prompts_go_to_another_version() {
+    let set = rules(json!([
+        { "name": "long", "priority": 2, "when": { "field": "prompt_bytes", "op": "gt", "value": 4_096 },
+          "then": { "set_version": "long-context" } },
+        { "name": "longer", "priority": 1, "when": { "field": "prompt_bytes", "op": "gt", "value": 5_000 },
+          "then": { "set_version": "never" } },
+    ]));
+    let outcome = set.evaluate(&request(&set));
+    assert_eq!(outcome.set_version.as_deref(), Some("long-context"));
 }

@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 use std::fmt::Write;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use tollgate_meter::Api;
 use tollgate_meter::request::{
@@ -123,6 +124,7 @@ fn find<'s>(snapshot: Snapshot<'s>, name: &'s str) -> (Option<ModelView<'s>>, Op
 #[derive(Default)]
 struct Asked {
     model: Option<String>,
+    version: Option<Arc<str>>,
     cap: Option<u64>,
 }
 
@@ -284,6 +286,7 @@ impl Decider<'_> {
         }
         Ok(Asked {
             model: outcome.set_model.map(|m| m.to_string()),
+            version: outcome.set_version,
             cap: outcome.cap_max_tokens,
         })
     }
@@ -341,6 +344,8 @@ impl Decider<'_> {
             }
             return Err(self.fail(Class::Client, 404, ErrorKind::NotFound, "model_not_found", &text));
         };
+        // A rule has the last word.
+        let version = asked.version.as_deref().or(version);
         if let Some(version) = version {
             if !model.deployments().any(|d| d.version() == version) {
                 let text = format!("the model {:?} has no version {version:?}", model.name());

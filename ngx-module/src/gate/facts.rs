@@ -64,6 +64,10 @@ impl Facts for GateFacts<'_> {
         self.model
     }
 
+    fn prompt_bytes(&self) -> u64 {
+        self.body.input_bound
+    }
+
     fn now_unix(&self) -> i64 {
         identify::now_unix()
     }

@@ -142,6 +142,9 @@ pub struct Action {
     /// Goes on with this model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub set_model: Option<String>,
+    /// Goes on with deployments of this version of the model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set_version: Option<String>,
     /// The most output tokens; the lowest of several counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cap_max_tokens: Option<u64>,

@@ -70,6 +70,7 @@ enum Subject {
     Path,
     Channel,
     Model,
+    PromptBytes,
 }
 
 #[derive(Clone, Debug)]
@@ -277,6 +278,7 @@ fn lower_test(
         Field::Path => Subject::Path,
         Field::Channel => Subject::Channel,
         Field::Model => Subject::Model,
+        Field::PromptBytes => Subject::PromptBytes,
     };
     Some(Test {
         subject,
@@ -529,6 +531,7 @@ impl Subject {
             Subject::Path => text(Some(facts.path().into())),
             Subject::Channel => text(now.channel.or_else(|| facts.channel()).map(Cow::Borrowed)),
             Subject::Model => text(now.model.or_else(|| facts.model()).map(Cow::Borrowed)),
+            Subject::PromptBytes => Some(Value::Number(facts.prompt_bytes() as f64)),
             Subject::ClientIp | Subject::Time => None,
         }
     }

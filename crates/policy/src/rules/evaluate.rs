@@ -37,6 +37,8 @@ pub trait Facts {
     fn channel(&self) -> Option<&str>;
     /// The model as the client wrote it, or its canonical name: the caller's choice.
     fn model(&self) -> Option<&str>;
+    /// Bytes of everything that the model reads: never fewer than its tokens.
+    fn prompt_bytes(&self) -> u64;
     /// Now, in Unix seconds.
     fn now_unix(&self) -> i64;
 }
@@ -74,6 +76,8 @@ pub struct Outcome {
     pub set_channel: Option<Arc<str>>,
     /// It goes on with this model.
     pub set_model: Option<Arc<str>>,
+    /// It goes to deployments of this version.
+    pub set_version: Option<Arc<str>>,
     /// The most output tokens: the lowest of all caps.
     pub cap_max_tokens: Option<u64>,
     /// Labels, each once, in order.

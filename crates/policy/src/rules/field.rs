@@ -15,6 +15,8 @@ pub(crate) enum Field {
     Path,
     Channel,
     Model,
+    /// A number.
+    PromptBytes,
 }
 
 /// What can be compared with a field.
@@ -29,7 +31,15 @@ pub(crate) enum FieldType {
 }
 
 /// Fields without a name after a dot.
-const PLAIN: [&str; 6] = ["client.ip", "time", "method", "path", "channel", "model"];
+const PLAIN: [&str; 7] = [
+    "client.ip",
+    "time",
+    "method",
+    "path",
+    "channel",
+    "model",
+    "prompt_bytes",
+];
 const NAMED: [&str; 4] = ["header.", "query.", "cookie.", "body."];
 
 impl Field {
@@ -41,6 +51,7 @@ impl Field {
             "path" => Field::Path,
             "channel" => Field::Channel,
             "model" => Field::Model,
+            "prompt_bytes" => Field::PromptBytes,
             _ => match text.split_once('.') {
                 Some((_, "")) => return Err(format!("`{text}` lacks a name after the dot")),
                 Some(("header", name)) => {
@@ -63,7 +74,7 @@ impl Field {
 
     pub fn kind(&self) -> FieldType {
         match self {
-            Field::Body(_) => FieldType::Json,
+            Field::Body(_) | Field::PromptBytes => FieldType::Json,
             Field::ClientIp => FieldType::Address,
             Field::Time => FieldType::Time,
             _ => FieldType::Text,

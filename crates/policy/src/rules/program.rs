@@ -69,6 +69,7 @@ enum Effect {
     Tag(Arc<str>),
     SetChannel(Arc<str>),
     SetModel(Arc<str>),
+    SetVersion(Arc<str>),
     CapMaxTokens(u64),
     Shadow(Vec<Arc<str>>),
     Deny {
@@ -189,6 +190,7 @@ impl ReadyRule {
                 }
                 Effect::SetChannel(code) => outcome.set_channel = Some(code.clone()),
                 Effect::SetModel(name) => outcome.set_model = Some(name.clone()),
+                Effect::SetVersion(version) => outcome.set_version = Some(version.clone()),
                 Effect::CapMaxTokens(cap) => {
                     outcome.cap_max_tokens =
                         Some(outcome.cap_max_tokens.map_or(*cap, |lower| lower.min(*cap)));
@@ -312,6 +314,16 @@ fn action_effects(
     if let Some(name) = &action.set_model {
         effects.push(Effect::SetModel(name.as_str().into()));
     }
+    if let Some(version) = &action.set_version {
+        if version.is_empty() || version.len() > 64 {
+            report(
+                &format!("{path}.set_version"),
+                "a version must be 1..=64 bytes".to_owned(),
+                None,
+            );
+        }
+        effects.push(Effect::SetVersion(version.as_str().into()));
+    }
     if let Some(cap) = action.cap_max_tokens {
         if cap == 0 {
             report(
@@ -386,6 +398,7 @@ impl Effect {
             Effect::Tag(tag) => format!("tag {tag}"),
             Effect::SetChannel(code) => format!("set_channel {code}"),
             Effect::SetModel(name) => format!("set_model {name}"),
+            Effect::SetVersion(version) => format!("set_version {version}"),
             Effect::CapMaxTokens(cap) => format!("cap_max_tokens {cap}"),
             Effect::Deny { status, code, .. } => format!("deny {status} {code}"),
             Effect::Allow => "allow".to_owned(),
