@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Compares the ids of every tokenizer on board with those of other engines: see crates/meter/oracle.
 #
-#   scripts/oracle.sh [MEGABYTES [FILE...]]
+#   scripts/oracle.sh [MEGABYTES [NAME|FILE...]]
 #
 # 210 MB by default: manuals, documents, message catalogues and character maps of this system, the rest generated.
 # Files are published tokenizers, which are loaded as an operator's would be and compared with their own library:

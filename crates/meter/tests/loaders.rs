@@ -1,5 +1,9 @@
 //! Published tokenizer files: what is understood, and that everything else is refused by its name.
-#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a broken expectation is a failed test")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a broken expectation is a failed test"
+)]
 
 use serde_json::{Value, json};
 use tollgate_meter::TokenCounter;
@@ -91,8 +95,16 @@ fn what_is_not_done_is_refused_by_name() {
         (&["model", "type"][..], json!("WordPiece"), "WordPiece"),
         (&["model", "type"], json!("Unigram"), "Unigram"),
         (&["model", "dropout"], json!(0.1), "dropout"),
-        (&["model", "end_of_word_suffix"], json!("</w>"), "end_of_word_suffix"),
-        (&["model", "continuing_subword_prefix"], json!("##"), "continuing_subword_prefix"),
+        (
+            &["model", "end_of_word_suffix"],
+            json!("</w>"),
+            "end_of_word_suffix",
+        ),
+        (
+            &["model", "continuing_subword_prefix"],
+            json!("##"),
+            "continuing_subword_prefix",
+        ),
         (&["normalizer"], json!({"type": "Lowercase"}), "Lowercase"),
         (
             &["normalizer"],
@@ -148,7 +160,10 @@ fn broken_files_are_refused() {
     assert!(syntax(compiled(&file)), "joins to no token");
     let mut file = byte_level();
     file["model"]["vocab"].as_object_mut().expect("a map").remove("q");
-    assert!(matches!(compiled(&file), Err(LoadError::Compile(_))), "q cannot be encoded");
+    assert!(
+        matches!(compiled(&file), Err(LoadError::Compile(_))),
+        "q cannot be encoded"
+    );
     let spaces = rank_file(b"AA== 0", Pattern::Spaces, Normalizer::None);
     assert!(matches!(spaces, Err(LoadError::Unsupported(_))));
 }

@@ -470,7 +470,11 @@ fn streams_see_what_follows_a_cut() {
         let whole = counter.count(&text);
         for seed in 0..40 {
             let mut rng = Rng::new(seed);
-            assert_eq!(streamed(&mut counter, &text, || 1 + rng.below(17)), whole, "{encoding:?}");
+            assert_eq!(
+                streamed(&mut counter, &text, || 1 + rng.below(17)),
+                whole,
+                "{encoding:?}"
+            );
         }
     }
 }

@@ -35,7 +35,11 @@ pub fn compare(oracle: &Oracle, counter: &mut Counter<'_>, text: &str, rng: &mut
     }
     let count = counter.count(text);
     if count != reference.len() as u64 {
-        return Err(format!("count {count} for {} ids{}", reference.len(), near(text, 0, 1)));
+        return Err(format!(
+            "count {count} for {} ids{}",
+            reference.len(),
+            near(text, 0, 1)
+        ));
     }
     if longest_piece(counter, text) > EXACT_PIECE {
         return Ok(());

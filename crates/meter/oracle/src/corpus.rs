@@ -48,7 +48,10 @@ fn read(path: &Path) -> Option<String> {
     let mut bytes = Vec::new();
     let file = fs::File::open(path).ok()?;
     if path.extension().is_some_and(|extension| extension == "gz") {
-        flate2::read::GzDecoder::new(file).take(2 << 20).read_to_end(&mut bytes).ok()?;
+        flate2::read::GzDecoder::new(file)
+            .take(2 << 20)
+            .read_to_end(&mut bytes)
+            .ok()?;
     } else {
         file.take(2 << 20).read_to_end(&mut bytes).ok()?;
     }
@@ -103,7 +106,11 @@ pub fn generated(seed: u64, limit: usize) -> Vec<String> {
 }
 
 fn base64(rng: &mut Rng, length: usize) -> String {
-    let digits: Vec<char> = ('A'..='Z').chain('a'..='z').chain('0'..='9').chain(['+', '/']).collect();
+    let digits: Vec<char> = ('A'..='Z')
+        .chain('a'..='z')
+        .chain('0'..='9')
+        .chain(['+', '/'])
+        .collect();
     let line = rng.pick(&[64, 76, usize::MAX]);
     let mut text = String::new();
     let mut column = 0;
@@ -146,10 +153,30 @@ fn specials(rng: &mut Rng, length: usize) -> String {
     let mut text = String::new();
     while text.len() < length {
         text.push_str(rng.pick(&[
-            "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|fim_prefix|>", "<think>", "</think>", "<tool_call>",
-            "<s>", "</s>", "[INST]", "<|user|>", "[gMASK]", "<sop>", "<|start|>", "<|channel|>", "<|message|>",
-            "<\u{ff5c}User\u{ff5c}>", "<\u{ff5c}begin\u{2581}of\u{2581}sentence\u{ff5c}>", "\u{2581}", "<0x0A>",
-            "assistant\n", " hello ", "\n", "的",
+            "<|endoftext|>",
+            "<|im_start|>",
+            "<|im_end|>",
+            "<|fim_prefix|>",
+            "<think>",
+            "</think>",
+            "<tool_call>",
+            "<s>",
+            "</s>",
+            "[INST]",
+            "<|user|>",
+            "[gMASK]",
+            "<sop>",
+            "<|start|>",
+            "<|channel|>",
+            "<|message|>",
+            "<\u{ff5c}User\u{ff5c}>",
+            "<\u{ff5c}begin\u{2581}of\u{2581}sentence\u{ff5c}>",
+            "\u{2581}",
+            "<0x0A>",
+            "assistant\n",
+            " hello ",
+            "\n",
+            "的",
         ]));
     }
     text
@@ -158,12 +185,40 @@ fn specials(rng: &mut Rng, length: usize) -> String {
 /// Words in the letters of one script after the other, with marks, digits and punctuation of their blocks.
 fn scripts(rng: &mut Rng, length: usize) -> String {
     const BLOCKS: [(u32, u32); 34] = [
-        (0x41, 0x5B), (0x61, 0x7B), (0xC0, 0x180), (0x180, 0x250), (0x370, 0x400), (0x400, 0x530), (0x531, 0x58A),
-        (0x591, 0x5F5), (0x600, 0x700), (0x700, 0x750), (0x900, 0x980), (0x980, 0xA00), (0xA00, 0xA80),
-        (0xA80, 0xB00), (0xB00, 0xB80), (0xB80, 0xC00), (0xC00, 0xC80), (0xC80, 0xD00), (0xD00, 0xD80),
-        (0xD80, 0xE00), (0xE00, 0xE80), (0xE80, 0xF00), (0xF00, 0x1000), (0x1000, 0x10A0), (0x10A0, 0x1100),
-        (0x1100, 0x1200), (0x1200, 0x1380), (0x13A0, 0x1400), (0x1780, 0x1800), (0x1800, 0x18B0), (0x1E00, 0x2000),
-        (0x3040, 0x3100), (0x4E00, 0x9FFF), (0xAC00, 0xD7A4),
+        (0x41, 0x5B),
+        (0x61, 0x7B),
+        (0xC0, 0x180),
+        (0x180, 0x250),
+        (0x370, 0x400),
+        (0x400, 0x530),
+        (0x531, 0x58A),
+        (0x591, 0x5F5),
+        (0x600, 0x700),
+        (0x700, 0x750),
+        (0x900, 0x980),
+        (0x980, 0xA00),
+        (0xA00, 0xA80),
+        (0xA80, 0xB00),
+        (0xB00, 0xB80),
+        (0xB80, 0xC00),
+        (0xC00, 0xC80),
+        (0xC80, 0xD00),
+        (0xD00, 0xD80),
+        (0xD80, 0xE00),
+        (0xE00, 0xE80),
+        (0xE80, 0xF00),
+        (0xF00, 0x1000),
+        (0x1000, 0x10A0),
+        (0x10A0, 0x1100),
+        (0x1100, 0x1200),
+        (0x1200, 0x1380),
+        (0x13A0, 0x1400),
+        (0x1780, 0x1800),
+        (0x1800, 0x18B0),
+        (0x1E00, 0x2000),
+        (0x3040, 0x3100),
+        (0x4E00, 0x9FFF),
+        (0xAC00, 0xD7A4),
     ];
     let mut text = String::new();
     while text.len() < length {

@@ -20,5 +20,6 @@ pub mod compare;
 pub mod corpus;
 pub mod expressions;
 pub mod subject;
+#[allow(clippy::should_implement_trait, reason = "its `next` never ends")]
 #[path = "../../tests/tokenizer/texts.rs"]
 pub mod texts;

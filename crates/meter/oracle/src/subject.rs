@@ -42,7 +42,13 @@ impl Oracle {
                     let kept = |c| if c == '\u{17f}' { 's' } else { '\u{fffd}' };
                     Cow::Owned(
                         text.chars()
-                            .map(|c| if c == '\u{17f}' || is_unassigned(c) { kept(c) } else { c })
+                            .map(|c| {
+                                if c == '\u{17f}' || is_unassigned(c) {
+                                    kept(c)
+                                } else {
+                                    c
+                                }
+                            })
                             .collect(),
                     )
                 } else {
@@ -73,10 +79,15 @@ impl Oracle {
 
 fn is_unassigned(character: char) -> bool {
     static UNASSIGNED: LazyLock<Vec<(char, char)>> = LazyLock::new(|| {
-        let Ok(HirKind::Class(Class::Unicode(set))) = regex_syntax::parse(r"\p{Cn}").map(|hir| hir.into_kind()) else {
+        let Ok(HirKind::Class(Class::Unicode(set))) =
+            regex_syntax::parse(r"\p{Cn}").map(|hir| hir.into_kind())
+        else {
             panic!("a class of characters");
         };
-        set.ranges().iter().map(|range| (range.start(), range.end())).collect()
+        set.ranges()
+            .iter()
+            .map(|range| (range.start(), range.end()))
+            .collect()
     });
     let at = UNASSIGNED.partition_point(|range| range.1 < character);
     UNASSIGNED.get(at).is_some_and(|range| range.0 <= character)
@@ -139,7 +150,12 @@ pub fn on_board(name: &str) -> Subject {
         }
         _ => {
             let alphabet = alphabet();
-            let byte = |c: char| alphabet.iter().position(|letter| *letter == c).map(|byte| byte as u8);
+            let byte = |c: char| {
+                alphabet
+                    .iter()
+                    .position(|letter| *letter == c)
+                    .map(|byte| byte as u8)
+            };
             let ranks = packed(splintr_vocab_deepseek::DEEPSEEK_V3_VOCAB_PACKED)
                 .into_iter()
                 .filter_map(|(bytes, rank)| {
@@ -165,7 +181,9 @@ pub fn on_board(name: &str) -> Subject {
 /// name with the model's own file.
 pub fn from_file(path: &Path) -> Subject {
     let file = std::fs::read(path).expect("a readable file");
-    let mut name = path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let mut name = path
+        .file_name()
+        .map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let (buffer, oracle) = if let Some(stem) = name.strip_suffix(".tiktoken") {
         let pattern = stem.split_once('.').map_or("", |parts| parts.1);
         let (pattern, nfc) = pattern
@@ -186,7 +204,10 @@ pub fn from_file(path: &Path) -> Subject {
         (buffer, tiktoken(&lines(&file), expression, nfc))
     } else if let Ok(buffer) = tekken_json(&file) {
         let parsed: Value = serde_json::from_slice(&file).expect("JSON");
-        let expression = parsed["config"]["pattern"].as_str().expect("a pattern").to_owned();
+        let expression = parsed["config"]["pattern"]
+            .as_str()
+            .expect("a pattern")
+            .to_owned();
         let size = |name: &str| parsed["config"][name].as_u64().expect("a size");
         let ordinary = size("default_vocab_size") - size("default_num_special_tokens");
         let ranks: Ranks = (0..ordinary as u32)
@@ -195,11 +216,16 @@ pub fn from_file(path: &Path) -> Subject {
             .collect();
         (buffer, tiktoken(&ranks, &expression, false))
     } else {
-        let on_board = name.strip_prefix("onboard.").and_then(|name| name.strip_suffix(".json"));
+        let on_board = name
+            .strip_prefix("onboard.")
+            .and_then(|name| name.strip_suffix(".json"));
         let buffer = match on_board.map(str::to_owned) {
             Some(on_board) => {
                 name = on_board;
-                compile_on_board(&name).transpose().expect("it compiles").unwrap_or_default()
+                compile_on_board(&name)
+                    .transpose()
+                    .expect("it compiles")
+                    .unwrap_or_default()
             }
             None => tokenizer_json(&file).unwrap_or_else(|error| panic!("{name}: {error:?}")),
         };
@@ -215,7 +241,8 @@ pub fn from_file(path: &Path) -> Subject {
 
 /// A `tokenizer.json` given as a value.
 pub fn from_json(name: &str, json: &Value) -> Subject {
-    let buffer = tokenizer_json(json.to_string().as_bytes()).unwrap_or_else(|error| panic!("{name}: {error:?}"));
+    let buffer =
+        tokenizer_json(json.to_string().as_bytes()).unwrap_or_else(|error| panic!("{name}: {error:?}"));
     Subject {
         name: name.to_owned(),
         buffer,
@@ -300,7 +327,8 @@ fn tiktoken(ranks: &Ranks, expression: &str, nfc: bool) -> Oracle {
 
 fn pipeline(json: &Value) -> Oracle {
     let canonical = tokenizers::canonicalize_str(&json.to_string()).expect("a canonical form");
-    let pipeline = tokenizers::from_json(&canonical).unwrap_or_else(|error| panic!("the oracle loads: {error}"));
+    let pipeline =
+        tokenizers::from_json(&canonical).unwrap_or_else(|error| panic!("the oracle loads: {error}"));
     Oracle::HuggingFace(Box::new(pipeline))
 }
 
@@ -318,9 +346,13 @@ pub fn alphabet() -> Vec<char> {
 /// A `tokenizer.json` of a rank list: every pair of tokens that is a token is a merge, in order of its rank. Without
 /// expressions, `ByteLevel`'s own is used.
 fn hugging_face(ranks: &Ranks, expressions: &[&str], normalizer: Option<&str>) -> Value {
-    let by_bytes: HashMap<&[u8], u32> = ranks.iter().map(|(bytes, rank)| (bytes.as_slice(), *rank)).collect();
+    let by_bytes: HashMap<&[u8], u32> = ranks
+        .iter()
+        .map(|(bytes, rank)| (bytes.as_slice(), *rank))
+        .collect();
     let alphabet = alphabet();
-    let spelled = |bytes: &[u8]| -> String { bytes.iter().map(|byte| alphabet[usize::from(*byte)]).collect() };
+    let spelled =
+        |bytes: &[u8]| -> String { bytes.iter().map(|byte| alphabet[usize::from(*byte)]).collect() };
     let mut merges: Vec<(u32, u32, u32, String, String)> = Vec::new();
     for (bytes, rank) in ranks {
         for at in 1..bytes.len() {
@@ -331,9 +363,14 @@ fn hugging_face(ranks: &Ranks, expressions: &[&str], normalizer: Option<&str>) -
         }
     }
     merges.sort_unstable();
-    let merges: Vec<[String; 2]> = merges.into_iter().map(|(.., left, right)| [left, right]).collect();
-    let vocab: serde_json::Map<String, Value> =
-        ranks.iter().map(|(bytes, rank)| (spelled(bytes), json!(rank))).collect();
+    let merges: Vec<[String; 2]> = merges
+        .into_iter()
+        .map(|(.., left, right)| [left, right])
+        .collect();
+    let vocab: serde_json::Map<String, Value> = ranks
+        .iter()
+        .map(|(bytes, rank)| (spelled(bytes), json!(rank)))
+        .collect();
     let mut steps: Vec<Value> = expressions
         .iter()
         .map(|expression| {

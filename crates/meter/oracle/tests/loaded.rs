@@ -1,6 +1,10 @@
 //! Vocabularies made up at random, in the shape of published `tokenizer.json` files, against `tokenizers` with the same
 //! file: whatever a file combines, its ids are those of its own library, or it is refused.
-#![allow(clippy::expect_used, clippy::indexing_slicing, reason = "a broken expectation is a failed test")]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a broken expectation is a failed test"
+)]
 
 use std::collections::HashMap;
 
@@ -24,7 +28,10 @@ fn grow(rng: &mut Rng, base: Vec<String>, letters: &[String], count: usize) -> M
         if merges.len() == count {
             break;
         }
-        let (left, right) = (usable[rng.below(usable.len())].clone(), usable[rng.below(usable.len())].clone());
+        let (left, right) = (
+            usable[rng.below(usable.len())].clone(),
+            usable[rng.below(usable.len())].clone(),
+        );
         let joined = format!("{left}{right}");
         if joined.chars().count() <= 9 && !tokens.contains(&joined) {
             tokens.push(joined.clone());
@@ -75,7 +82,11 @@ fn check(file: &Value, texts: &[String], rng: &mut Rng) {
             if let Err(difference) = compare(oracle, &mut counter, text, rng) {
                 let normalizer = &file["normalizer"];
                 let pre_tokenizer = &file["pre_tokenizer"];
-                assert_eq!(difference, "", "{normalizer} {pre_tokenizer} {}", file["model"]["merges"]);
+                assert_eq!(
+                    difference, "",
+                    "{normalizer} {pre_tokenizer} {}",
+                    file["model"]["merges"]
+                );
             }
         }
     }
@@ -99,7 +110,12 @@ fn byte_level_files_have_their_library_s_ids() {
             }),
             false,
         );
-        let texts = texts(&mut rng, &["a", "b", "c", "ab", " ", "  ", "\n", "1", "'s", "\u{e9}", "中", "e\u{301}", "\u{fb01}"]);
+        let texts = texts(
+            &mut rng,
+            &[
+                "a", "b", "c", "ab", " ", "  ", "\n", "1", "'s", "\u{e9}", "中", "e\u{301}", "\u{fb01}",
+            ],
+        );
         check(&file, &texts, &mut rng);
     }
 }
@@ -107,7 +123,9 @@ fn byte_level_files_have_their_library_s_ids() {
 #[test]
 fn sentencepiece_like_files_have_their_library_s_ids() {
     let mut rng = Rng::new(12);
-    let letters: Vec<String> = ["a", "b", "c", "\u{2581}", "\u{2581}", "\n", "中", "\u{e9}", "'"].map(str::to_owned).into();
+    let letters: Vec<String> = ["a", "b", "c", "\u{2581}", "\u{2581}", "\n", "中", "\u{e9}", "'"]
+        .map(str::to_owned)
+        .into();
     let mut base: Vec<String> = (0..=255).map(|byte| format!("<0x{byte:02X}>")).collect();
     base.extend(["a", "b", "c", "\u{2581}", "\n", "中", "\u{e9}", "'", "d"].map(str::to_owned));
     for round in 0..160 {
@@ -131,7 +149,25 @@ fn sentencepiece_like_files_have_their_library_s_ids() {
             ),
         };
         let file = file(&model, &normalizer, &pre_tokenizer, true);
-        let texts = texts(&mut rng, &["a", "b", "c", "d", "ab", " ", "  ", "\u{2581}", "\n", "'", "\u{e9}", "中", "文", "\u{1f600}"]);
+        let texts = texts(
+            &mut rng,
+            &[
+                "a",
+                "b",
+                "c",
+                "d",
+                "ab",
+                " ",
+                "  ",
+                "\u{2581}",
+                "\n",
+                "'",
+                "\u{e9}",
+                "中",
+                "文",
+                "\u{1f600}",
+            ],
+        );
         check(&file, &texts, &mut rng);
     }
 }

@@ -10,7 +10,10 @@ use tollgate_meter_oracle::texts::Rng;
 
 fn sample(name: &str) {
     // Manuals in many languages where the system has them; the generated part makes up for what it has not.
-    let mut documents = from_folders(&[Path::new("/usr/share/man"), Path::new("/usr/share/doc")], 1_500_000);
+    let mut documents = from_folders(
+        &[Path::new("/usr/share/man"), Path::new("/usr/share/doc")],
+        1_500_000,
+    );
     let found: usize = documents.iter().map(String::len).sum();
     documents.extend(generated(2, 5_000_000_usize.saturating_sub(found)));
     assert!(documents.iter().map(String::len).sum::<usize>() >= 5_000_000);

@@ -26,8 +26,8 @@
 use std::collections::HashMap;
 
 use super::layout::{
-    ATOMIC, CHARACTERS, CHECKSUM_START, CLASS_SIZE, EMPTY_PAIR, HEADER_FIELDS, HEADER_SIZE, LAYOUT_VERSION, MAGIC,
-    RANK_BITS, RANK_LIMIT, RANK_SIZE, field, filter_bit, hash_bytes, hash_pair, pair_key,
+    ATOMIC, CHARACTERS, CHECKSUM_START, CLASS_SIZE, EMPTY_PAIR, HEADER_FIELDS, HEADER_SIZE, LAYOUT_VERSION,
+    MAGIC, RANK_BITS, RANK_LIMIT, RANK_SIZE, field, filter_bit, hash_bytes, hash_pair, pair_key,
 };
 use super::perfect::PerfectHash;
 
@@ -261,7 +261,8 @@ impl<'a> Rules<'a> {
     fn new(pairing: &Pairing<'_>, ids: &'a HashMap<&'a [u8], u32>) -> Result<Self, CompileError> {
         let mut bytes = [0; 256];
         for (byte, id) in (0..=u8::MAX).zip(&mut bytes) {
-            let fallback = |list: &[(u8, u32)]| list.iter().find(|entry| entry.0 == byte).map(|entry| entry.1);
+            let fallback =
+                |list: &[(u8, u32)]| list.iter().find(|entry| entry.0 == byte).map(|entry| entry.1);
             // In vocabularies of characters, a token of one byte that is not ASCII is no character.
             let token = ids
                 .get(&[byte][..])
@@ -385,7 +386,13 @@ struct Ranked<'a> {
 
 impl<'a> Ranked<'a> {
     fn new(pairing: &Pairing<'a>, rules: &Rules<'_>) -> Self {
-        let whole_pieces = !matches!(pairing.joins, Joins::Listed { whole_pieces: false, .. });
+        let whole_pieces = !matches!(
+            pairing.joins,
+            Joins::Listed {
+                whole_pieces: false,
+                ..
+            }
+        );
         let (mut base, mut joined, mut unreachable) = (Vec::new(), Vec::new(), 0);
         for (bytes, id) in pairing.tokens {
             if matches!(rules.first_parts(bytes)[..], [_]) {
@@ -564,8 +571,14 @@ impl Pairs {
             let first_end = second.map_or(bytes.len(), |part| part.0);
             whole = second.is_none();
             crossing = crossing
-                .min(lowest(&self.lowest_as_left, bytes.get(last.0..).unwrap_or_default()))
-                .min(lowest(&self.lowest_as_right, bytes.get(..first_end).unwrap_or_default()));
+                .min(lowest(
+                    &self.lowest_as_left,
+                    bytes.get(last.0..).unwrap_or_default(),
+                ))
+                .min(lowest(
+                    &self.lowest_as_right,
+                    bytes.get(..first_end).unwrap_or_default(),
+                ));
             let ends = parts.iter().skip(1).map(|part| part.0).chain([bytes.len()]);
             for (part, end) in parts.iter().zip(ends).filter(|(part, end)| end - part.0 > 1) {
                 inside = inside.max(bytes.get(part.0..end).and_then(rank_of).unwrap_or(RANK_LIMIT));

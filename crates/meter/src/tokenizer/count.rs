@@ -69,7 +69,10 @@ impl<'v> Counter<'v> {
     /// Counts a part of a text that was cut where cuts are certain; `beginning` if it is the first one.
     pub(super) fn count_part(&mut self, text: &str, beginning: bool) -> u64 {
         let mut prepared = std::mem::take(&mut self.prepared);
-        let text = self.vocabulary.preparation().apply(text, beginning, &mut prepared);
+        let text = self
+            .vocabulary
+            .preparation()
+            .apply(text, beginning, &mut prepared);
         let count = self.count_pieces(text, text.len());
         self.keep(prepared);
         count

@@ -136,7 +136,11 @@ impl Merger {
         self.tokens(vocabulary, piece, 0, end, &mut held);
         while end < piece.len() {
             // Where tokens are long, a small window is mostly done over again.
-            let window = if held.len() < FEW { window.max(WINDOW) } else { window };
+            let window = if held.len() < FEW {
+                window.max(WINDOW)
+            } else {
+                window
+            };
             // The window's last token is cut short; the one before it has probably met its final neighbour.
             let met = [2, 4, 10].into_iter().find_map(|back| {
                 let restart = held.len().checked_sub(back).filter(|at| *at > 0)?;

@@ -90,11 +90,19 @@ impl Preparation {
             Normalizer::Nfkc if text.is_ascii() => {}
             Normalizer::Nfkc => scratch.extend(text.nfkc()),
         }
-        let normal = if scratch.is_empty() { text } else { scratch.as_str() };
+        let normal = if scratch.is_empty() {
+            text
+        } else {
+            scratch.as_str()
+        };
         if self.metaspace && memchr::memmem::find(normal.as_bytes(), METASPACE.as_bytes()).is_some() {
             *scratch = normal.replace(METASPACE, " ");
         }
-        let there = if scratch.is_empty() { text } else { scratch.as_str() };
+        let there = if scratch.is_empty() {
+            text
+        } else {
+            scratch.as_str()
+        };
         let wanted = match self.prefix {
             Prefix::None => false,
             Prefix::Always => true,
@@ -180,8 +188,24 @@ mod tests {
     #[test]
     fn nfc_is_that_of_the_whole_text() {
         let parts = [
-            "a", "e", "\u{301}", "\u{323}", "\u{e9}", "\u{1100}", "\u{1161}", "\u{11a8}", "\u{ac00}", "\u{958}",
-            "\u{212b}", "\u{344}", " ", "0123456789abcdef0123", "中", "\u{9c7}", "\u{9be}", "\u{1f600}",
+            "a",
+            "e",
+            "\u{301}",
+            "\u{323}",
+            "\u{e9}",
+            "\u{1100}",
+            "\u{1161}",
+            "\u{11a8}",
+            "\u{ac00}",
+            "\u{958}",
+            "\u{212b}",
+            "\u{344}",
+            " ",
+            "0123456789abcdef0123",
+            "中",
+            "\u{9c7}",
+            "\u{9be}",
+            "\u{1f600}",
         ];
         let mut state = 7u64;
         let mut text = String::new();
@@ -197,7 +221,11 @@ mod tests {
             }
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let expected: String = text.nfc().collect();
-            assert_eq!(preparation.apply(&text, true, &mut String::new()), expected, "{text:?}");
+            assert_eq!(
+                preparation.apply(&text, true, &mut String::new()),
+                expected,
+                "{text:?}"
+            );
             let cut = preparation.last_boundary(&text);
             let (head, tail) = text.split_at(cut);
             let apart: String = head.nfc().chain(tail.nfc()).collect();

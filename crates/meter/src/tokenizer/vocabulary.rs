@@ -5,9 +5,9 @@ use zerocopy::little_endian::{U16, U32, U64};
 
 use super::Pattern;
 use super::layout::{
-    ATOMIC, CHARACTERS, CHECKSUM_START, EMPTY_PAIR, HEADER_FIELDS, HEADER_SIZE, LAYOUT_VERSION, MAGIC, METASPACE,
-    PILOT_SIZE, RANK_BITS, RANK_LIMIT, RANK_SIZE, SOURCE_AT, bucket, field, filter_bit, hash_bytes, hash_medium,
-    hash_pair, hash_short, load_head, load_short, load_tail, pair_key, slot,
+    ATOMIC, CHARACTERS, CHECKSUM_START, EMPTY_PAIR, HEADER_FIELDS, HEADER_SIZE, LAYOUT_VERSION, MAGIC,
+    METASPACE, PILOT_SIZE, RANK_BITS, RANK_LIMIT, RANK_SIZE, SOURCE_AT, bucket, field, filter_bit,
+    hash_bytes, hash_medium, hash_pair, hash_short, load_head, load_short, load_tail, pair_key, slot,
 };
 use super::normalize::{Normalizer, Prefix, Preparation};
 use super::split::{Spaces, Split};
@@ -124,7 +124,10 @@ impl<'a> Vocabulary<'a> {
                 .ok_or(VocabularyError::Inconsistent)
         };
         let of = |number: usize| header.fields.get(number).copied().unwrap_or(0);
-        let pairs = table(of(field::PAIRS_AT), (of(field::PAIR_SLOTS) as usize).saturating_mul(8))?;
+        let pairs = table(
+            of(field::PAIRS_AT),
+            (of(field::PAIR_SLOTS) as usize).saturating_mul(8),
+        )?;
         let pilots = table(
             of(field::PILOTS_AT),
             (of(field::PAIR_PILOTS) as usize).saturating_mul(PILOT_SIZE),
@@ -139,7 +142,8 @@ impl<'a> Vocabulary<'a> {
         }
         let flags = of(field::FLAGS);
         let preparation = Preparation {
-            normalizer: Normalizer::from_id(of(field::NORMALIZER)).ok_or(VocabularyError::UnknownPreparation)?,
+            normalizer: Normalizer::from_id(of(field::NORMALIZER))
+                .ok_or(VocabularyError::UnknownPreparation)?,
             metaspace: flags & METASPACE != 0,
             prefix: Prefix::from_id(of(field::PREFIX)).ok_or(VocabularyError::UnknownPreparation)?,
         };

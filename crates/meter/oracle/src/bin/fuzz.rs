@@ -24,7 +24,11 @@ const LONGEST: usize = 120;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
-    let mut number = |default: u64| arguments.next().map_or(default, |text| text.parse().expect("a number"));
+    let mut number = |default: u64| {
+        arguments
+            .next()
+            .map_or(default, |text| text.parse().expect("a number"))
+    };
     let (executions, seed) = (number(10_000_000), number(1));
     let subjects: Vec<_> = NAMES
         .iter()
@@ -47,7 +51,11 @@ fn main() -> ExitCode {
         let place = rng.below(POOL);
         pool[place] = text;
         if (done + 1) % 250_000 == 0 || done + 1 == executions {
-            println!("{} executions, {:.0} s, no difference", done + 1, start.elapsed().as_secs_f64());
+            println!(
+                "{} executions, {:.0} s, no difference",
+                done + 1,
+                start.elapsed().as_secs_f64()
+            );
         }
     }
     ExitCode::SUCCESS

@@ -1,8 +1,12 @@
 //! Compares every tokenizer on board with its oracles on hundreds of megabytes: `make oracle`.
 //!
-//! `oracle [MEGABYTES [FILE...]]`: with files (see `subject::from_file`), these are compared instead of what is on board.
+//! `oracle [MEGABYTES [NAME|FILE...]]`: only these tokenizers on board, or in files (see `subject::from_file`).
 //! Ends with an error if anything differs.
-#![allow(clippy::expect_used, clippy::print_stdout, reason = "a program for people at a terminal")]
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a program for people at a terminal"
+)]
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -19,7 +23,9 @@ const SHOWN: usize = 5;
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let megabytes: usize = arguments.first().map_or(210, |text| text.parse().expect("a number of megabytes"));
+    let megabytes: usize = arguments
+        .first()
+        .map_or(210, |text| text.parse().expect("a number of megabytes"));
     let files = arguments.get(1..).unwrap_or_default();
     let limit = megabytes * 1_000_000;
     let share = Path::new("/usr/share");
@@ -36,10 +42,15 @@ fn main() -> ExitCode {
     );
     let mut failed = false;
     let load = |at: usize| match files.get(at) {
+        Some(name) if NAMES.contains(&name.as_str()) => on_board(name),
         Some(file) => from_file(Path::new(file)),
         None => on_board(NAMES.get(at).expect("a name")),
     };
-    for at in 0..if files.is_empty() { NAMES.len() } else { files.len() } {
+    for at in 0..if files.is_empty() {
+        NAMES.len()
+    } else {
+        files.len()
+    } {
         failed |= !run(&load(at), &documents, bytes);
     }
     ExitCode::from(u8::from(failed))

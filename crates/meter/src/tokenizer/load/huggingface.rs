@@ -103,7 +103,11 @@ pub fn tokenizer_json(file: &[u8]) -> Result<Vec<u8>, LoadError> {
         whole_pieces: model.ignore_merges,
         ..Parts::default()
     };
-    let added: HashSet<&str> = parsed.added_tokens.iter().map(|token| token.content.as_str()).collect();
+    let added: HashSet<&str> = parsed
+        .added_tokens
+        .iter()
+        .map(|token| token.content.as_str())
+        .collect();
     if steps.pattern.is_spaced() {
         if !model.byte_fallback {
             return Err(unsupported("model", "characters without byte_fallback"));
@@ -184,7 +188,7 @@ impl Steps {
             match kind(step) {
                 "NFC" if !metaspace => normalizer = Normalizer::Nfc,
                 "NFKC" if !metaspace => normalizer = Normalizer::Nfkc,
-                "Replace" if step["pattern"]["String"] == " " && step["content"] == SPACE => metaspace = true,
+                "Replace" if is_space_pattern(step) && step["content"] == SPACE => metaspace = true,
                 "Prepend" if step["prepend"] == SPACE => prefix = Prefix::Always,
                 other => return Err(unsupported("normalizer", &described(other, step))),
             }
@@ -194,16 +198,21 @@ impl Steps {
         match steps.as_slice() {
             [] if metaspace => {}
             // After the replacement there are no spaces left to split at.
-            [split] if metaspace && kind(split) == "Split" && split["pattern"]["String"] == " " => {}
+            [split] if metaspace && kind(split) == "Split" && is_space_pattern(split) => {}
             [step] if kind(step) == "Metaspace" && prefix == Prefix::None => {
-                if step.get("replacement").is_some_and(|replacement| replacement != SPACE) {
+                if step
+                    .get("replacement")
+                    .is_some_and(|replacement| replacement != SPACE)
+                {
                     return Err(unsupported("pre_tokenizer", "Metaspace with another replacement"));
                 }
                 prefix = match step["prepend_scheme"].as_str() {
                     Some("always" | "first") => Prefix::UnlessThere,
                     None if step["add_prefix_space"] != false => Prefix::UnlessThere,
                     None | Some("never") => Prefix::None,
-                    Some(other) => return Err(unsupported("pre_tokenizer", &format!("prepend_scheme {other}"))),
+                    Some(other) => {
+                        return Err(unsupported("pre_tokenizer", &format!("prepend_scheme {other}")));
+                    }
                 };
                 if step["split"] != false {
                     pattern = Pattern::EachSpace;
@@ -243,10 +252,20 @@ fn kind(step: &Value) -> &str {
     step["type"].as_str().unwrap_or_default()
 }
 
+/// Whether a step looks for a single space.
+fn is_space_pattern(step: &Value) -> bool {
+    step.pointer("/pattern/String")
+        .is_some_and(|pattern| pattern == " ")
+}
+
 /// A step by its name, with its settings where these are short.
 fn described(name: &str, step: &Value) -> String {
     let settings = step.to_string();
-    if settings.len() > 200 { name.to_owned() } else { settings }
+    if settings.len() > 200 {
+        name.to_owned()
+    } else {
+        settings
+    }
 }
 
 /// The pattern that a row of `Split` steps before `ByteLevel` stands for.
@@ -256,7 +275,7 @@ fn byte_level_pattern(splits: &[&Value], byte_level_splits: bool) -> Result<Patt
         // What a pattern of ours matches is all of the text, so it is the same whether matches are kept apart or
         // everything else is taken out.
         let behavior = (split["behavior"].as_str(), split["invert"].as_bool());
-        let expression = split["pattern"]["Regex"].as_str();
+        let expression = split.pointer("/pattern/Regex").and_then(Value::as_str);
         match (kind(split), behavior, expression) {
             ("Split", (Some("Isolated"), _) | (Some("Removed"), Some(true)), Some(expression)) => {
                 expressions.push(expression);
@@ -266,8 +285,12 @@ fn byte_level_pattern(splits: &[&Value], byte_level_splits: bool) -> Result<Patt
     }
     match (expressions.is_empty(), byte_level_splits) {
         (true, true) => Ok(Pattern::Gpt2),
-        (false, false) => known_pattern(&expressions)
-            .ok_or_else(|| unsupported("pre_tokenizer", &format!("Split by {}", expressions.join(" then ")))),
+        (false, false) => known_pattern(&expressions).ok_or_else(|| {
+            unsupported(
+                "pre_tokenizer",
+                &format!("Split by {}", expressions.join(" then ")),
+            )
+        }),
         _ => Err(unsupported(
             "pre_tokenizer",
             "ByteLevel with use_regex behind a Split, or without either",

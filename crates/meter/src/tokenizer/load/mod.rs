@@ -117,12 +117,20 @@ impl Parts {
 
     /// Encodes texts of many kinds and compares what their tokens spell.
     fn probe(&self, buffer: &[u8]) -> Result<(), LoadError> {
-        let vocabulary = Vocabulary::from_bytes(buffer).map_err(|error| LoadError::Probe(error.to_string()))?;
-        let mut spelled: HashMap<u32, &[u8]> =
-            self.tokens.iter().map(|(bytes, id)| (*id, bytes.as_slice())).collect();
+        let vocabulary =
+            Vocabulary::from_bytes(buffer).map_err(|error| LoadError::Probe(error.to_string()))?;
+        let mut spelled: HashMap<u32, &[u8]> = self
+            .tokens
+            .iter()
+            .map(|(bytes, id)| (*id, bytes.as_slice()))
+            .collect();
         let bytes: Vec<u8> = (0..=u8::MAX).collect();
         for (byte, id) in self.fallback.iter().flatten() {
-            spelled.extend(bytes.get(usize::from(*byte)..).and_then(|rest| Some((*id, rest.get(..1)?))));
+            spelled.extend(
+                bytes
+                    .get(usize::from(*byte)..)
+                    .and_then(|rest| Some((*id, rest.get(..1)?))),
+            );
         }
         let mut counter = Counter::new(vocabulary);
         for text in PROBES {

@@ -93,7 +93,10 @@ fn packed_token(rest: &mut &[u8]) -> Option<(Vec<u8>, u32)> {
 fn token(line: &[u8]) -> Option<(Vec<u8>, u32)> {
     let space = memchr::memchr(b' ', line)?;
     let (bytes, rank) = (line.get(..space)?, line.get(space + 1..)?);
-    Some((base64(bytes)?, std::str::from_utf8(rank).ok()?.trim().parse().ok()?))
+    Some((
+        base64(bytes)?,
+        std::str::from_utf8(rank).ok()?.trim().parse().ok()?,
+    ))
 }
 
 /// Decodes standard base64 with its padding (RFC 4648, section 4).

@@ -15,7 +15,9 @@
 
 use super::super::class::{CASELESS, HAN, LETTER, LOWER, MARK, NEWLINE, NUMBER, SIGN, SYMBOL, UPPER};
 use super::Split;
-use super::scan::{class_at, contraction, line_breaks, lower_ascii_run, numbers, run, run_without, white_run};
+use super::scan::{
+    class_at, contraction, line_breaks, lower_ascii_run, numbers, run, run_without, white_run,
+};
 
 pub(crate) struct O200k;
 pub(crate) struct Kimi;
@@ -137,4 +139,3 @@ fn cased_word<const HAN_APART: bool>(text: &[u8], start: usize) -> Word {
         Word::None
     }
 }
-

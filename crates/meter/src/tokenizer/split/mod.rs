@@ -74,7 +74,10 @@ const PATTERNS: [(Pattern, u32, &str); 11] = [
 impl Pattern {
     /// The number that stands for the pattern in a vocabulary buffer.
     pub fn id(self) -> u32 {
-        PATTERNS.iter().find(|entry| entry.0 == self).map_or(0, |entry| entry.1)
+        PATTERNS
+            .iter()
+            .find(|entry| entry.0 == self)
+            .map_or(0, |entry| entry.1)
     }
 
     /// The pattern of an id.
@@ -84,7 +87,10 @@ impl Pattern {
 
     /// The name that stands for the pattern in configurations, as a rank file's pattern.
     pub fn name(self) -> &'static str {
-        PATTERNS.iter().find(|entry| entry.0 == self).map_or("", |entry| entry.2)
+        PATTERNS
+            .iter()
+            .find(|entry| entry.0 == self)
+            .map_or("", |entry| entry.2)
     }
 
     /// The pattern of a name.
@@ -189,7 +195,10 @@ mod tests {
         assert_eq!(split("a  1"), ["a", "  ", "1"]);
         assert_eq!(split("a  中文かな"), ["a", "  ", "中文かな"]);
         assert_eq!(split(".abcé"), [".abc", "é"]);
-        assert_eq!(split("\u{200b}\u{200b}\u{200b}a"), ["\u{200b}\u{200b}", "\u{200b}a"]);
+        assert_eq!(
+            split("\u{200b}\u{200b}\u{200b}a"),
+            ["\u{200b}\u{200b}", "\u{200b}a"]
+        );
         assert_eq!(split("\u{200b}\u{200b}!"), ["\u{200b}\u{200b}", "!"]);
     }
 

@@ -5,7 +5,7 @@
               read; characters are whole because the text is a `str`'s bytes"
 )]
 
-use super::super::class::{BLOCK, LOWER, NEWLINE, NUMBER, OTHER, SPACE, STABLE, UPPER, WHITE, GRAPHIC};
+use super::super::class::{BLOCK, GRAPHIC, LOWER, NEWLINE, NUMBER, OTHER, SPACE, STABLE, UPPER, WHITE};
 
 include!(concat!(env!("OUT_DIR"), "/class_table.rs"));
 
