@@ -221,3 +221,40 @@ async fn another_model_stands_in_and_the_bill_is_paid_once() {
     );
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn traffic_goes_where_a_providers_quota_has_room() {
+    let documents = |second: bool| {
+        let quota = json!([{ "metric": "requests", "max": 5, "window": "10m" },
+            { "metric": "output_tokens", "max": 1_000, "window": "10m" }, { "metric": "connections", "max": 2 }]);
+        Documents::new()
+            .model_value(json!({ "name": "m", "default_max_tokens": 100, "deployments": [
+                { "id": "d0", "provider": "mock", "upstream_model": "d0?tokens=4", "weight": 1_000, "limits": quota },
+                { "id": "d1", "provider": "mock", "upstream_model": "d1?tokens=4", "weight": 1, "enabled": second },
+            ] }))
+            .limited("c", json!([{ "metric": "requests", "max": 1_000, "window": "10m" }]))
+    };
+    let gateway = Gateway::with(documents(true)).workers(2).start().await;
+    let report = Load::new(gateway.address())
+        .parallel(8)
+        .requests(40)
+        .run(|_| Request::chat("m", " hello").channel("c"), |_, _| {})
+        .await;
+    assert_eq!(report.status(200), 40, "{report:?}");
+    let stats = gateway.mock.stats();
+    let (first, second) = (stats.model("d0"), stats.model("d1"));
+    assert_eq!((first.requests, second.requests), (5, 35));
+    assert!(first.max_in_flight <= 2, "{first:?}");
+    gateway.wait_idle().await;
+    gateway.publish(documents(false)).await;
+    let answer = gateway.send(&Request::chat("m", " hello").channel("c")).await;
+    let error = &answer.json()["error"];
+    assert_eq!((answer.status(), &error["code"]), (429, &json!("quota_exceeded")));
+    assert!(answer.header("retry-after").is_some());
+    // Refused requests are given back to the channel.
+    assert_eq!(gateway.used("c", "requests/10m").await, 40);
+    gateway.advance(Duration::from_secs(700));
+    let answer = gateway.send(&Request::chat("m", " hello").channel("c")).await;
+    assert_eq!(answer.status(), 200, "{}", answer.text());
+    gateway.stop().await;
+}

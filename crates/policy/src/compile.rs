@@ -225,8 +225,11 @@ impl<'d> Compiler<'d> {
                 .ok()
                 .and_then(|at| self.documents.providers.get(at))
                 .is_some_and(|entry| entry.value.enabled);
+            let id = deployment.id(&model.name);
+            let limits = self.limits(&deployment.limits, Owner::Deployment(&id))?;
             let record = DeploymentRecord {
-                id: self.writer.text(&deployment.id(&model.name))?,
+                id: self.writer.text(&id)?,
+                limits,
                 upstream_model: self
                     .writer
                     .text(deployment.upstream_model.as_deref().unwrap_or(&model.name))?,
@@ -382,6 +385,7 @@ impl<'d> Compiler<'d> {
             Owner::Channel => (Scope::Channel, None),
             Owner::Model(name) => (Scope::Model, Some(name)),
             Owner::Global => (Scope::Global, limit.model.as_deref()),
+            Owner::Deployment(_) => (Scope::Deployment, None),
         };
         let model_match = match (owner, model) {
             (_, None) => ModelMatch::Any,

@@ -41,6 +41,8 @@ fn pair(a: u64, b: u64, seed: u64) -> u64 {
 pub(crate) enum Owner<'a> {
     Channel,
     Model(&'a str),
+    /// By its id.
+    Deployment(&'a str),
     Global,
 }
 
@@ -72,6 +74,7 @@ pub(crate) fn limit_shape(limit: &Limit, owner: Owner<'_>) -> u64 {
         Owner::Channel => (1, limit.model.as_deref()),
         Owner::Model(name) => (2, Some(name)),
         Owner::Global => (3, limit.model.as_deref()),
+        Owner::Deployment(id) => (4, Some(id)),
     };
     let mut bytes = Vec::with_capacity(64);
     bytes.extend([

@@ -865,3 +865,25 @@ fn compile_refuses_what_validate_refuses() {
             .any(|problem| problem.path == "channels[0].extends")
     );
 }
+
+#[test]
+fn a_deployments_quota_is_checked_where_it_stands() {
+    let mut documents = support::base();
+    documents["models"][0]["deployments"][0]["limits"] = json!([
+        { "metric": "requests", "max": 5, "window": "1m", "algorithm": "leaky_bucket" },
+        { "metric": "input_tokens", "max": 5, "window": "7s" },
+    ]);
+    let problems = support::compiled(&documents).unwrap_err();
+    let paths: Vec<&str> = problems
+        .iter()
+        .map(|p| &*p.path)
+        .filter(|path| path.starts_with("models"))
+        .collect();
+    assert_eq!(
+        paths,
+        [
+            "models[0].deployments[0].limits[1].window",
+            "models[0].deployments[0].limits[0].algorithm"
+        ]
+    );
+}

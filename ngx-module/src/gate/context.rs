@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use tollgate_meter::Api;
 use tollgate_policy::snapshot::{ChannelView, DeploymentView, ModelView};
-use tollgate_shm::{Class, Grant, UsageIndex};
+use tollgate_shm::{Class, Grant, InflightIndex, UsageIndex};
 
 use super::pool::Tried;
 use super::reply::Reply;
@@ -95,6 +95,10 @@ pub(crate) struct Context {
     pub version: Option<Rc<str>>,
     /// What keeps the caller with one deployment.
     pub affinity: Option<u64>,
+    /// What the attempt holds of its provider's quota.
+    pub quota: Option<InflightIndex>,
+    /// When the first deployment that had no room has some again, milliseconds from now.
+    pub quota_retry_ms: Option<u64>,
     /// When the current attempt began.
     pub attempt_ms: u64,
     pub deployment: Option<u32>,

@@ -564,6 +564,16 @@ impl Decider<'_> {
             self.context.affinity = route::affinity(request, self.context, body, by);
         }
         let Some(deployment) = route::choose(self.w, self.context) else {
+            // Nobody was asked: the channel's limits forget the request.
+            if let (Some(grant), Some(attached)) = (self.context.grant.take(), self.w.attached.as_mut()) {
+                attached.region.release(&mut attached.worker, grant.row);
+            }
+            if let Some(retry_ms) = self.context.quota_retry_ms {
+                let text = "every deployment of the model is at its provider's quota";
+                return Err(self
+                    .fail(Class::Limit, 429, ErrorKind::RateLimit, "quota_exceeded", text)
+                    .header(b"Retry-After", retry_ms.div_ceil(1_000).max(1).to_string()));
+            }
             let text = "no deployment of the model is enabled and has an address";
             return Err(self.fail(
                 Class::Upstream,

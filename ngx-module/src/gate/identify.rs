@@ -108,6 +108,8 @@ pub(crate) fn begin(w: &mut WorkerState, request: &Request) -> Result<Context, R
         tried: [0; 4],
         version: None,
         affinity: None,
+        quota: None,
+        quota_retry_ms: None,
         attempt_ms: 0,
         deployment: None,
         usage: None,

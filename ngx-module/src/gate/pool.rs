@@ -6,7 +6,11 @@ use std::rc::Rc;
 use tollgate_policy::balance::{self, Candidate, RoundRobin};
 use tollgate_policy::documents::Balance;
 use tollgate_policy::{DeploymentView, ModelView};
-use tollgate_shm::{BreakerSpec, DeploymentIndex, Readiness, Region};
+use tollgate_shm::{
+    BreakerSpec, CounterIndex, DeploymentIndex, LimitSpec, MAX_LIMITS_PER_REQUEST, Readiness, Region,
+};
+
+use super::terms::spec;
 
 /// Deployments that were tried for one request, by position.
 pub(crate) type Tried = [u64; 4];
@@ -20,6 +24,10 @@ pub(crate) struct Member {
     pub row: Option<DeploymentIndex>,
     weight: u32,
     version: Box<str>,
+    /// The provider's own quota.
+    pub quota: Vec<LimitSpec>,
+    /// Where it is counted; `None` while the region's table is full.
+    pub quota_rows: Option<Vec<CounterIndex>>,
 }
 
 pub(crate) struct Pool {
@@ -69,8 +77,20 @@ impl Pool {
         let members: Vec<Member> = model
             .deployments()
             .filter(is_usable)
-            .map(|d| Member {
+            .map(|d| {
+                (
+                    d,
+                    d.limits()
+                        .iter()
+                        .take(MAX_LIMITS_PER_REQUEST)
+                        .map(|l| spec(&l, 0))
+                        .collect::<Vec<_>>(),
+                )
+            })
+            .map(|(d, quota)| Member {
                 index: d.index(),
+                quota_rows: region.locate(&quota),
+                quota,
                 row: region.deployment(tollgate_policy::hash_name(d.id().as_bytes())),
                 weight: d.weight(),
                 version: d.version().into(),

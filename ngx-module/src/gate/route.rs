@@ -6,7 +6,7 @@ use std::rc::Rc;
 use tollgate_meter::request::{FieldPath, RequestFacts, Scalar, scan};
 use tollgate_policy::documents::CredentialKind;
 use tollgate_policy::snapshot::AffinityView;
-use tollgate_shm::{Demand, DeploymentIndex, Failure};
+use tollgate_shm::{Demand, DeploymentIndex, Failure, Settlement};
 
 use super::context::Context;
 use super::facts;
@@ -25,20 +25,59 @@ pub(crate) struct Target<'a> {
     pub name: &'a str,
 }
 
-/// Picks a deployment that has not been tried for the request; `None` if none is left. Notes it as tried.
+/// Picks a deployment that has not been tried for the request and whose provider's quota has room; `None` if none is left.
+/// Notes those it looked at as tried.
 pub(super) fn choose(w: &mut WorkerState, context: &mut Context) -> Option<u32> {
-    let random = w.random();
-    let attached = w.attached.as_ref()?;
-    let pool = context.generation.pool(context.model?, &attached.region)?;
-    let wish = Wish {
-        tried: &context.tried,
-        version: context.version.as_deref(),
-        affinity: context.affinity,
-        now_ms: attached.region.time_at(process::now_ms()),
-    };
-    let position = pool.choose(&attached.region, &wish, random)?;
-    set_tried(&mut context.tried, position);
-    Some(pool.members.get(position)?.index)
+    let generation = Rc::clone(&context.generation);
+    let pool = generation.pool(context.model?, &w.attached.as_ref()?.region)?;
+    loop {
+        let random = w.random();
+        let attached = w.attached.as_mut()?;
+        let now_ms = attached.region.time_at(process::now_ms());
+        let wish = Wish {
+            tried: &context.tried,
+            version: context.version.as_deref(),
+            affinity: context.affinity,
+            now_ms,
+        };
+        let position = pool.choose(&attached.region, &wish, random)?;
+        set_tried(&mut context.tried, position);
+        let member = pool.members.get(position)?;
+        if member.quota.is_empty() {
+            return Some(member.index);
+        }
+        let output = context.grant.map_or(0, |g| g.output);
+        let demand = Demand {
+            limits: &member.quota,
+            counters: member.quota_rows.as_deref(),
+            input: context.input,
+            input_exact: true,
+            output,
+            expected_output: output / 4,
+            // What was promised to the client is not clamped for one of several providers.
+            min_output: output,
+            usage: None,
+            tag: 0,
+        };
+        match attached.region.reserve(&mut attached.worker, now_ms, &demand) {
+            Ok(grant) => {
+                context.quota = Some(grant.row);
+                return Some(member.index);
+            }
+            Err(refusal) => {
+                let soonest = context.quota_retry_ms.unwrap_or(u64::MAX).min(refusal.retry_ms);
+                context.quota_retry_ms = Some(soonest);
+            }
+        }
+    }
+}
+
+/// Corrects what the attempt took from its provider's quota.
+pub(super) fn settle_quota(w: &mut WorkerState, context: &mut Context, used: Settlement) {
+    if let (Some(row), Some(attached)) = (context.quota.take(), w.attached.as_mut()) {
+        let now = attached.region.time_at(process::now_ms());
+        attached.region.settle(&mut attached.worker, row, now, used);
+    }
 }
 
 /// 64 even bits of what keeps the caller with one deployment; `None` if the request has no such thing.
@@ -152,6 +191,8 @@ pub(crate) fn next_deployment(
     if super::response::is_overdue(context, process::now_ms()) || !w.take_retry() {
         return Err(());
     }
+    // It was asked and gave nothing.
+    settle_quota(w, context, Settlement::default());
     let upstream_model = |context: &Context| context.deployment_view().map(|d| d.upstream_model().to_owned());
     let former = upstream_model(context);
     let mut clamp = None;

@@ -207,6 +207,11 @@ fn local_input(w: &mut WorkerState, request: Option<&Request>, context: &Context
 }
 
 fn report(w: &mut WorkerState, context: &mut Context, status: u16, estimated: u64, suspicious: bool) {
+    let used = Settlement {
+        input: context.charged.input,
+        output: context.charged.output,
+    };
+    super::route::settle_quota(w, context, used);
     let Some(attached) = w.attached.as_mut() else {
         return;
     };
@@ -214,10 +219,6 @@ fn report(w: &mut WorkerState, context: &mut Context, status: u16, estimated: u6
     let now_ms = process::now_ms();
     let now = region.time_at(now_ms);
     let charged = context.charged;
-    let used = Settlement {
-        input: charged.input,
-        output: charged.output,
-    };
     let debt = context.grant.map_or(0, |grant| {
         region.settle(&mut attached.worker, grant.row, now, used)
     });

@@ -121,7 +121,7 @@ impl KeptTerms {
 }
 
 /// A limit of the snapshot in the region's terms.
-fn spec(limit: &LimitView<'_>, model_hash: u64) -> LimitSpec {
+pub(super) fn spec(limit: &LimitView<'_>, model_hash: u64) -> LimitSpec {
     LimitSpec {
         key: limit.counter_key_hashed(model_hash),
         metric: match limit.metric() {

@@ -73,6 +73,9 @@ pub struct Deployment {
     /// A disabled deployment gets no requests.
     #[serde(default = "yes")]
     pub enabled: bool,
+    /// Its provider's own quota: a deployment without room is passed over.
+    #[serde(default)]
+    pub limits: Vec<Limit>,
 }
 
 impl Deployment {

@@ -142,10 +142,18 @@ pub enum Scope {
     Model,
     /// Everything.
     Global,
+    /// One deployment, all channels.
+    Deployment,
 }
 
 impl Code for Scope {
-    const ALL: &'static [Self] = &[Scope::Channel, Scope::ChannelModel, Scope::Model, Scope::Global];
+    const ALL: &'static [Self] = &[
+        Scope::Channel,
+        Scope::ChannelModel,
+        Scope::Model,
+        Scope::Global,
+        Scope::Deployment,
+    ];
 }
 
 impl Scope {
@@ -156,6 +164,7 @@ impl Scope {
             Scope::ChannelModel => "channel_model",
             Scope::Model => "model",
             Scope::Global => "global",
+            Scope::Deployment => "deployment",
         }
     }
 }

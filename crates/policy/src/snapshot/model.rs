@@ -199,6 +199,11 @@ impl<'a> DeploymentView<'a> {
         self.record.weight.get()
     }
 
+    /// Its provider's own quota.
+    pub fn limits(&self) -> LimitList<'a> {
+        LimitList::new(self.snapshot, self.record.limits, 0)
+    }
+
     /// Whether neither it nor its provider is switched off.
     pub fn enabled(&self) -> bool {
         self.record.flags & flag::ENABLED != 0

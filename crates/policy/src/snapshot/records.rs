@@ -16,7 +16,7 @@ use zerocopy::{
 pub(crate) const MAGIC: [u8; 8] = *b"TGSNAP\r\n";
 
 /// Changes with every change of this module or of the meaning of its fields.
-pub(crate) const FORMAT: u32 = 3;
+pub(crate) const FORMAT: u32 = 4;
 
 macro_rules! records {
     ($($(#[$doc:meta])* struct $name:ident { $($field:ident: $type:ty),* $(,)? })*) => {$(
@@ -154,6 +154,7 @@ records! {
 
     struct DeploymentRecord {
         id: Str,
+        limits: Range,
         upstream_model: Str,
         version: Str,
         model: U32,

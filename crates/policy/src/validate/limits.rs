@@ -80,7 +80,7 @@ fn check_limit(context: &mut Context<'_>, at: &Location, index: usize, limit: &L
     check_algorithm(context, at, index, limit);
     check_window(context, at, field("window"), limit);
     match (owner, limit.model.as_deref()) {
-        (Owner::Model(_), Some(_)) => {
+        (Owner::Model(_) | Owner::Deployment(_), Some(_)) => {
             context.error(
                 at,
                 field("model"),

@@ -56,6 +56,8 @@ struct Context<'d> {
     models: HashSet<&'d str>,
     aliases: HashMap<&'d str, &'d str>,
     channels: HashSet<&'d str>,
+    /// What stands before the paths of problems for now: `deployments[3].`
+    within: String,
     problems: Vec<Problem>,
 }
 
@@ -83,16 +85,19 @@ impl<'d> Context<'d> {
                 .iter()
                 .map(|entry| entry.value.code.as_str())
                 .collect(),
+            within: String::new(),
             problems: Vec::new(),
         }
     }
 
     fn error(&mut self, at: &Location, path: impl Display, reason: impl Into<String>) {
-        self.problems.push(at.error(&path.to_string(), reason));
+        self.problems
+            .push(at.error(&format!("{}{path}", self.within), reason));
     }
 
     fn warning(&mut self, at: &Location, path: impl Display, reason: impl Into<String>) {
-        self.problems.push(at.warning(&path.to_string(), reason));
+        self.problems
+            .push(at.warning(&format!("{}{path}", self.within), reason));
     }
 
     /// An error if `model` is not a model's canonical name.

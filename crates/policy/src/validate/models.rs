@@ -2,7 +2,7 @@
 
 use super::{Context, Named, Path, check_name, limits};
 use crate::{
-    documents::{Affinity, Entry, Kind, Location, Model, Span},
+    documents::{Affinity, Algorithm, Entry, Kind, Location, Model, Span},
     identity::Owner,
     suggest,
 };
@@ -55,6 +55,7 @@ pub(super) fn check(context: &mut Context<'_>) {
         limits::check_list(context, at, &model.limits, Owner::Model(&model.name));
         check_sizes(context, at, model);
         check_timeouts(context, at, model);
+        check_quotas(context, entry);
         check_fallback(context, at, model);
         check_routing(context, at, model);
     }
@@ -106,6 +107,26 @@ fn check_deployments(context: &mut Context<'_>, at: &Location, model: &Model) {
             "no deployment is enabled and has a weight; requests will be refused",
         );
     }
+}
+
+/// Quotas are taken per attempt, where nothing can wait or be clamped: leaky buckets are for channels and models.
+fn check_quotas(context: &mut Context<'_>, entry: &Entry<Model>) {
+    let Entry { value: model, at } = entry;
+    for (index, deployment) in model.deployments.iter().enumerate() {
+        let id = deployment.id(&model.name);
+        context.within = format!("deployments[{index}].");
+        limits::check_list(context, at, &deployment.limits, Owner::Deployment(&id));
+        for (number, limit) in deployment.limits.iter().enumerate() {
+            if limit.algorithm() == Algorithm::LeakyBucket {
+                context.error(
+                    at,
+                    format!("limits[{number}].algorithm"),
+                    "a deployment cannot delay; use token_bucket",
+                );
+            }
+        }
+    }
+    context.within.clear();
 }
 
 fn check_sizes(context: &mut Context<'_>, at: &Location, model: &Model) {
