@@ -103,7 +103,11 @@ impl Window<'_> {
 
     /// Everything that counts against the limit at `now_ms`.
     pub fn sum(&self, now_ms: u64) -> Sum {
-        let mut epoch = self.epoch(now_ms);
+        self.sum_from(self.epoch(now_ms))
+    }
+
+    /// [`Window::sum`] for a clock in that epoch, so that a take divides once.
+    fn sum_from(&self, mut epoch: u64) -> Sum {
         let live = self.live_ages();
         let mut used = 0;
         for cell in self.cells {
@@ -160,7 +164,7 @@ impl Window<'_> {
         if self.is_fixed() {
             return Some(Taken::Yes { epoch });
         }
-        let after = self.sum(now_ms);
+        let after = self.sum_from(epoch);
         if after.used.saturating_add(after.debt) <= max {
             return Some(Taken::Yes { epoch });
         }
