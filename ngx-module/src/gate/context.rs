@@ -141,6 +141,7 @@ pub(crate) enum Field {
     Channel,
     Model,
     Deployment,
+    Version,
     Provider,
     Decision,
     Rule,
@@ -247,6 +248,7 @@ impl Context {
             Field::Channel => self.channel_view().map(|c| c.code()).into(),
             Field::Model => self.model_view().map(|m| m.name()).into(),
             Field::Deployment => self.deployment_view().map(|d| d.id()).into(),
+            Field::Version => self.deployment_view().map(|d| d.version()).into(),
             Field::Provider => self
                 .deployment_view()
                 .and_then(|d| d.provider())

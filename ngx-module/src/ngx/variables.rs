@@ -17,6 +17,7 @@ const VARIABLES: &[(&str, Field)] = &[
     ("tollgate_channel", Field::Channel),
     ("tollgate_model", Field::Model),
     ("tollgate_deployment", Field::Deployment),
+    ("tollgate_version", Field::Version),
     ("tollgate_provider", Field::Provider),
     ("tollgate_decision", Field::Decision),
     ("tollgate_rule", Field::Rule),
