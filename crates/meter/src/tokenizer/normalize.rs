@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
+use unicode_normalization::char::canonical_combining_class;
+use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick, is_nfkc_quick};
 
 use super::split::{first_unstable, is_stable};
 
@@ -121,19 +122,17 @@ impl Preparation {
 
     /// The last position before which a text can be prepared without what follows, whatever more may follow.
     pub(super) fn last_boundary(&self, text: &str) -> usize {
-        let boundary = |at: &usize| match self.normalizer {
+        let boundary = |&(at, character): &(usize, char)| match self.normalizer {
             Normalizer::None => true,
-            Normalizer::Nfc => is_stable(text.as_bytes(), *at),
-            Normalizer::Nfkc => text.as_bytes().get(*at).is_none_or(u8::is_ascii),
+            Normalizer::Nfc => is_stable(text.as_bytes(), at),
+            Normalizer::Nfkc => {
+                canonical_combining_class(character) == 0
+                    && is_nfkc_quick(std::iter::once(character)) == IsNormalized::Yes
+            }
         };
         match self.normalizer {
             Normalizer::None => text.len(),
-            _ => text
-                .char_indices()
-                .rev()
-                .map(|(at, _)| at)
-                .find(boundary)
-                .unwrap_or(0),
+            _ => text.char_indices().rev().find(boundary).map_or(0, |(at, _)| at),
         }
     }
 }

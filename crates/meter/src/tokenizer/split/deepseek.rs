@@ -5,7 +5,8 @@
 //! [一-龥\u3040-\u309f\u30a0-\u30ff]+
 //! [!-/:-@\[-`{-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+
 //! ```
-//! The third one sees a text end where a number or an ideograph begins, which decides about white space before these.
+//! The third one also splits what the second one took apart (kana are letters, but their iteration and sound marks are
+//! symbols), and sees a text end where a number or an ideograph begins, which decides about white space before these.
 //! What it does not match, controls and format characters before anything but letters, makes a piece of its own.
 #![expect(
     clippy::indexing_slicing,
@@ -14,11 +15,11 @@
 
 use super::super::class::{GRAPHIC, KANA_OR_IDEOGRAPH, LETTER, MARK, NEWLINE, NUMBER, OTHER};
 use super::Split;
-use super::scan::{class_at, line_breaks, lower_ascii_run, numbers, run, run_without, white_run};
+use super::scan::{class_at, line_breaks, lower_ascii_run, numbers, white_run};
 
 pub(crate) struct DeepSeek;
 
-/// The second split's characters are none of the third one's, whatever else they are.
+/// What the second split takes apart: nothing of the third one goes over its borders.
 const APART: u16 = KANA_OR_IDEOGRAPH;
 
 impl Split for DeepSeek {
@@ -26,14 +27,12 @@ impl Split for DeepSeek {
     fn piece_end(&self, text: &[u8], at: usize) -> usize {
         let (class, len) = class_at(text, at);
         let next = at + len;
+        let apart = class & APART;
         if class & NUMBER != 0 {
             return numbers(text, next, 2);
         }
-        if class & APART != 0 {
-            return run(text, next, APART);
-        }
         if class & (LETTER | MARK) != 0 {
-            return word_end(text, next);
+            return word_end(text, next, apart);
         }
         if text[at].is_ascii_punctuation() {
             let mut end = next;
@@ -45,19 +44,19 @@ impl Split for DeepSeek {
             }
         }
         if class & GRAPHIC != 0 {
-            return symbols_end(text, next);
+            return symbols_end(text, next, apart);
         }
         if class & NEWLINE == 0 {
-            let end = word_end(text, next);
+            let end = word_end(text, next, apart);
             if end > next {
                 return end;
             }
         }
         if class & OTHER != 0 {
-            return unmatched_end(text, next);
+            return unmatched_end(text, next, apart);
         }
         if text[at] == b' ' {
-            let end = symbols_end(text, next);
+            let end = symbols_end(text, next, apart);
             if end > next && !matches!(text[next], b'\r' | b'\n') {
                 return end;
             }
@@ -68,29 +67,47 @@ impl Split for DeepSeek {
     }
 }
 
+/// End of the run of characters of the classes in `set` on one side of the second split.
+#[inline]
+fn run_beside(text: &[u8], mut at: usize, set: u16, apart: u16) -> usize {
+    while at < text.len() {
+        let (class, len) = class_at(text, at);
+        if class & set == 0 || class & APART != apart {
+            break;
+        }
+        at += len;
+    }
+    at
+}
+
 /// End of `[\p{L}\p{M}]*`.
 #[inline]
-fn word_end(text: &[u8], at: usize) -> usize {
-    run_without(text, lower_ascii_run(text, at), LETTER | MARK, APART)
+fn word_end(text: &[u8], mut at: usize, apart: u16) -> usize {
+    if apart == 0 {
+        at = lower_ascii_run(text, at);
+    }
+    run_beside(text, at, LETTER | MARK, apart)
 }
 
 /// End of `[\p{P}\p{S}]*[\r\n]*`.
 #[inline]
-fn symbols_end(text: &[u8], at: usize) -> usize {
-    line_breaks(text, run_without(text, at, GRAPHIC, APART), false)
+fn symbols_end(text: &[u8], at: usize, apart: u16) -> usize {
+    let end = run_beside(text, at, GRAPHIC, apart);
+    if apart == 0 {
+        line_breaks(text, end, false)
+    } else {
+        end
+    }
 }
 
 /// End of a run of characters that nothing matches, but for the last one if letters follow, whose prefix it is.
-fn unmatched_end(text: &[u8], mut at: usize) -> usize {
+fn unmatched_end(text: &[u8], mut at: usize, apart: u16) -> usize {
     let mut last = at;
     while at < text.len() {
         let (class, len) = class_at(text, at);
-        if class & APART != 0 || class & OTHER == 0 {
-            return if class & (LETTER | MARK) != 0 && class & APART == 0 {
-                last
-            } else {
-                at
-            };
+        if class & APART != apart || class & OTHER == 0 {
+            let letters = class & (LETTER | MARK) != 0 && class & APART == apart;
+            return if letters { last } else { at };
         }
         last = at;
         at += len;

@@ -194,6 +194,9 @@ mod tests {
         let split = |text| pieces(Pattern::DeepSeek, text);
         assert_eq!(split("a  1"), ["a", "  ", "1"]);
         assert_eq!(split("a  中文かな"), ["a", "  ", "中文かな"]);
+        assert_eq!(split("フ゜か\u{3097}か"), ["フ", "゜", "か", "\u{3097}か"]);
+        assert_eq!(split("か\u{3097}a"), ["か", "\u{3097}", "a"]);
+        assert_eq!(split("・\n"), ["・", "\n"]);
         assert_eq!(split(".abcé"), [".abc", "é"]);
         assert_eq!(
             split("\u{200b}\u{200b}\u{200b}a"),
