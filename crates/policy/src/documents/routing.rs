@@ -105,7 +105,7 @@ impl Default for Routing {
             balance: Balance::default(),
             affinity: None,
             latest: None,
-            panic_percent: 50,
+            panic_percent: 20,
             slow_start: Span::from_millis(10_000),
             breaker: Breaker::default(),
             retry: Retry::default(),
