@@ -170,7 +170,7 @@ impl Found {
     pub(super) const fn object(&mut self, role: Role) {
         match role {
             Role::Usage => self.usage.present = true,
-            Role::Choice => self.choice = true,
+            Role::Choice | Role::Candidate => self.choice = true,
             Role::Error => self.error = true,
             _ => {}
         }

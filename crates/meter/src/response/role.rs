@@ -6,8 +6,18 @@ use super::usage::Figure;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     Ignore,
-    /// The body of an OpenAI chat completion, completion or embedding, or an event of their streams.
+    /// The body of an OpenAI chat completion, completion or embedding, or an event of their streams. Gemini's answers have
+    /// other names at this level, so that one role reads both.
     OpenAi,
+    /// Gemini's `candidates`, and one of them.
+    Candidates,
+    Candidate,
+    /// Gemini's `content` of a candidate.
+    GeminiContent,
+    GeminiParts,
+    GeminiPart,
+    /// Gemini's `functionCall`, `executableCode` or `codeExecutionResult` in a part.
+    GeminiCall,
     /// The body of an OpenAI response, or the `response` of its stream's last events.
     Responses,
     /// The same without its texts, which a stream has delivered already.
@@ -58,6 +68,12 @@ impl Role {
                 b"created" => Self::Created,
                 // Groq reports a stream's usage one level down.
                 b"x_groq" => Self::ResponsesEnvelope,
+                // Gemini, and its countTokens, whose figure has no usage object around it.
+                b"candidates" => Self::Candidates,
+                b"usageMetadata" => Self::Usage,
+                b"responseId" => Self::Id,
+                b"modelVersion" => Self::Model,
+                b"totalTokens" => Self::Figure(Figure::Prompt),
                 _ => Self::Ignore,
             },
             Self::Responses | Self::ResponsesEnvelope => match key {
@@ -78,6 +94,26 @@ impl Role {
                 b"stop_reason" => Self::Finish,
                 // `count_tokens` answers with the figure alone.
                 b"input_tokens" => Self::Figure(Figure::Input),
+                _ => Self::Ignore,
+            },
+            Self::Candidate => match key {
+                b"content" => Self::GeminiContent,
+                b"index" => Self::Index,
+                b"finishReason" => Self::Finish,
+                _ => Self::Ignore,
+            },
+            Self::GeminiContent => match key {
+                b"parts" => Self::GeminiParts,
+                _ => Self::Ignore,
+            },
+            Self::GeminiPart => match key {
+                b"text" => Self::Text,
+                b"functionCall" | b"executableCode" | b"codeExecutionResult" => Self::GeminiCall,
+                _ => Self::Ignore,
+            },
+            Self::GeminiCall => match key {
+                b"name" | b"code" | b"output" => Self::Text,
+                b"args" => Self::Loose,
                 _ => Self::Ignore,
             },
             Self::Choice => match key {
@@ -121,6 +157,14 @@ impl Role {
                 b"cache_creation_input_tokens" => Self::Figure(Figure::CacheCreation),
                 // DeepSeek's and Moonshot's names.
                 b"prompt_cache_hit_tokens" | b"cached_tokens" => Self::Figure(Figure::Cached),
+                // Gemini's: the prompt includes what was cached, but not what a tool put in; thoughts stand beside the
+                // candidates.
+                b"promptTokenCount" => Self::Figure(Figure::Prompt),
+                b"toolUsePromptTokenCount" => Self::Figure(Figure::ToolPrompt),
+                b"candidatesTokenCount" | b"responseTokenCount" => Self::Figure(Figure::Output),
+                b"thoughtsTokenCount" => Self::Figure(Figure::Thoughts),
+                b"cachedContentTokenCount" => Self::Figure(Figure::Cached),
+                b"totalTokenCount" => Self::Figure(Figure::Total),
                 _ => Self::Ignore,
             },
             Self::InputDetails => match key {
@@ -141,7 +185,11 @@ impl Role {
     /// The role of an array's elements.
     pub(super) const fn element(self) -> Self {
         match self {
+            // Gemini streams an array of what is else one answer, if nobody asks for events.
+            Self::OpenAi => Self::OpenAi,
             Self::Choices => Self::Choice,
+            Self::Candidates => Self::Candidate,
+            Self::GeminiParts => Self::GeminiPart,
             Self::ToolCalls => Self::ToolCall,
             Self::Content => Self::Part,
             Self::Loose => Self::Loose,
@@ -159,7 +207,15 @@ impl Role {
         self.is_text()
             || matches!(
                 self,
-                Self::Message | Self::ToolCalls | Self::ToolCall | Self::Function | Self::Part
+                Self::Message
+                    | Self::ToolCalls
+                    | Self::ToolCall
+                    | Self::Function
+                    | Self::Part
+                    | Self::GeminiContent
+                    | Self::GeminiParts
+                    | Self::GeminiPart
+                    | Self::GeminiCall
             )
     }
 }

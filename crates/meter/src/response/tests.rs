@@ -47,6 +47,56 @@ fn split(body: &[u8], api: Api, cuts: &[usize]) -> (Answer, String) {
 }
 
 #[test]
+fn gemini_bodies_arrays_and_events() {
+    let part = |text: &str| json!({"candidates": [{"content": {"role": "model", "parts": [{"text": text}]}, "index": 0}]});
+    let last = json!({"candidates": [{"content": {"role": "model", "parts": [
+            {"thought": true, "text": "hm"}, {"functionCall": {"name": "f", "args": {"city": "Paris"}}},
+            {"inlineData": {"mimeType": "image/png", "data": "AAAA"}}]}, "finishReason": "STOP"}],
+        "usageMetadata": {"promptTokenCount": 20, "toolUsePromptTokenCount": 3, "candidatesTokenCount": 7,
+            "thoughtsTokenCount": 5, "cachedContentTokenCount": 16, "totalTokenCount": 35,
+            "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 20}]},
+        "modelVersion": "gemini-2.5-pro", "responseId": "r1"});
+    let expected = Usage {
+        cached: 16,
+        reasoning: 5,
+        ..usage(23, 12)
+    };
+    let (answer, _) = answers(&last, Api::Other);
+    assert_eq!(answer.usage, Some(expected));
+    assert_eq!(answer.model.unwrap().as_str(), "gemini-2.5-pro");
+    let (answer, text) = answers(&json!([part("Hé"), part("llo"), last]), Api::Other);
+    assert_eq!(
+        (answer.usage, text.as_str()),
+        (Some(expected), "HéllohmcityParisf")
+    );
+    let (answer, text) = answers(&json!([part("no usage")]), Api::Other);
+    assert_eq!((answer.usage, text.as_str()), (None, "no usage"));
+    // Before there are candidates, thoughts are all the output; countTokens knows the prompt only.
+    let (answer, _) = answers(
+        &json!({"usageMetadata": {"promptTokenCount": 4, "thoughtsTokenCount": 9}}),
+        Api::Other,
+    );
+    assert_eq!(answer.usage.unwrap().output, Some(9));
+    let (answer, _) = answers(&json!({"totalTokens": 31}), Api::Other);
+    assert_eq!(answer.usage.unwrap().input, Some(31));
+
+    let (mut state, mut text) = (StreamState::new(), String::new());
+    let mut event = |body: &Value, text: &mut String| {
+        inspect(
+            format!("data: {body}\r\n\r\n").as_bytes(),
+            Api::Other,
+            &mut state,
+            text,
+        )
+    };
+    assert_eq!(event(&part("Hi"), &mut text).kind, EventKind::Delta);
+    let facts = event(&last, &mut text);
+    assert_eq!((facts.kind, facts.usage), (EventKind::Finish, Some(expected)));
+    assert_eq!(text, "HihmcityParisf");
+    assert_eq!((state.phase(), state.id()), (Phase::Stopped, "r1"));
+}
+
+#[test]
 fn bodies_of_every_api() {
     let (answer, text) = answers(
         &json!({"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "gpt-4o-2024", "choices": [

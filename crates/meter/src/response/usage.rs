@@ -63,6 +63,10 @@ pub(super) enum Figure {
     CacheRead,
     CacheCreation,
     Reasoning,
+    /// Gemini's thoughts, which stand beside the candidates' tokens and are not part of them.
+    Thoughts,
+    /// Gemini's tokens of what tools put into the prompt, beside it.
+    ToolPrompt,
     AudioInput,
     AudioOutput,
 }
@@ -79,6 +83,8 @@ pub(super) struct RawUsage {
     cache_read: u64,
     cache_creation: u64,
     reasoning: u64,
+    thoughts: u64,
+    tool_prompt: u64,
     audio_input: u64,
     audio_output: u64,
     malformed: bool,
@@ -99,6 +105,8 @@ impl RawUsage {
             Figure::CacheRead => &mut self.cache_read,
             Figure::CacheCreation => &mut self.cache_creation,
             Figure::Reasoning => &mut self.reasoning,
+            Figure::Thoughts => &mut self.thoughts,
+            Figure::ToolPrompt => &mut self.tool_prompt,
             Figure::AudioInput => &mut self.audio_input,
             Figure::AudioOutput => &mut self.audio_output,
         };
@@ -117,8 +125,12 @@ impl RawUsage {
         let beside = self.cache_read.saturating_add(self.cache_creation);
         let mut input = self
             .prompt
+            .map(|prompt| prompt.saturating_add(self.tool_prompt))
             .max(self.input.map(|input| input.saturating_add(beside)));
-        let mut output = self.output;
+        let mut output = match self.thoughts {
+            0 => self.output,
+            thoughts => Some(self.output.unwrap_or(0).saturating_add(thoughts)),
+        };
         // Embeddings report no output; some servers only a total and one part.
         if let Some(total) = self.total {
             match (input, output) {
@@ -132,7 +144,7 @@ impl RawUsage {
             output,
             cached: self.cached.max(self.cache_read),
             cache_creation: self.cache_creation,
-            reasoning: self.reasoning,
+            reasoning: self.reasoning.max(self.thoughts),
             audio_input: self.audio_input,
             audio_output: self.audio_output,
             malformed: self.malformed,
