@@ -11,6 +11,7 @@
 pub mod api;
 pub mod cli;
 pub mod config;
+pub mod counting;
 pub mod daemon;
 pub mod explain;
 pub mod ledger;

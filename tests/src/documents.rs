@@ -15,6 +15,7 @@ pub struct Documents {
     rules: Vec<Value>,
     templates: Vec<Value>,
     rule_templates: Vec<Value>,
+    tokenizers: Vec<Value>,
     settings: serde_json::Map<String, Value>,
 }
 
@@ -93,6 +94,13 @@ impl Documents {
         self
     }
 
+    /// Adds a counting rule.
+    #[must_use]
+    pub fn counting(mut self, rule: Value) -> Self {
+        self.tokenizers.push(rule);
+        self
+    }
+
     /// Sets a setting.
     #[must_use]
     pub fn setting(mut self, name: &str, value: Value) -> Self {
@@ -109,6 +117,7 @@ impl Documents {
             ("rule_templates", &self.rule_templates),
             ("channels", &self.channels),
             ("rules", &self.rules),
+            ("tokenizers", &self.tokenizers),
         ] {
             if !list.is_empty() {
                 site.write(kind, &json!({ kind: list }));

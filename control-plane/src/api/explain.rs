@@ -16,7 +16,13 @@ pub(super) async fn answer(State(state): State<AppState>, body: Bytes) -> Result
     let status = state.status();
     let explained = tokio::task::spawn_blocking(move || {
         let active = status.active()?;
-        let explanation = explain(active.snapshot()?, active.rules(), &request, &*state.region);
+        let explanation = explain(
+            active.snapshot()?,
+            active.rules(),
+            &request,
+            &*state.region,
+            &state.counting.tokenizers,
+        );
         Some(json!({ "generation": active.generation(), "explanation": explanation }))
     });
     explained.await?.map(Json).ok_or_else(no_configuration)

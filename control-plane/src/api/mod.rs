@@ -13,6 +13,7 @@ mod limits;
 mod metrics;
 mod requests;
 mod schema;
+mod tokenizers;
 mod usage;
 
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use axum::routing::{get, post};
 use tollgate_shm::Region;
 
 use crate::config::{ConfigSource, ConfigStatus, StatusWatch};
+use crate::counting::Counting;
 use crate::ledger::{DrainStatus, SqliteReader};
 use crate::secrets::{ApiToken, Sealer};
 
@@ -53,6 +55,8 @@ pub struct AppState {
     pub token: ApiToken,
     /// Seals credentials in documents.
     pub sealer: Sealer,
+    /// Tokenizers, and what was learned about them.
+    pub counting: Counting,
     /// Whether metrics need no token.
     pub open_metrics: bool,
     /// When the daemon started.
@@ -78,6 +82,8 @@ pub fn app(state: AppState) -> Router {
         .route("/instance", get(instance::read))
         .route("/inflight", get(inflight::read))
         .route("/requests", get(requests::read))
+        .route("/tokenizers", get(tokenizers::list))
+        .route("/tokenizers/{name}/count", post(tokenizers::count_one))
         .route("/explain", post(explain::answer))
         .layer(DefaultBodyLimit::max(MAX_BODY))
         .route_layer(middleware::from_fn_with_state(state.clone(), auth::require));

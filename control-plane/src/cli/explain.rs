@@ -6,13 +6,19 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 use serde_json::{Value, json};
-use tollgate_policy::{CompileInput, Problem, RuleSet, SecretRef, Snapshot, compile};
+use tollgate_policy::{
+    CompileInput, CountingInput, Problem, RuleSet, SecretRef, Snapshot, VocabularyFile, compile,
+};
 
 use super::client::Daemon;
 use super::{Failure, check, print};
 use crate::config::{Resolver, Upstream, ask, parse_set};
+use crate::counting::Counting;
 use crate::explain::{ExplainRequest, explain};
 use crate::live::Unused;
+
+/// The most that a vocabulary of any kind can grow a text, see `Vocabulary::most_tokens`.
+const MOST_GROWTH: u32 = 19;
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct Args {
@@ -77,7 +83,7 @@ impl Args {
 }
 
 /// Compiles the documents of a folder, without credentials and with only those addresses that need no name server.
-fn offline(dir: &std::path::Path, request: &ExplainRequest) -> Result<Value, Failure> {
+pub(super) fn compiled(dir: &std::path::Path, counting: &Counting) -> Result<Vec<u8>, Failure> {
     let (documents, problems) = parse_set(&check::read(dir)?);
     if problems.iter().any(Problem::is_error) {
         let all: Vec<String> = problems.iter().map(ToString::to_string).collect();
@@ -90,12 +96,24 @@ fn offline(dir: &std::path::Path, request: &ExplainRequest) -> Result<Value, Fai
     let upstreams = Upstream::all(&documents);
     resolver.learn(runtime.block_on(ask(resolver.unknown(&upstreams))));
     let addresses = resolver.addresses(&upstreams);
-    let bytes = compile(
+    // Compiled when something is counted with it; until then, that it can be had is enough.
+    let vocabulary = |name: &str| {
+        counting.tokenizers.has(name).then(|| VocabularyFile {
+            file: format!("{name}.tgv"),
+            source: 0,
+            growth: MOST_GROWTH,
+        })
+    };
+    compile(
         &documents,
         &CompileInput {
             generation: 1,
             created_unix_ms: 0,
             resolved: &|id| addresses.get(id).cloned().unwrap_or_default(),
+            counting: CountingInput {
+                vocabulary: &vocabulary,
+                ..CountingInput::default()
+            },
             seal: &|_: &str, _: SecretRef<'_>| Ok(Vec::new()),
         },
     )
@@ -105,10 +123,17 @@ fn offline(dir: &std::path::Path, request: &ExplainRequest) -> Result<Value, Fai
             .map(ToString::to_string)
             .collect::<Vec<_>>()
             .join("\n")
-    })?;
+            .into()
+    })
+}
+
+fn offline(dir: &std::path::Path, request: &ExplainRequest) -> Result<Value, Failure> {
+    let counting = Counting::offline(dir);
+    let bytes = compiled(dir, &counting)?;
     let snapshot = Snapshot::open(&bytes)?;
     let rules = RuleSet::decode(snapshot.rules_blob())?;
-    Ok(json!({ "explanation": explain(snapshot, &rules, request, &Unused) }))
+    let explanation = explain(snapshot, &rules, request, &Unused, &counting.tokenizers);
+    Ok(json!({ "explanation": explanation }))
 }
 
 pub(super) fn run(args: &Args) -> Result<bool, Failure> {
@@ -185,6 +210,16 @@ fn described(e: &Value) -> String {
             text("/input/tokens"),
             text("/input/bound"),
             text("/input/estimated")
+        );
+        let rule = match text("/input/rule") {
+            empty if empty.is_empty() => "the defaults".to_owned(),
+            rule => format!("rule {rule}"),
+        };
+        let _ = writeln!(
+            out,
+            "counted    by {rule}, version {}, with {}",
+            text("/input/version"),
+            text("/input/tokenizer")
         );
         let _ = writeln!(
             out,

@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod count;
 mod explain;
 mod keys;
 mod serve;
@@ -29,6 +30,8 @@ enum Command {
     Check(check::Args),
     /// Say what would become of a request, and why
     Explain(explain::Args),
+    /// Count the tokens of a text or a request as a model's
+    Count(count::Args),
     /// Show the state of a running daemon and its workers
     Status(status::Args),
     /// Show channels and what is left of their limits, again and again
@@ -50,6 +53,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Check(args) => return exit(check::run(&args)),
         Command::Explain(args) => return exit(explain::run(&args)),
+        Command::Count(args) => count::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Schema(args) => check::schema(&args),

@@ -39,6 +39,8 @@ pub(super) struct Parsed {
     pub problems: Vec<Problem>,
     /// Its providers.
     pub upstreams: Vec<Upstream>,
+    /// Tokenizers that its models want, see [`Documents::tokenizers`].
+    pub tokenizers: Vec<(String, bool)>,
     /// Its settings.
     pub settings: Arc<Settings>,
     /// Names of its rules by the hash that events carry.
@@ -68,6 +70,7 @@ impl Parsed {
             set,
             problems,
             upstreams: Upstream::all(&documents),
+            tokenizers: documents.tokenizers(),
             settings: Arc::new(documents.settings()),
             rules: Arc::new(rules.map(|n| (hash_name(n.as_bytes()), n)).collect()),
             took: began.elapsed(),

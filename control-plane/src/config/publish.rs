@@ -8,13 +8,14 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tollgate_policy::documents::Documents;
-use tollgate_policy::{CompileInput, Problem, SecretRef, compile};
+use tollgate_policy::{CompileInput, CountingInput, Problem, SecretRef, compile};
 use tollgate_shm::{Region, SnapshotFiles};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::parsed::{Parsed, parse_set};
 use super::resolve::{self, Answers, Resolver, ask};
 use super::{Active, ConfigSource, ConfigStatus, DocumentSet, LastGood, StateFolder, StatusWatch};
+use crate::counting::{Counting, Look};
 use crate::secrets::Sealer;
 
 /// Problems that are logged at a time.
@@ -23,6 +24,8 @@ const MOST_LOGGED: usize = 20;
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 /// The same while a name has no address at all, or something could not be written.
 const RETRY: Duration = Duration::from_secs(2);
+/// Time between two looks at the tokenizers' folders.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Part of every fingerprint: another version compiles anew.
 const FINGERPRINT: &str = concat!("tollgate/", env!("CARGO_PKG_VERSION"));
 
@@ -39,6 +42,16 @@ async fn finished(asking: &mut Option<JoinHandle<Answers>>) -> Answers {
     }
 }
 
+/// Tokenizers that are being compiled; never, if none are.
+async fn compiled(compiling: &mut Option<JoinHandle<()>>) {
+    match compiling {
+        Some(task) => {
+            let _ = task.await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
 /// Publishes what a source says.
 pub struct Publisher {
     source: Arc<dyn ConfigSource>,
@@ -47,6 +60,9 @@ pub struct Publisher {
     files: SnapshotFiles,
     state: StateFolder,
     sealer: Sealer,
+    counting: Counting,
+    /// Tokenizers are compiled beside everything else: that takes seconds, and until then others stand in for them.
+    compiling: Option<JoinHandle<()>>,
     resolver: Resolver,
     /// Time until names are asked for again.
     again: Duration,
@@ -69,6 +85,7 @@ impl Publisher {
         region: Arc<Region>,
         state: StateFolder,
         sealer: Sealer,
+        counting: Counting,
     ) -> Publisher {
         let files = SnapshotFiles::new(region.dir());
         let mut publisher = Publisher {
@@ -78,6 +95,8 @@ impl Publisher {
             last: state.last_good(),
             state,
             sealer,
+            counting,
+            compiling: None,
             resolver: Resolver::default(),
             again: RETRY,
             parsed: None,
@@ -128,6 +147,8 @@ impl Publisher {
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let mut asking: Option<JoinHandle<Answers>> = None;
         let mut ask_at = Instant::now() + self.again;
+        let mut look_at = Instant::now() + LOOK_AGAIN;
+        self.counting.tokenizers.changed();
         loop {
             tokio::select! {
                 biased;
@@ -143,6 +164,16 @@ impl Publisher {
                     self.resolver.learn(answers);
                     self.take_present().await;
                     ask_at = Instant::now() + self.again;
+                }
+                () = compiled(&mut self.compiling) => {
+                    self.compiling = None;
+                    self.take_present().await;
+                }
+                () = tokio::time::sleep_until(look_at) => {
+                    if self.counting.tokenizers.changed() {
+                        self.take_present().await;
+                    }
+                    look_at = Instant::now() + LOOK_AGAIN;
                 }
                 () = tokio::time::sleep_until(ask_at), if asking.is_none() => {
                     let names = self.parsed.as_ref().map(|p| resolve::names(&p.upstreams));
@@ -180,7 +211,10 @@ impl Publisher {
                     format!("`{host}` cannot be resolved: {reason}"),
                 ));
             }
-            match self.publish(&parsed, documents) {
+            let mut look = self.counting.tokenizers.look(&parsed.tokenizers);
+            problems.append(&mut look.problems);
+            self.compile_missing(&look);
+            match self.publish(&parsed, documents, &look) {
                 Ok(active) => (in_force, fresh) = (true, active),
                 Err(more) => {
                     self.again = RETRY;
@@ -207,20 +241,35 @@ impl Publisher {
         self.parsed = Some(parsed);
     }
 
+    fn compile_missing(&mut self, look: &Look) {
+        if self.compiling.is_some() || look.missing.is_empty() {
+            return;
+        }
+        let (tokenizers, missing) = (Arc::clone(&self.counting.tokenizers), look.missing.clone());
+        self.compiling = Some(tokio::task::spawn_blocking(move || {
+            for name in missing {
+                tokenizers.compile(&name);
+            }
+        }));
+    }
+
     /// Compiles and publishes; parses the documents for that if they are not at hand. `Ok(None)` if that is what is in
     /// force already.
     fn publish(
         &mut self,
         parsed: &Parsed,
         documents: Option<Documents>,
+        look: &Look,
     ) -> Result<Option<Active>, Vec<Problem>> {
         let addresses = self.resolver.addresses(&parsed.upstreams);
         let credentials = self
             .sealer
             .fingerprint(parsed.upstreams.iter().filter_map(|u| u.key_ref.as_deref()));
+        let learner = Arc::clone(&self.counting.learner);
+        let learned = learner.factors();
         let inputs = format!(
-            "{FINGERPRINT} {:032x} {credentials} {addresses:?}",
-            parsed.content
+            "{FINGERPRINT} {:032x} {credentials} {addresses:?} {:?} {learned:?}",
+            parsed.content, look.ready
         );
         let fingerprint = format!("{:032x}", xxh3_128(inputs.as_bytes()));
         let present = self.region.generation();
@@ -237,6 +286,10 @@ impl Publisher {
             generation,
             created_unix_ms: unix_ms(),
             resolved: &resolved,
+            counting: CountingInput {
+                vocabulary: &|name| look.ready.get(name).cloned(),
+                learned: &|model| learned.get(model).copied(),
+            },
             seal: &seal,
         };
         let bytes = compile(&documents, &input)?;
@@ -250,6 +303,13 @@ impl Publisher {
             vec![Problem::error("", "", reason)]
         })?;
         self.last = last;
+        if let Some(snapshot) = active.snapshot() {
+            for model in snapshot.models() {
+                if let Some(view) = model.counting() {
+                    learner.counts_with(model.name(), view.tokenizer());
+                }
+            }
+        }
         tracing::info!(
             generation,
             channels = documents.channels.len(),

@@ -15,6 +15,7 @@ use crate::api::{AppState, app};
 use crate::config::{
     ConfigSource, Directory, Document, Fixed, Publisher, StateFolder, parse_set, region_sizes,
 };
+use crate::counting::Counting;
 use crate::ledger::{Drain, SqliteReader, SqliteStore};
 use crate::secrets::{ApiToken, CredentialFolder, MasterKey, Sealer};
 
@@ -188,13 +189,17 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     let ledger = state.file("tollgate.db");
     let store = SqliteStore::open(&ledger).map_err(DaemonError::from)?;
     let reader = SqliteReader::open(&ledger).map_err(DaemonError::from)?;
-    let mut drain = Drain::new(Arc::clone(&region), store).map_err(DaemonError::from)?;
+    let counting = Counting::new(options.config.as_deref(), &options.state);
+    let mut drain = Drain::new(Arc::clone(&region), store)
+        .map_err(DaemonError::from)?
+        .teaching(Arc::clone(&counting.learner));
 
     let mut publisher = Publisher::new(
         Arc::clone(&source),
         Arc::clone(&region),
         state.clone(),
         sealer.clone(),
+        counting.clone(),
     );
     publisher.take_present().await;
     let config = publisher.status();
@@ -207,6 +212,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         drain: drain.status(),
         token,
         sealer,
+        counting: counting.clone(),
         open_metrics: listen.ip().is_loopback(),
         started: Instant::now(),
     };
@@ -243,6 +249,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     stop.raise();
     let _ = publishing.await;
     let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok()));
+    counting.learner.save();
     if !joined.await.unwrap_or(false) {
         return Err(DaemonError("a thread ended with a panic".into()));
     }

@@ -1,9 +1,8 @@
 //! The steps between a read body and the proxy.
 
 use tollgate_meter::Api;
-use tollgate_meter::request::{FieldPath, RequestFacts, count_input, scan};
-use tollgate_meter::tokenizer::{Counter, Encoding, builtin};
-use tollgate_policy::documents::{Enforcement, Metric, Tokenizer};
+use tollgate_meter::request::{FieldPath, RequestFacts, scan};
+use tollgate_policy::documents::{Enforcement, Metric};
 use tollgate_policy::{ChannelView, Decision, LimitView, ModelView, Outcome, RuleSet, Snapshot};
 
 use super::identify::identify;
@@ -12,6 +11,7 @@ use super::{
     Changes, ExplainRequest, ExplainedDeployment, ExplainedInput, ExplainedLimit, ExplainedModel,
     ExplainedOutput, ExplainedRule, Explanation,
 };
+use crate::counting::{Tokenizers, What};
 use crate::live::{self, Levels, LiveLimit};
 
 struct Refused {
@@ -36,9 +36,10 @@ pub fn explain(
     rules: &RuleSet,
     request: &ExplainRequest,
     levels: &dyn Levels,
+    tokenizers: &Tokenizers,
 ) -> Explanation {
     let mut shown = Explanation::default();
-    match steps(snapshot, rules, request, levels, &mut shown) {
+    match steps(snapshot, rules, request, levels, tokenizers, &mut shown) {
         Ok(()) => {
             shown.admitted = true;
             shown.decided_by = "admitted";
@@ -58,6 +59,7 @@ fn steps(
     rules: &RuleSet,
     request: &ExplainRequest,
     levels: &dyn Levels,
+    tokenizers: &Tokenizers,
     shown: &mut Explanation,
 ) -> Result<(), Refused> {
     let api = Api::from_path(request.plain_path());
@@ -94,7 +96,7 @@ fn steps(
     let model = find_model(&snapshot, &channel, asked, body.len(), shown)?;
     shown.deployments = deployments(&model);
     let fits = limits(
-        &snapshot, &channel, &model, api, &body, &scanned, &outcome, levels, shown,
+        &snapshot, &channel, &model, api, &body, &scanned, &outcome, levels, tokenizers, shown,
     );
     if let Some(limit) = fits {
         return Err(refused("limit", 429, "rate_limit_exceeded", limit));
@@ -240,18 +242,20 @@ fn deployments(model: &ModelView<'_>) -> Vec<ExplainedDeployment> {
     .collect()
 }
 
-fn count(model: &ModelView<'_>, api: Api, body: &[u8], bound: u64) -> ExplainedInput {
-    let encoding = match model.tokenizer() {
-        Tokenizer::O200kBase => Encoding::O200kBase,
-        Tokenizer::Cl100kBase => Encoding::Cl100kBase,
+fn count(model: &ModelView<'_>, api: Api, body: &[u8], tokenizers: &Tokenizers) -> ExplainedInput {
+    let Some(view) = model.counting() else {
+        return ExplainedInput::default();
     };
-    let counted = builtin(encoding)
-        .ok()
-        .and_then(|v| count_input(body, api, &mut Counter::new(v)).ok());
+    let what = What::Request { api, body };
+    // Other bodies than JSON have no tokens that anybody could count.
+    let counted = crate::counting::count(&view, tokenizers, what).unwrap_or_default();
     ExplainedInput {
-        tokens: counted.as_ref().map_or(bound, |c| c.tokens.min(bound)),
-        bound,
-        estimated: model.tokenizer_approximate() || counted.is_none_or(|c| c.estimated || c.hidden_input),
+        tokens: counted.tokens,
+        bound: counted.bound,
+        estimated: counted.estimated || view.is_estimate(),
+        rule: view.rule().to_owned(),
+        version: format!("{:06x}", view.version()),
+        tokenizer: view.tokenizer().to_owned(),
     }
 }
 
@@ -269,6 +273,7 @@ fn limits(
     scanned: &RequestFacts,
     outcome: &Outcome,
     levels: &dyn Levels,
+    tokenizers: &Tokenizers,
     shown: &mut Explanation,
 ) -> Option<String> {
     let answers = scanned.answers().max(1);
@@ -286,7 +291,7 @@ fn limits(
         .min_output_reservation()
         .saturating_mul(answers)
         .min(wanted);
-    let input = count(model, api, body, scanned.input_bound);
+    let input = count(model, api, body, tokenizers);
     let applying = live::applying(snapshot, Some(channel), Some(model));
     let before: Vec<(LimitView<'_>, LiveLimit)> = applying
         .into_iter()

@@ -100,6 +100,12 @@ pub struct ExplainedInput {
     pub bound: u64,
     /// Whether a part could only be estimated, or the tokenizer is only the nearest we have.
     pub estimated: bool,
+    /// The counting rule; empty for the defaults.
+    pub rule: String,
+    /// Version of all that decides the count.
+    pub version: String,
+    /// The tokenizer; empty for ratios per character.
+    pub tokenizer: String,
 }
 
 /// Output tokens.

@@ -187,7 +187,7 @@ impl Facts for DryFacts<'_> {
         self.model
     }
     fn prompt_bytes(&self) -> u64 {
-        self.scanned.input_bound
+        self.scanned.input.text_bytes
     }
     fn now_unix(&self) -> i64 {
         self.request.unix_seconds()

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use tollgate_shm::{Region, UsageIndex};
 
+use crate::counting::Learner;
+
 use super::{Batch, Booking, Counters, Names, Reading, Seen, SlotEvents, Store, StoreError};
 
 /// Events taken from one ring in one step; what is left comes in the next.
@@ -47,6 +49,7 @@ pub struct Drain<S> {
     /// What is read, kept for its memory.
     events: Vec<SlotEvents>,
     status: Arc<DrainStatus>,
+    learner: Option<Arc<Learner>>,
 }
 
 impl<S: Store> Drain<S> {
@@ -59,7 +62,15 @@ impl<S: Store> Drain<S> {
             store,
             events: Vec::new(),
             status: Arc::new(DrainStatus::default()),
+            learner: None,
         })
+    }
+
+    /// Also gives the learner what workers have counted beside the upstream.
+    #[must_use]
+    pub fn teaching(mut self, learner: Arc<Learner>) -> Drain<S> {
+        self.learner = Some(learner);
+        self
     }
 
     /// How it goes.
@@ -103,6 +114,7 @@ impl<S: Store> Drain<S> {
         let done = self.commit(&batch);
         self.booking.reuse(batch);
         done?;
+        self.teach();
         let booked = self.events.iter().map(|s| s.events.len()).sum();
         self.status.events.fetch_add(booked as u64, Relaxed);
         Ok(booked)
@@ -123,6 +135,17 @@ impl<S: Store> Drain<S> {
             self.region.consume_events(*slot, *tail);
         }
         Ok(())
+    }
+
+    fn teach(&self) {
+        let Some(learner) = &self.learner else { return };
+        let events = self.events.iter().flat_map(|slot| &slot.events);
+        for event in events.filter(|event| event.sample[0] > 0) {
+            if let Some(totals) = self.region.usage(UsageIndex::from_number(event.usage)) {
+                let [texts, beside] = event.sample;
+                learner.learn(&totals.model, texts, beside, event.input_tokens);
+            }
+        }
     }
 
     fn readings(&self) -> Vec<Reading> {

@@ -46,6 +46,8 @@ pub struct RequestRecord {
     pub latency_us: u32,
     /// Microseconds to the first byte of the answer.
     pub first_token_us: Option<u32>,
+    /// Version of what decided its counts, 6 hexadecimal digits; empty if no model was known.
+    pub counting: String,
     /// `stream`, `suspicious`, `cut`, `shadow`; comma-separated.
     pub flags: String,
     /// Key of the limit that refused it, 16 hexadecimal digits; empty for none.
@@ -73,6 +75,14 @@ pub fn flag_names(flags: u32) -> String {
         .filter(|(bit, _)| flags >> bit & 1 == 1)
         .map(|(_, name)| *name);
     set.collect::<Vec<_>>().join(",")
+}
+
+/// The version of the counting rule in an event's flags, empty for none.
+pub fn counting_version(flags: u32) -> String {
+    match flags >> 8 {
+        0 => String::new(),
+        version => format!("{version:06x}"),
+    }
 }
 
 fn hex_or_empty(n: u64) -> String {
@@ -110,6 +120,7 @@ impl RequestRecord {
             reserved_output,
             latency_us: event.latency_us,
             first_token_us: (event.first_token_us != u32::MAX).then_some(event.first_token_us),
+            counting: counting_version(event.flags),
             flags: flag_names(event.flags),
             limit_key: hex_or_empty(event.limit_key),
             rule: hex_or_empty(event.rule_hash),
@@ -127,7 +138,7 @@ mod tests {
             request_id: [1, 2],
             class: 3,
             source: 2,
-            flags: 0b101,
+            flags: 0xabc_0005,
             first_token_us: u32::MAX,
             limit_key: 0xab,
             ..Event::default()
@@ -139,6 +150,7 @@ mod tests {
             ("limit", "counted", "stream,cut")
         );
         assert_eq!((record.first_token_us, &*record.rule), (None, ""));
+        assert_eq!(record.counting, "00abc0");
         assert_eq!(record.limit_key, "00000000000000ab");
     }
 }

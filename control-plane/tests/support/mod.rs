@@ -119,12 +119,14 @@ impl Daemon {
             folder: CredentialFolder(folders.state().join("credentials")),
         };
         let ledger = folders.state().join("tollgate.db");
+        let counting = tollgate::counting::Counting::new(Some(&folders.config()), &folders.state());
         let drain = Drain::new(Arc::clone(&region), SqliteStore::open(&ledger).unwrap()).unwrap();
         let mut publisher = Publisher::new(
             Arc::clone(&source),
             Arc::clone(&region),
             state_folder,
             sealer.clone(),
+            counting.clone(),
         );
         publisher.take_present().await;
         let state = AppState {
@@ -135,6 +137,7 @@ impl Daemon {
             drain: drain.status(),
             token: ApiToken::new(TOKEN),
             sealer,
+            counting,
             open_metrics: true,
             started: Instant::now(),
         };

@@ -115,6 +115,7 @@ fn requests() {
             let count = tollgate_meter::request::count_input(
                 black_box(body.as_bytes()),
                 Api::ChatCompletions,
+                &tollgate_meter::request::Formula::default(),
                 &mut Bytes,
             );
             let _ = black_box(count);

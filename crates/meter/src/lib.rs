@@ -3,6 +3,7 @@
 
 mod api;
 mod counter;
+pub mod counting;
 mod json;
 pub mod request;
 pub mod response;
@@ -11,3 +12,4 @@ pub mod tokenizer;
 pub use api::Api;
 pub use counter::TokenCounter;
 pub use json::SyntaxError;
+pub use response::TextSink;

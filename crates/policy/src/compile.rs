@@ -1,9 +1,10 @@
 //! Documents into a snapshot.
 
 use crate::{
+    counting::{self, CountingInput, Lies},
     documents::{
-        Affinity, Algorithm, ChannelSource, CredentialKind, Documents, Endpoint, Enforcement, Entry, Kind,
-        Limit, Location, Model, Provider, Span, Tokenizer,
+        Affinity, Algorithm, ChannelSource, CountedPattern, CredentialKind, Documents, Endpoint, Enforcement,
+        Entry, Kind, Limit, Location, Model, Provider, Span,
     },
     effective::{EffectiveChannel, EffectiveLimit},
     glob::is_glob,
@@ -11,19 +12,20 @@ use crate::{
     problem::Problem,
     rules,
     snapshot::{
-        AddressRecord, AffinityView, ChannelRecord, Code, DeploymentRecord, KeyRecord, LimitRecord,
-        ModelMatch, ModelNameRecord, ModelRecord, PermissionRecord, ProviderRecord, ProxyRecord, Range,
-        Scope, SettingsRecord, SourceRecord, SourceView, Str, flag,
+        AddressRecord, AffinityView, ChannelRecord, Code, CountingRecord, DeploymentRecord, KeyRecord,
+        LimitRecord, ModelMatch, ModelNameRecord, ModelRecord, PatternRecord, PermissionRecord,
+        ProviderRecord, ProxyRecord, Range, Scope, SettingsRecord, SourceRecord, SourceView, Str, flag,
+        images_code,
         writer::{TooLarge, Writer, small},
     },
     text::SecretRef,
-    validate::{self, Checked},
+    validate::{self, Checked, counting::shortest_match},
 };
 use std::{
     collections::HashMap,
     net::{IpAddr, SocketAddr},
 };
-use zerocopy::little_endian::U32;
+use zerocopy::{IntoBytes, little_endian::U32};
 
 /// Turns the credential of a provider (by its id) into ciphertext.
 pub type Seal = dyn Fn(&str, SecretRef<'_>) -> Result<Vec<u8>, String>;
@@ -36,6 +38,8 @@ pub struct CompileInput<'a> {
     pub created_unix_ms: u64,
     /// Addresses of a provider, by its id.
     pub resolved: &'a dyn Fn(&str) -> Vec<SocketAddr>,
+    /// What counting needs.
+    pub counting: CountingInput<'a>,
     /// Turns a provider's credential (by provider id) into the ciphertext that goes into the snapshot. An error's text becomes
     /// part of a problem, so it must not hold the credential.
     pub seal: &'a Seal,
@@ -101,6 +105,36 @@ impl<'d> Validated<'d> {
                 )]
             })
     }
+}
+
+/// 24 bits of a hash of everything that decides a count; never 0. Places of texts say nothing, so those stand in for
+/// themselves.
+fn counting_version(record: &CountingRecord, tokenizer: &str, patterns: &[CountedPattern]) -> u32 {
+    let nowhere = Str {
+        offset: 0.into(),
+        len: 0.into(),
+    };
+    let plain = CountingRecord {
+        rule: nowhere,
+        tokenizer: nowhere,
+        wanted: nowhere,
+        file: nowhere,
+        patterns: Range {
+            start: 0.into(),
+            len: 0.into(),
+        },
+        suspicious_factor: 0.into(),
+        ..*record
+    };
+    let mut bytes = plain.as_bytes().to_vec();
+    bytes.extend_from_slice(tokenizer.as_bytes());
+    for counted in patterns {
+        bytes.push(0);
+        bytes.extend_from_slice(counted.pattern.as_bytes());
+        bytes.extend_from_slice(&counting::thousandths(counted.tokens).to_le_bytes());
+    }
+    let hash = hash_name(&bytes) & 0xff_ffff;
+    u32::try_from(hash).unwrap_or(1).max(1)
 }
 
 struct Compiler<'d> {
@@ -256,10 +290,7 @@ impl<'d> Compiler<'d> {
             });
         }
         let limits = self.limits(&model.limits, Owner::Model(&model.name))?;
-        let (tokenizer, approximate) = model.tokenizer.map_or_else(
-            || Tokenizer::for_model(&model.name),
-            |tokenizer| (tokenizer, false),
-        );
+        self.counting(model)?;
         let routing = &model.routing;
         // Validated before.
         let affinity = routing
@@ -287,16 +318,82 @@ impl<'d> Compiler<'d> {
             breaker_failures: routing.breaker.failures.into(),
             breaker_open_ms: bounded_ms(routing.breaker.open),
             breaker_max_open_ms: bounded_ms(routing.breaker.max_open),
-            tokenizer: tokenizer.code(),
-            tokenizer_approximate: u8::from(approximate),
             balance: routing.balance.code(),
             affinity,
             panic_percent: byte(routing.panic_percent),
             attempts: byte(routing.retry.attempts),
             retry_percent: byte(routing.retry.budget_percent),
-            reserved: 0,
+            reserved: [0; 3],
         };
         self.writer.models.push(record);
+        Ok(())
+    }
+
+    /// How the model that comes next is counted.
+    fn counting(&mut self, model: &Model) -> Result<(), TooLarge> {
+        let wanted = counting::wanted(self.documents, model);
+        let input = &self.input.counting;
+        let (file, source, growth, tokenizer) = match counting::find(wanted.tokenizer, input) {
+            _ if wanted.ratios.is_some() => (String::new(), 0, 0, ""),
+            Lies::BuiltIn => (String::new(), 0, 1, wanted.tokenizer),
+            Lies::File(found) => (found.file, found.source, found.growth, wanted.tokenizer),
+            Lies::Nowhere => (String::new(), 0, 1, counting::stand_in()),
+        };
+        let missing = wanted.ratios.is_none() && tokenizer != wanted.tokenizer;
+        let learns = wanted.learn || missing && wanted.factor == 1_000;
+        let factor = (input.learned)(&model.name)
+            .filter(|_| learns)
+            .unwrap_or(wanted.factor);
+        let mut most_per_byte = growth.saturating_mul(1_000);
+        if let Some([letter, cjk, digit, space, punctuation, other]) = wanted.ratios {
+            // A byte at least for each character; three for those of CJK, two for what is not ASCII and no control.
+            most_per_byte = letter
+                .max(cjk.div_ceil(3))
+                .max(digit)
+                .max(space)
+                .max(punctuation)
+                .max(other);
+        }
+        for counted in wanted.patterns {
+            let units = counting::thousandths(counted.tokens);
+            let bytes = u32::try_from(shortest_match(&counted.pattern)).unwrap_or(u32::MAX);
+            most_per_byte = most_per_byte.max(units.div_ceil(bytes.max(1)));
+            let pattern = self.writer.text(&counted.pattern)?;
+            self.writer.patterns.push(PatternRecord {
+                pattern,
+                units: units.into(),
+            });
+        }
+        let settings = self.documents.settings.as_ref().map(|entry| &entry.value);
+        let suspicious = model
+            .suspicious_usage_factor
+            .or_else(|| settings.map(|settings| settings.suspicious_usage_factor));
+        let (images_kind, images) = images_code(wanted.images);
+        let mut record = CountingRecord {
+            rule: self.writer.text(wanted.rule)?,
+            tokenizer: self.writer.text(tokenizer)?,
+            wanted: self.writer.text(wanted.tokenizer)?,
+            file: self.writer.text(&file)?,
+            source: source.into(),
+            minimum: wanted.minimum.into(),
+            maximum: wanted.maximum.into(),
+            patterns: Writer::tail(self.writer.patterns.len(), wanted.patterns.len())?,
+            version: 0.into(),
+            factor: factor.into(),
+            most_per_byte: most_per_byte.into(),
+            suspicious_factor: counting::thousandths(suspicious.unwrap_or(2.0)).into(),
+            audio_second: wanted.audio_second.into(),
+            ratios: wanted.ratios.unwrap_or_default().map(Into::into),
+            parts: wanted.parts.map(Into::into),
+            images: images.map(Into::into),
+            images_kind,
+            flags: bit(!wanted.exact || missing, flag::ESTIMATE)
+                | bit(learns, flag::LEARNS)
+                | bit(wanted.ratios.is_some(), flag::RATIOS),
+            reserved: [0; 2],
+        };
+        record.version = counting_version(&record, tokenizer, wanted.patterns).into();
+        self.writer.countings.push(record);
         Ok(())
     }
 

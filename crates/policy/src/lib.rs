@@ -11,6 +11,7 @@
 pub mod balance;
 mod cidr;
 mod compile;
+mod counting;
 mod decode;
 pub mod documents;
 mod duration;
@@ -28,6 +29,7 @@ mod validate;
 
 pub use cidr::Cidr;
 pub use compile::{CompileInput, Seal, Validated, compile};
+pub use counting::{CountingInput, Family, VocabularyFile};
 pub use documents::{Documents, Kind};
 pub use duration::Span;
 pub use glob::glob_matches;
@@ -36,8 +38,8 @@ pub use problem::{Problem, Severity};
 pub use rules::{Decision, Facts, Outcome, RuleSet, RuleTrace, Value};
 pub use schema::schema;
 pub use snapshot::{
-    ChannelView, DeploymentView, KeyView, LimitList, LimitView, ModelView, ProviderView, SettingsView,
-    Snapshot, SnapshotError,
+    ChannelView, CountingView, DeploymentView, KeyView, LimitList, LimitView, ModelView, ProviderView,
+    SettingsView, Snapshot, SnapshotError,
 };
 pub use suggest::nearest;
 pub use text::{Secret, SecretRef};

@@ -1,6 +1,8 @@
 //! JSON Schemas of the documents, generated from their types.
 
-use crate::documents::{Channel, Kind, Model, Provider, Rule, RuleTemplate, Settings, Template};
+use crate::documents::{
+    Channel, CountingRule, Kind, Model, Provider, Rule, RuleTemplate, Settings, Template,
+};
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
@@ -13,6 +15,7 @@ pub fn schema(kind: Kind) -> Value {
         Kind::Rules => list::<Rule>(kind),
         Kind::Templates => list::<Template>(kind),
         Kind::RuleTemplates => list::<RuleTemplate>(kind),
+        Kind::Tokenizers => list::<CountingRule>(kind),
         Kind::Settings => document::<Settings>(kind, |settings| settings),
     }
 }

@@ -15,7 +15,7 @@ use std::collections::{HashMap, HashSet};
 use support::{base, compile_with, compiled, parse};
 use tollgate_policy::{
     RuleSet, Snapshot, SnapshotError,
-    documents::{AbortPolicy, Algorithm, CredentialKind, Enforcement, Metric, Protocol, Tokenizer},
+    documents::{AbortPolicy, Algorithm, CredentialKind, Enforcement, Metric, Protocol},
     per_model_key,
     snapshot::{Scope, SourceView},
 };
@@ -146,9 +146,10 @@ fn models_lead_to_deployments_and_providers() {
         ),
         (16_384, 4_096, 16 << 20)
     );
+    let counting = model.counting().unwrap();
     assert_eq!(
-        (model.tokenizer(), model.tokenizer_approximate()),
-        (Tokenizer::O200kBase, false)
+        (counting.tokenizer(), counting.is_estimate(), counting.factor()),
+        ("o200k_base", false, 1_000)
     );
     let limit = model.limits().iter().next().unwrap();
     assert_eq!((limit.scope(), limit.max()), (Scope::Model, 7));
@@ -193,9 +194,14 @@ fn models_lead_to_deployments_and_providers() {
     assert_eq!(local.sealed_credential(), b"sealed local by vault/local");
 
     let qwen = snapshot.model(b"qwen-max").unwrap();
+    let counting = qwen.counting().unwrap();
     assert_eq!(
-        (qwen.tokenizer(), qwen.tokenizer_approximate()),
-        (Tokenizer::Cl100kBase, false)
+        (
+            counting.tokenizer(),
+            counting.is_estimate(),
+            counting.suspicious_factor()
+        ),
+        ("cl100k_base", false, 2_000)
     );
     assert_eq!((qwen.timeouts().idle, qwen.timeouts().total), (5_000, 600_000));
     assert_eq!(qwen.fallback().collect::<Vec<_>>(), ["gpt-4o"]);
@@ -370,7 +376,7 @@ fn foreign_buffers_are_refused_with_a_reason() {
         Snapshot::open(&newer).unwrap_err(),
         SnapshotError::Format {
             found: 99,
-            expected: 4
+            expected: 5
         }
     );
     let mut longer = bytes.clone();
@@ -426,7 +432,7 @@ fn walk(snapshot: Snapshot<'_>) -> usize {
         text(model.name());
         model.aliases().for_each(&mut text);
         model.fallback().for_each(&mut text);
-        let _ = (model.tokenizer(), model.timeouts(), model.limits().iter().count());
+        let _ = (model.timeouts(), model.limits().iter().count());
         for deployment in model.deployments() {
             text(deployment.id());
             let _ = deployment.model().is_some();
@@ -563,4 +569,182 @@ fn templates_in_shards_keep_their_limits_apart() {
         .map(|channel| channel.limits().iter().next().unwrap().max())
         .collect();
     assert_eq!(maxima, [1, 2, 1]);
+}
+
+mod counting {
+    use super::*;
+    use tollgate_policy::documents::Images;
+    use tollgate_policy::{CountingInput, Documents, VocabularyFile, compile};
+
+    fn with_rules(rules: serde_json::Value) -> serde_json::Value {
+        let mut documents = base();
+        documents["tokenizers"] = rules;
+        documents
+    }
+
+    fn house() -> serde_json::Value {
+        json!([
+            { "name": "house", "models": ["qwen*"], "factor": 1.25, "minimum": 2, "maximum": 900,
+              "patterns": [{ "pattern": "\\d{16}", "tokens": 48 }], "family": "llama3",
+              "overheads": { "message": 9 }, "images": { "fixed": { "tokens": 77 } } },
+            { "name": "later", "models": ["qwen-max", "gpt-4o-audio"], "characters": { "cjk": 3.0 } }
+        ])
+    }
+
+    #[test]
+    fn the_first_rule_of_a_model_counts_and_fills_in_what_it_says() {
+        let bytes = compiled(&with_rules(house())).unwrap();
+        let snapshot = Snapshot::open(&bytes).unwrap();
+        let of = |name: &str| snapshot.model(name.as_bytes()).unwrap().counting().unwrap();
+        let house = of("qwen-max");
+        // The model's own tokenizer wins over every rule's.
+        assert_eq!((house.rule(), house.tokenizer()), ("house", "cl100k_base"));
+        assert_eq!((house.minimum(), house.maximum()), (2, 900));
+        assert_eq!(house.patterns().collect::<Vec<_>>(), [(r"\d{16}", 48_000)]);
+        // 48 tokens of 16 bytes are more than a token a byte.
+        assert_eq!(house.most_per_byte(), 3_000);
+        assert_eq!(&house.parts()[..3], [5, 9, 1]);
+        assert_eq!(house.images(), Images::Fixed { tokens: 77 });
+        let later = of("gpt-4o-audio");
+        assert_eq!(
+            (later.rule(), later.tokenizer(), later.is_estimate()),
+            ("later", "", true)
+        );
+        assert_eq!(
+            (later.ratios().unwrap()[1], later.most_per_byte()),
+            (3_000, 2_000)
+        );
+        assert_eq!((of("gpt-4o").rule(), of("gpt-4o").ratios()), ("", None));
+    }
+
+    #[test]
+    fn a_version_changes_with_what_is_counted_and_with_nothing_else() {
+        let version = |documents: &serde_json::Value, name: &str| {
+            let bytes = compiled(documents).unwrap();
+            let snapshot = Snapshot::open(&bytes).unwrap();
+            snapshot
+                .model(name.as_bytes())
+                .unwrap()
+                .counting()
+                .unwrap()
+                .version()
+        };
+        let before = version(&with_rules(house()), "qwen-max");
+        assert!((1..1 << 24).contains(&before));
+        let mut renamed = with_rules(house());
+        renamed["tokenizers"][0]["name"] = json!("other");
+        renamed["settings"]["suspicious_usage_factor"] = json!(3);
+        assert_eq!(version(&renamed, "qwen-max"), before);
+        for (path, value) in [
+            ("/tokenizers/0/patterns/0/tokens", json!(49)),
+            ("/tokenizers/0/patterns/0/pattern", json!(r"\d{15}")),
+            ("/tokenizers/0/maximum", json!(901)),
+            ("/tokenizers/0/overheads/message", json!(8)),
+        ] {
+            let mut changed = with_rules(house());
+            *changed.pointer_mut(path).unwrap() = value;
+            assert_ne!(version(&changed, "qwen-max"), before, "{path}");
+            assert_eq!(version(&changed, "gpt-4o"), version(&base(), "gpt-4o"));
+        }
+    }
+
+    #[test]
+    fn a_tokenizer_that_is_not_there_is_stood_in_for_until_it_is() {
+        let mut documents = base();
+        documents["models"][1]["tokenizer"] = json!("acme");
+        let (parsed, problems): (Documents, _) = parse(&documents);
+        assert!(problems.is_empty(), "{problems:?}");
+        assert_eq!(parsed.tokenizers(), [("acme".to_owned(), true)]);
+        let input = |counting| tollgate_policy::CompileInput {
+            generation: 1,
+            created_unix_ms: 0,
+            resolved: &|_| Vec::new(),
+            counting,
+            seal: &|_, _| Ok(Vec::new()),
+        };
+        let found = |name: &str| {
+            (name == "acme").then(|| VocabularyFile {
+                file: "acme.1.tgv".to_owned(),
+                source: 5,
+                growth: 3,
+            })
+        };
+        let learned = |model: &str| (model == "qwen-max").then_some(1_300);
+        let without = compile(
+            &parsed,
+            &input(CountingInput {
+                learned: &learned,
+                ..CountingInput::default()
+            }),
+        )
+        .unwrap();
+        let with = compile(
+            &parsed,
+            &input(CountingInput {
+                vocabulary: &found,
+                learned: &learned,
+            }),
+        )
+        .unwrap();
+        let of = |bytes| {
+            Snapshot::open(bytes)
+                .unwrap()
+                .model(b"qwen-max")
+                .unwrap()
+                .counting()
+                .unwrap()
+        };
+        let (without, with) = (of(&without), of(&with));
+        assert_eq!(
+            (
+                without.tokenizer(),
+                without.wanted_tokenizer(),
+                without.is_estimate(),
+                without.learns()
+            ),
+            ("o200k_base", "acme", true, true)
+        );
+        assert_eq!((without.factor(), without.vocabulary()), (1_300, None));
+        assert_eq!(
+            (
+                with.tokenizer(),
+                with.is_estimate(),
+                with.factor(),
+                with.vocabulary()
+            ),
+            ("acme", false, 1_000, Some(("acme.1.tgv", 5)))
+        );
+        assert_eq!(with.most_per_byte(), 3_000);
+        assert_ne!(with.version(), without.version());
+    }
+
+    #[test]
+    fn every_mistake_in_a_rule_is_named() {
+        let documents = with_rules(json!([
+            { "name": "a", "models": [], "tokenizer": "../x", "characters": { "cjk": -1.0 }, "factor": 0,
+              "minimum": 9, "maximum": 3, "images": { "tiles": { "base": 9_999_999, "per_tile": 1 } },
+              "patterns": [{ "pattern": "(", "tokens": 1 }, { "pattern": "a*", "tokens": -1 }] },
+            { "name": "a", "models": ["nothing-*"] }
+        ]));
+        let problems = support::problems(&documents);
+        let paths: Vec<&str> = problems.iter().map(|problem| problem.path.as_str()).collect();
+        for path in [
+            "models",
+            "tokenizer",
+            "characters",
+            "characters.cjk",
+            "factor",
+            "maximum",
+            "images",
+            "patterns[0].pattern",
+            "patterns[1].pattern",
+            "patterns[1].tokens",
+        ] {
+            assert!(
+                paths.contains(&format!("tokenizers[0].{path}").as_str()),
+                "{path}: {paths:?}"
+            );
+        }
+        assert!(paths.contains(&"tokenizers[1].name") && paths.contains(&"tokenizers[1].models[0]"));
+    }
 }

@@ -837,6 +837,7 @@ fn every_kind_has_a_schema_that_knows_its_fields() {
             Kind::Rules => "cap_max_tokens",
             Kind::Templates => "extends",
             Kind::RuleTemplates => "parameters",
+            Kind::Tokenizers => "patterns",
             Kind::Settings => "trusted_proxies",
         };
         assert!(text.contains(expected), "{kind:?}");
@@ -856,6 +857,7 @@ fn compile_refuses_what_validate_refuses() {
         generation: 1,
         created_unix_ms: 0,
         resolved: &|_| Vec::new(),
+        counting: tollgate_policy::CountingInput::default(),
         seal: &|_, _| Ok(Vec::new()),
     };
     let problems = compile(&documents, &input).unwrap_err();

@@ -42,7 +42,8 @@ pub struct Event {
     pub first_token_us: u32,
     /// Tokens.
     pub debt_tokens: u32,
-    /// Bit 0 stream, bit 1 suspicious usage, bit 2 cut at its reservation, bit 3 shadow rule hit.
+    /// Bit 0 stream, bit 1 suspicious usage, bit 2 cut at its reservation, bit 3 shadow rule hit; from bit 8 on the
+    /// version of the counting rule.
     pub flags: u32,
     /// Key of the limit that refused it, 0 for none.
     pub limit_key: u64,
@@ -54,6 +55,9 @@ pub struct Event {
     pub estimated_tokens: u32,
     /// Part of all tokens that was counted here.
     pub counted_tokens: u32,
+    /// The input counted here beside the upstream, to learn from: tokens of the texts by the tokenizer alone, and of
+    /// everything else by the formula; 0 for none.
+    pub sample: [u32; 2],
 }
 
 fn pair(low: u32, high: u32) -> u64 {
@@ -68,6 +72,7 @@ impl Event {
         let kind = u32::from(self.status) | u32::from(self.class) << 16 | u32::from(self.source) << 24;
         let [id0, id1] = self.request_id;
         let [r0, r1] = self.reserved;
+        let [s0, s1] = self.sample;
         [
             self.time_ms,
             pair(self.usage, self.deployment),
@@ -82,7 +87,7 @@ impl Event {
             self.rule_hash,
             pair(r0, r1),
             pair(self.estimated_tokens, self.counted_tokens),
-            0,
+            pair(s0, s1),
             0,
             0,
         ]
@@ -103,6 +108,7 @@ impl Event {
             rule_hash,
             g,
             h,
+            i,
             ..,
         ] = words;
         let (generation, kind) = unpair(b);
@@ -128,6 +134,7 @@ impl Event {
             reserved: [unpair(g).0, unpair(g).1],
             estimated_tokens: unpair(h).0,
             counted_tokens: unpair(h).1,
+            sample: [unpair(i).0, unpair(i).1],
         }
     }
 }

@@ -6,6 +6,7 @@ use tollgate_meter::Api;
 use tollgate_policy::snapshot::{ChannelView, DeploymentView, ModelView};
 use tollgate_shm::{Class, Grant, InflightIndex, UsageIndex};
 
+use super::counting::Counting;
 use super::pool::Tried;
 use super::reply::Reply;
 use super::response::Response;
@@ -189,6 +190,11 @@ impl Context {
 
     pub fn model_view(&self) -> Option<ModelView<'_>> {
         self.generation.snapshot().model_at(self.model?)
+    }
+
+    /// How the model is counted.
+    pub fn counting(&self) -> Option<Rc<Counting>> {
+        self.generation.counting(self.model?)
     }
 
     pub fn deployment_view(&self) -> Option<DeploymentView<'_>> {

@@ -408,9 +408,10 @@ impl Decider<'_> {
     fn reserve(&mut self, request: &Request, asked: &Asked, terms: &Terms) -> Result<Grant, Reply> {
         let generation = Rc::clone(&self.context.generation);
         let snapshot = generation.snapshot();
-        let (Some(channel), Some(model)) = (
+        let (Some(channel), Some(model), Some(counting)) = (
             self.context.channel.and_then(|c| snapshot.channel(c)),
             self.context.model.and_then(|m| snapshot.model_at(m)),
+            self.context.counting(),
         ) else {
             return Err(self.fail(
                 Class::Internal,
@@ -445,7 +446,10 @@ impl Decider<'_> {
         let mut demand = Demand {
             limits: &terms.limits,
             counters: terms.counters.as_deref(),
-            input: self.facts.input_bound,
+            input: self
+                .facts
+                .input
+                .bound(&counting.formula, |bytes| counting.rule.most(bytes)),
             input_exact: !terms.counts_input,
             output,
             expected_output: output.min(model.default_max_tokens()) / 4,
@@ -478,8 +482,8 @@ impl Decider<'_> {
                     // Only near a limit: the upper bound is replaced by the count.
                     let body = request.body(self.scratch).unwrap_or_default();
                     let counted = exact.get_or_init(|| {
-                        let counter = self.w.counters.get(model.tokenizer())?;
-                        count_input(body, self.context.api, counter)
+                        let mut counter = self.w.tokenizers.counter(&counting);
+                        count_input(body, self.context.api, &counting.formula, &mut counter)
                             .ok()
                             .map(|c| c.tokens)
                     });

@@ -65,7 +65,7 @@ impl Facts for GateFacts<'_> {
     }
 
     fn prompt_bytes(&self) -> u64 {
-        self.body.input_bound
+        self.body.input.text_bytes
     }
 
     fn now_unix(&self) -> i64 {

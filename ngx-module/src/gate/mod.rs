@@ -6,10 +6,12 @@
 //! | who calls (headers only) | identify |
 //! | what is wanted, is it allowed, does it fit | decide, terms |
 //! | which deployment, with which credentials | route, pool |
+//! | how is it counted | counting |
 //! | what comes back | response |
 //! | what it cost | settle |
 
 mod context;
+mod counting;
 mod credentials;
 mod decide;
 mod facts;

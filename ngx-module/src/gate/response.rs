@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
+use tollgate_meter::counting::{ModelCounter, TextCount};
 use tollgate_meter::response::{
     Ending, EventKind, JsonWatch, SseSplitter, StreamState, TextSink, Usage, inspect, write_early_end,
     write_error_event,
 };
-use tollgate_meter::tokenizer::{Counter, StreamCounter};
 
 use super::context::Context;
 use super::reply::{ErrorKind, Reply};
@@ -45,7 +45,7 @@ pub(crate) struct Json {
     /// Made when the body does not come in one piece.
     watch: Option<Box<JsonWatch>>,
     pub usage: Option<Usage>,
-    pub text: StreamCounter,
+    pub text: TextCount,
     complete: bool,
 }
 
@@ -55,9 +55,7 @@ pub(crate) struct Sse {
     pub state: StreamState,
     carry: Vec<u8>,
     oversized: bool,
-    pub text: StreamCounter,
-    /// Bytes of text so far: never fewer than tokens.
-    text_bytes: u64,
+    pub text: TextCount,
     /// Bytes that passed unread.
     pub unread_bytes: u64,
 }
@@ -100,17 +98,15 @@ impl Plan {
 }
 
 /// Counts text as it comes.
-struct Count<'a> {
-    counter: Option<&'a mut Counter<'static>>,
-    text: &'a mut StreamCounter,
-    bytes: u64,
+struct Count<'c, 'a> {
+    counter: Option<&'c mut ModelCounter<'a>>,
+    text: &'c mut TextCount,
 }
 
-impl TextSink for Count<'_> {
+impl TextSink for Count<'_, '_> {
     fn text(&mut self, text: &str) {
-        self.bytes += text.len() as u64;
         if let Some(counter) = self.counter.as_deref_mut() {
-            self.text.push(counter, text);
+            counter.push(self.text, text);
         }
     }
 }
@@ -165,14 +161,14 @@ pub(crate) fn note_unread(context: &mut Context, length: u64) {
 /// Bytes of a JSON answer.
 pub(crate) fn watch_json(w: &mut WorkerState, context: &mut Context, bytes: &[u8]) {
     let api = context.api;
-    let tokenizer = context.model_view().map(|m| m.tokenizer());
+    let counting = context.counting();
     let Response::Json(json) = &mut context.response else {
         return;
     };
     if json.complete || bytes.is_empty() {
         return;
     }
-    let counter = tokenizer.and_then(|t| w.counters.get(t));
+    let mut counter = counting.as_deref().map(|c| w.tokenizers.counter(c));
     let Json {
         watch,
         usage,
@@ -180,9 +176,8 @@ pub(crate) fn watch_json(w: &mut WorkerState, context: &mut Context, bytes: &[u8
         complete,
     } = json.as_mut();
     let mut sink = Count {
-        counter,
+        counter: counter.as_mut(),
         text,
-        bytes: 0,
     };
     if watch.is_none() {
         // Most answers come whole, and a JSON value that parses to its end is whole.
@@ -192,7 +187,7 @@ pub(crate) fn watch_json(w: &mut WorkerState, context: &mut Context, bytes: &[u8
             *complete = true;
             return;
         }
-        *sink.text = StreamCounter::new();
+        *sink.text = TextCount::new();
     }
     watch
         .get_or_insert_with(|| Box::new(JsonWatch::new(api)))
@@ -201,19 +196,18 @@ pub(crate) fn watch_json(w: &mut WorkerState, context: &mut Context, bytes: &[u8
 
 impl Json {
     /// Usage and locally counted output, at the end.
-    pub fn finish(&mut self, counter: Option<&mut Counter<'static>>) -> (Option<Usage>, u64) {
+    pub fn finish(&mut self, counter: Option<&mut ModelCounter<'_>>) -> (Option<Usage>, u64) {
         let Some(counter) = counter else {
             return (self.usage, 0);
         };
         if let Some(mut watch) = self.watch.take() {
             let answer = watch.finish(&mut Count {
-                counter: Some(counter),
+                counter: Some(&mut *counter),
                 text: &mut self.text,
-                bytes: 0,
             });
             self.usage = answer.usage;
         }
-        (self.usage, std::mem::take(&mut self.text).finish(counter))
+        (self.usage, counter.finish(std::mem::take(&mut self.text)))
     }
 }
 
@@ -221,9 +215,8 @@ impl Json {
 pub(crate) fn watch_sse(w: &mut WorkerState, context: &mut Context, chunk: &[u8], plan: &mut Plan) {
     plan.clear();
     let (api, hide_usage, answers) = (context.api, context.hide_usage, context.answers);
-    let (tokenizer, approximate) = context
-        .model_view()
-        .map_or((None, true), |m| (Some(m.tokenizer()), m.tokenizer_approximate()));
+    let counting = context.counting();
+    let approximate = counting.as_ref().is_none_or(|c| c.estimate);
     let granted = context.grant.filter(|_| context.output_bounded).map(|g| g.output);
     // Where our count can differ from the model's own, an honest stream must not be cut short for it.
     let bound = granted.map(|g| {
@@ -240,7 +233,7 @@ pub(crate) fn watch_sse(w: &mut WorkerState, context: &mut Context, chunk: &[u8]
         let Response::Sse(sse) = &mut context.response else {
             return plan.pass(0..chunk.len());
         };
-        let mut counter = tokenizer.and_then(|t| w.counters.get(t));
+        let mut counter = counting.as_deref().map(|c| w.tokenizers.counter(c));
         let mut at = 0;
         while at < chunk.len() && !cut && !cut_already {
             let rest = chunk.get(at..).unwrap_or_default();
@@ -261,24 +254,22 @@ pub(crate) fn watch_sse(w: &mut WorkerState, context: &mut Context, chunk: &[u8]
             if carried {
                 sse.carry.extend_from_slice(whole);
             }
-            let near = bound.is_some_and(|b| sse.text_bytes + whole.len() as u64 > b);
+            let most = |bytes| counting.as_ref().map_or(bytes, |c| c.rule.most(bytes));
+            let bytes = sse.text.bytes();
+            let near = bound.is_some_and(|b| most(bytes + whole.len() as u64) > b);
             let before = near.then(|| sse.text.clone());
             let event: &[u8] = if carried { &sse.carry } else { whole };
             let mut sink = Count {
-                counter: counter.as_deref_mut(),
+                counter: counter.as_mut(),
                 text: &mut sse.text,
-                bytes: 0,
             };
             let facts = inspect(event, api, &mut sse.state, &mut sink);
-            let bytes = sink.bytes;
-            sse.text_bytes += bytes;
             ended |= facts.kind == EventKind::Done;
-            if let (Some(bound), Some(before), Some(counter)) = (bound, before, counter.as_deref_mut())
-                && bytes > 0
-                && sse.text.clone().finish(counter) > bound
+            if let (Some(bound), Some(before), Some(counter)) = (bound, before, counter.as_mut())
+                && sse.text.bytes() > bytes
+                && counter.finish(sse.text.clone()) > bound
             {
                 sse.text = before;
-                sse.text_bytes -= bytes;
                 cut = true;
                 break;
             }
@@ -321,11 +312,15 @@ impl Sse {
     }
 
     /// Output tokens counted so far, and those that are an estimate.
-    pub fn count(&self, counter: Option<&mut Counter<'static>>) -> (u64, u64) {
-        let counted = match counter {
-            Some(counter) => self.text.clone().finish(counter),
-            None => self.text_bytes / BYTES_PER_TOKEN,
-        };
+    fn count(&self, counter: Option<&mut ModelCounter<'_>>) -> (u64, u64) {
+        let counted = counter.map_or(0, |c| c.finish(self.text.clone()));
+        (counted, self.unread_bytes / BYTES_PER_TOKEN)
+    }
+
+    /// The same at the end.
+    pub fn finish(&mut self, counter: Option<&mut ModelCounter<'_>>) -> (u64, u64) {
+        let text = std::mem::take(&mut self.text);
+        let counted = counter.map_or(0, |c| c.finish(text));
         (counted, self.unread_bytes / BYTES_PER_TOKEN)
     }
 }
@@ -335,7 +330,7 @@ fn note_progress(w: &WorkerState, context: &Context) {
     if let (Some(attached), Some(grant), Response::Sse(sse)) =
         (&w.attached, &context.grant, &context.response)
     {
-        let produced = sse.text.counted() + sse.text.pending() as u64 / BYTES_PER_TOKEN;
+        let produced = context.counting().map_or(0, |c| sse.text.about(&c.rule));
         attached.region.note_produced(grant.row, produced);
     }
 }
@@ -345,10 +340,11 @@ fn early_end(w: &mut WorkerState, context: &Context) -> Vec<u8> {
     let Response::Sse(sse) = &context.response else {
         return out;
     };
-    let counter = context.model_view().and_then(|m| w.counters.get(m.tokenizer()));
+    let counting = context.counting();
+    let mut counter = counting.as_deref().map(|c| w.tokenizers.counter(c));
     let usage = Usage {
         input: Some(context.input),
-        output: Some(sse.count(counter).0),
+        output: Some(sse.count(counter.as_mut()).0),
         ..Usage::default()
     };
     let now = super::identify::now_unix().unsigned_abs();
@@ -398,7 +394,7 @@ pub(crate) fn is_overdue(context: &Context, now_ms: u64) -> bool {
 /// clients read lines, unless it is the usage that the client did not ask for.
 pub(crate) fn last_event(w: &mut WorkerState, context: &mut Context) -> Option<Vec<u8>> {
     let api = context.api;
-    let tokenizer = context.model_view().map(|m| m.tokenizer());
+    let counting = context.counting();
     let Response::Sse(sse) = &mut context.response else {
         return None;
     };
@@ -406,13 +402,12 @@ pub(crate) fn last_event(w: &mut WorkerState, context: &mut Context) -> Option<V
     if rest.is_empty() || context.cut {
         return None;
     }
+    let mut counter = counting.as_deref().map(|c| w.tokenizers.counter(c));
     let mut sink = Count {
-        counter: tokenizer.and_then(|t| w.counters.get(t)),
+        counter: counter.as_mut(),
         text: &mut sse.text,
-        bytes: 0,
     };
     let facts = inspect(&rest, api, &mut sse.state, &mut sink);
-    sse.text_bytes += sink.bytes;
     (facts.kind != EventKind::UsageOnly || !context.hide_usage).then_some(rest)
 }
 

@@ -42,11 +42,15 @@ pub(crate) fn settle(w: &mut WorkerState, request: Option<&mut Request>, context
     };
     let mut estimated = 0;
     let mut suspicious = false;
+    let mut sample = [0; 2];
     if admitted && context.proxied && is_billable(context, status) {
         let counted = count(w, context);
         (estimated, suspicious) = charge(w, request.as_deref(), context, &counted);
+        if context.class == Class::Ok && counted.usage.is_some_and(|u| u.input.is_some()) {
+            sample = counted_beside(w, request.as_deref(), context).unwrap_or_default();
+        }
     }
-    report(w, context, status, estimated, suspicious);
+    report(w, context, status, estimated, suspicious, sample);
 }
 
 /// The class of a request whose body did not come.
@@ -79,10 +83,8 @@ fn is_billable(context: &Context, status: u16) -> bool {
 }
 
 fn count(w: &mut WorkerState, context: &mut Context) -> Counted {
-    let counter = context
-        .model_view()
-        .map(|m| m.tokenizer())
-        .and_then(|t| w.counters.get(t));
+    let counting = context.counting();
+    let mut counter = counting.as_deref().map(|c| w.tokenizers.counter(c));
     match &mut context.response {
         Response::Opaque => Counted {
             usage: None,
@@ -109,7 +111,7 @@ fn count(w: &mut WorkerState, context: &mut Context) -> Counted {
             }
         }
         Response::Json(json) => {
-            let (usage, output) = json.finish(counter);
+            let (usage, output) = json.finish(counter.as_mut());
             Counted {
                 usage,
                 output,
@@ -118,8 +120,8 @@ fn count(w: &mut WorkerState, context: &mut Context) -> Counted {
         }
         Response::Sse(sse) => {
             let usage = sse.state.usage();
-            let whole = usage.is_some_and(|u| u.is_complete()) && context.ended && !context.cut;
-            let (output, estimated) = if whole { (0, 0) } else { sse.count(counter) };
+            // Also if the upstream has said it all: what it says is held against it.
+            let (output, estimated) = sse.finish(counter.as_mut());
             Counted {
                 usage,
                 output: output + estimated,
@@ -137,6 +139,7 @@ fn charge(
     counted: &Counted,
 ) -> (u64, bool) {
     let usage = counted.usage.unwrap_or_default();
+    let counting = context.counting();
     let mut estimated = counted.estimated;
     let mut source = Source::Upstream;
     let output = match usage.output {
@@ -164,9 +167,9 @@ fn charge(
             })
         }
     };
-    if estimated > 0
-        || context.model_view().is_some_and(|m| m.tokenizer_approximate()) && source == Source::Counted
-    {
+    if source == Source::Upstream {
+        estimated = 0;
+    } else if estimated > 0 || counting.as_ref().is_none_or(|c| c.estimate) {
         source = Source::Estimated;
         estimated = estimated.max(1);
     }
@@ -174,11 +177,19 @@ fn charge(
         .grant
         .filter(|_| context.output_bounded)
         .map_or(u64::MAX, |g| g.output);
+    // The input is only known not to exceed what was reserved for it, unless it was counted. Of the output we know what
+    // we have seen: reasoning may be hidden, and an answer that was cut or went by unread says nothing.
+    let seen = counted.output.saturating_sub(counted.estimated);
+    let whole = context.ended && !context.cut && counted.estimated == 0 && seen > 0;
     let suspicious = usage.malformed
-        || usage
-            .input
-            .is_some_and(|i| i > context.input.saturating_mul(2).saturating_add(64))
-        || usage.output.is_some_and(|o| o > bound);
+        || usage.output.is_some_and(|o| o > bound)
+        || counting.is_some_and(|c| {
+            usage.input.is_some_and(|i| {
+                c.is_above(i, context.input) || context.input_exact && c.is_below(i, context.input)
+            }) || usage.output.is_some_and(|o| {
+                whole && (c.is_above(o.saturating_sub(usage.reasoning), seen) || c.is_below(o, seen))
+            })
+        });
     context.charged = Charged {
         input,
         output,
@@ -202,11 +213,50 @@ fn charge(
 fn local_input(w: &mut WorkerState, request: Option<&Request>, context: &Context) -> Option<u64> {
     let mut scratch = Vec::new();
     let body = request?.body(&mut scratch).ok()?;
-    let counter = w.counters.get(context.model_view()?.tokenizer())?;
-    count_input(body, context.api, counter).ok().map(|c| c.tokens)
+    let counting = context.counting()?;
+    let mut counter = w.tokenizers.counter(&counting);
+    count_input(body, context.api, &counting.formula, &mut counter)
+        .ok()
+        .map(|c| c.tokens)
 }
 
-fn report(w: &mut WorkerState, context: &mut Context, status: u16, estimated: u64, suspicious: bool) {
+/// Requests of which one is counted to learn from, by the request id.
+const SAMPLE: u64 = 8;
+/// Longest body that is counted for that: about a tenth of a millisecond.
+const SAMPLE_BYTES: usize = 16 * 1024;
+
+/// For a model whose factor is learned, now and then: the input by the tokenizer alone, and what it costs beside its texts.
+fn counted_beside(w: &mut WorkerState, request: Option<&Request>, context: &Context) -> Option<[u32; 2]> {
+    let counting = context.counting().filter(|c| c.learns)?;
+    if context.id_number[1] % SAMPLE != 0 {
+        return None;
+    }
+    let mut scratch = Vec::new();
+    let body = request?.body(&mut scratch).ok()?;
+    if body.is_empty() || body.len() > SAMPLE_BYTES {
+        return None;
+    }
+    let mut counter = w.tokenizers.counter(&counting);
+    let input = count_input(body, context.api, &counting.formula, &mut counter).ok()?;
+    // What is not text, or not there, teaches nothing about texts.
+    if input.estimated || input.hidden_input || input.images > 0 {
+        return None;
+    }
+    let texts = input.text_units / tollgate_meter::counting::UNITS;
+    Some([
+        u32::try_from(texts).ok()?,
+        u32::try_from(input.beside_texts).ok()?,
+    ])
+}
+
+fn report(
+    w: &mut WorkerState,
+    context: &mut Context,
+    status: u16,
+    estimated: u64,
+    suspicious: bool,
+    sample: [u32; 2],
+) {
     let used = Settlement {
         input: context.charged.input,
         output: context.charged.output,
@@ -258,7 +308,8 @@ fn report(w: &mut WorkerState, context: &mut Context, status: u16, estimated: u6
     let flags = u32::from(context.stream)
         | u32::from(suspicious) << 1
         | u32::from(context.cut) << 2
-        | u32::from(context.shadowed) << 3;
+        | u32::from(context.shadowed) << 3
+        | context.counting().map_or(0, |c| c.version) << 8;
     let event = Event {
         time_ms: now,
         usage: usage.number(),
@@ -284,6 +335,7 @@ fn report(w: &mut WorkerState, context: &mut Context, status: u16, estimated: u6
         reserved: [small(context.input), small(context.grant.map_or(0, |g| g.output))],
         estimated_tokens: small(estimated.min(total)),
         counted_tokens: small(counted),
+        sample,
     };
     region.push_event(&attached.worker, &event);
 }

@@ -7,11 +7,11 @@ use std::sync::Arc;
 
 use self_cell::self_cell;
 use tollgate_meter::request::{FieldPath, RequestFacts};
-use tollgate_meter::tokenizer::{Counter, Encoding, builtin};
-use tollgate_policy::documents::{CredentialKind, Tokenizer};
+use tollgate_policy::documents::CredentialKind;
 use tollgate_policy::{ProviderView, RuleSet, Snapshot};
 use tollgate_shm::{MappedFile, Region, Sizes, SnapshotFiles, Worker};
 
+use super::counting::{Counting, Countings, Tokenizers};
 use super::credentials::MasterKey;
 use super::pool::Pool;
 use super::terms::KeptTerms;
@@ -35,6 +35,7 @@ pub(crate) struct Generation {
     file: MappedSnapshot,
     pub number: u64,
     pub rules: Rc<Rules>,
+    countings: Countings,
     /// What [`Generation::upstream_head`] has made, by provider index.
     heads: RefCell<Vec<Option<Rc<[u8]>>>>,
     /// What [`Generation::pool`] has made, by model index.
@@ -69,6 +70,7 @@ impl Generation {
         Ok(Generation {
             number,
             rules,
+            countings: Countings::default(),
             heads: RefCell::default(),
             pools: RefCell::default(),
             file,
@@ -94,6 +96,11 @@ impl Generation {
             *slot = Some(Rc::clone(&pool));
         }
         Some(pool)
+    }
+
+    /// How the model of that number is counted.
+    pub fn counting(&self, model: u32) -> Option<Rc<Counting>> {
+        self.countings.get(self.snapshot(), model)
     }
 
     /// What a provider's own header lines say, without the first one's name: `<Host>` and the credential's line behind it.
@@ -135,26 +142,6 @@ impl Generation {
     }
 }
 
-/// Counters of this worker, one per vocabulary, made at first use.
-#[derive(Default)]
-pub(crate) struct Counters {
-    o200k: Option<Counter<'static>>,
-    cl100k: Option<Counter<'static>>,
-}
-
-impl Counters {
-    pub fn get(&mut self, tokenizer: Tokenizer) -> Option<&mut Counter<'static>> {
-        let (slot, encoding) = match tokenizer {
-            Tokenizer::Cl100kBase => (&mut self.cl100k, Encoding::Cl100kBase),
-            _ => (&mut self.o200k, Encoding::O200kBase),
-        };
-        if slot.is_none() {
-            *slot = builtin(encoding).ok().map(Counter::new);
-        }
-        slot.as_mut()
-    }
-}
-
 /// A worker that is attached to a region.
 pub(crate) struct Attached {
     pub region: Arc<Region>,
@@ -173,7 +160,7 @@ pub(crate) struct WorkerState {
     reported: Option<String>,
     pub facts: RequestFacts,
     pub scratch: Vec<u8>,
-    pub counters: Counters,
+    pub tokenizers: Tokenizers,
     pub terms: KeptTerms,
     /// Hundredths of further attempts that this worker may make: see [`WorkerState::take_retry`].
     retries: u64,
@@ -200,7 +187,7 @@ impl WorkerState {
             reported: None,
             facts: RequestFacts::new(),
             scratch: Vec::new(),
-            counters: Counters::default(),
+            tokenizers: Tokenizers::default(),
             terms: KeptTerms::default(),
             retries: MOST_RETRIES,
             retries_ms: 0,
@@ -316,6 +303,8 @@ impl WorkerState {
             loaded.number,
             attached.region.time_at(monotonic_ms),
         );
+        self.tokenizers
+            .follow(loaded.snapshot(), &self.state_dir.join("tokenizers"));
         self.generation = Some(Rc::new(loaded));
         Ok(())
     }

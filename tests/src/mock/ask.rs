@@ -257,7 +257,12 @@ mod tests {
         ] {
             let text = body.to_string();
             let api = tollgate_meter::Api::from_path(path);
-            let counted = tollgate_meter::request::count_input(text.as_bytes(), api, &mut Reference).unwrap();
+            let mut formula = tollgate_meter::request::Formula::default();
+            if api.is_anthropic() {
+                formula.parts[tollgate_meter::request::Part::Request as usize] = 6;
+            }
+            let counted =
+                tollgate_meter::request::count_input(text.as_bytes(), api, &formula, &mut Reference).unwrap();
             assert_eq!(ask(path, &body).prompt_tokens, counted.tokens, "{path} {text}");
         }
     }

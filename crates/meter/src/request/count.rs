@@ -1,7 +1,9 @@
 //! The exact count of a request's input.
 
+use super::audio;
 use super::error::{ScanError, ScanFault};
-use super::image::{ImagePrice, base64_size, data_url_size};
+use super::formula::{Formula, Part};
+use super::image::{base64_size, data_url_size};
 use super::input::{Image, ImageData, InputSink, InputWalk, expect_start};
 use crate::json::{Cursor, RawStr};
 use crate::{Api, TokenCounter};
@@ -11,6 +13,10 @@ use crate::{Api, TokenCounter};
 pub struct InputCount {
     /// Tokens; saturating.
     pub tokens: u64,
+    /// What the counter made of the texts, in its units.
+    pub text_units: u64,
+    /// Tokens of everything else.
+    pub beside_texts: u64,
     /// Images among them.
     pub images: u32,
     /// Whether a part was only estimated: a document, audio, encrypted reasoning, or an image of unknown size.
@@ -22,15 +28,20 @@ pub struct InputCount {
 struct Exact<'c> {
     counter: &'c mut dyn TokenCounter,
     scratch: String,
+    formula: &'c Formula,
     count: InputCount,
-    /// Sizes of the images: their price depends on the model, whose name may come last.
-    images: Vec<(Option<(u32, u32)>, bool)>,
+}
+
+impl Exact<'_> {
+    fn beside(&mut self, tokens: u64) {
+        self.count.beside_texts = self.count.beside_texts.saturating_add(tokens);
+    }
 }
 
 impl InputSink for Exact<'_> {
     fn text(&mut self, text: RawStr<'_>) {
-        let tokens = self.counter.count(text.text(&mut self.scratch));
-        self.overhead(tokens);
+        let units = self.counter.count(text.text(&mut self.scratch));
+        self.count.text_units = self.count.text_units.saturating_add(units);
     }
 
     fn token_text(&mut self, token: &[u8]) {
@@ -40,8 +51,18 @@ impl InputSink for Exact<'_> {
         });
     }
 
-    fn overhead(&mut self, tokens: u64) {
-        self.count.tokens = self.count.tokens.saturating_add(tokens);
+    fn part(&mut self, part: Part) {
+        self.beside(self.formula.part(part));
+    }
+
+    fn ids(&mut self, tokens: u64) {
+        self.beside(tokens);
+    }
+
+    fn audio(&mut self, base64: &[u8]) {
+        let (milliseconds, guessed) = audio::duration(base64);
+        self.count.estimated |= guessed;
+        self.beside(self.formula.audio(milliseconds));
     }
 
     fn image(&mut self, image: Image<'_>) {
@@ -52,64 +73,65 @@ impl InputSink for Exact<'_> {
         };
         self.count.estimated |= size.is_none();
         self.count.images = self.count.images.saturating_add(1);
-        self.images.push((size, image.low_detail));
+        self.beside(self.formula.image.cost(size, image.low_detail));
     }
 
     fn estimated(&mut self, tokens: u64) {
         self.count.estimated = true;
-        self.overhead(tokens);
+        self.beside(tokens);
     }
 }
 
 /// Counts the input of a body that [`super::scan()`] has accepted: decodes the texts, counts each with `counter`, adds
-/// the overheads of the API's formula and the images by their sizes (those that cannot be read cost the upper bound).
+/// what the formula says of everything else (images by their sizes; those that cannot be read cost the upper bound).
 ///
 /// # Errors
 /// The syntax and type errors of [`super::scan()`]; duplicates of top-level keys are not looked for again.
-pub fn count_input(body: &[u8], api: Api, counter: &mut dyn TokenCounter) -> Result<InputCount, ScanError> {
-    count_members(body, api, counter).map_err(|fault| fault.locate(body))
+pub fn count_input(
+    body: &[u8],
+    api: Api,
+    formula: &Formula,
+    counter: &mut dyn TokenCounter,
+) -> Result<InputCount, ScanError> {
+    count_members(body, api, formula, counter).map_err(|fault| fault.locate(body))
 }
 
-fn count_members(body: &[u8], api: Api, counter: &mut dyn TokenCounter) -> Result<InputCount, ScanFault> {
+fn count_members(
+    body: &[u8],
+    api: Api,
+    formula: &Formula,
+    counter: &mut dyn TokenCounter,
+) -> Result<InputCount, ScanFault> {
     let mut exact = Exact {
         counter,
         scratch: String::new(),
+        formula,
         count: InputCount::default(),
-        images: Vec::new(),
     };
-    let mut model = String::new();
     let mut scratch = String::new();
     let mut input = InputWalk::new(&mut exact, api);
     input.begin();
     let mut cursor = Cursor::new(body);
     cursor.skip_whitespace();
     expect_start(&cursor, b"{", "an object")?;
-    cursor.members(|cursor, key| {
-        match key.decoded(&mut scratch) {
-            b"model" if cursor.peek() == b'"' => {
-                let mut decoded = String::new();
-                model = cursor.string()?.text(&mut decoded).to_owned();
-                Ok(())
-            }
-            // `scan` reads these itself.
-            b"stream"
-            | b"max_tokens"
-            | b"max_completion_tokens"
-            | b"max_output_tokens"
-            | b"n"
-            | b"best_of"
-            | b"stream_options" => Ok(cursor.skip()?),
-            key => input.member(cursor, key),
-        }
+    cursor.members(|cursor, key| match key.decoded(&mut scratch) {
+        // `scan` reads these itself.
+        b"stream"
+        | b"max_tokens"
+        | b"max_completion_tokens"
+        | b"max_output_tokens"
+        | b"n"
+        | b"best_of"
+        | b"stream_options" => Ok(cursor.skip()?),
+        key => input.member(cursor, key),
     })?;
     cursor.end()?;
     let hidden_input = input.hidden;
-    let price = ImagePrice::of(api, &model);
-    let mut count = exact.count;
-    for (size, low_detail) in exact.images {
-        count.tokens = count.tokens.saturating_add(price.cost(size, low_detail));
-    }
+    let Exact { counter, count, .. } = exact;
     Ok(InputCount {
+        tokens: counter
+            .tokens(count.text_units)
+            .saturating_add(count.beside_texts),
         hidden_input,
         ..count
     })

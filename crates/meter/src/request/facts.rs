@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::field::{Candidate, Scalar};
+use super::formula::InputTally;
 use crate::Api;
 
 /// Byte range in the body.
@@ -102,11 +103,8 @@ pub struct RequestFacts {
     pub object_start: usize,
     /// Whether the body is `{}`, so that an injected member needs no comma.
     pub object_empty: bool,
-    /// Upper bound of the input tokens, never below what [`super::count_input`] returns with a counter that yields
-    /// at most one token a byte: raw bytes of every counted string plus the overheads of the formulas.
-    pub input_bound: u64,
-    /// Images in the input.
-    pub images: u32,
+    /// What the input costs, before any model's prices.
+    pub input: InputTally,
     /// Whether the upstream adds input that the body does not show (a stored conversation or prompt, a file by
     /// reference): local counts are then too low.
     pub hidden_input: bool,
@@ -188,8 +186,7 @@ impl RequestFacts {
             stream_options,
             object_start,
             object_empty,
-            input_bound,
-            images,
+            input,
             hidden_input,
             wanted,
             api,
@@ -209,7 +206,7 @@ impl RequestFacts {
         (*stream, *stream_span, *stream_options) = (false, None, None);
         *max_tokens = [const { None }; 3];
         (*object_start, *object_empty) = (0, false);
-        (*input_bound, *images, *hidden_input) = (0, 0, false);
+        (*input, *hidden_input) = (InputTally::default(), false);
         *api = None;
     }
 

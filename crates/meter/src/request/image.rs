@@ -1,120 +1,84 @@
 //! What an image costs, from its size and never from the length of its base64.
 //!
 //! Formulas: OpenAI "Images and vision" guide (tiles of 512 px with a base and a price per tile; patches of 32 px with
-//! a multiplier), Anthropic "Vision" guide (patches of 28 px with a cap).
-
-use crate::Api;
+//! a multiplier), Anthropic "Vision" guide (patches of 28 px with a cap), Google "Understand and count tokens" and
+//! "Image understanding" (258 tokens a tile), Qwen2-VL and its successors (areas of 28 px).
 
 /// How a model prices images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ImagePrice {
+pub enum ImagePrice {
+    /// The same for each.
+    Fixed {
+        /// Tokens.
+        tokens: u32,
+    },
     /// `base + per_tile x tiles` after scaling into 2048 x 2048 and then the shorter side to 768; `low` detail: `base`.
-    Tiles { base: u64, per_tile: u64 },
+    Tiles {
+        /// Tokens of any image.
+        base: u32,
+        /// Tokens of a tile.
+        per_tile: u32,
+    },
     /// Patches of 32 px, at most `cap`, times `percent` / 100.
-    Patches { cap: u64, percent: u64 },
-    /// Patches of 28 px, at most `cap`.
-    Anthropic { cap: u64 },
-}
-
-impl Default for ImagePrice {
-    fn default() -> Self {
-        Self::Tiles {
-            base: 85,
-            per_tile: 170,
-        }
-    }
+    Patches {
+        /// Most patches.
+        cap: u32,
+        /// Hundredths of a token per patch.
+        percent: u32,
+    },
+    /// Areas of 28 px, at most `cap`, a token each.
+    Areas {
+        /// Most areas.
+        cap: u32,
+    },
+    /// Crops: one if both sides are at most 384 px, else squares of two thirds of the shorter side (256 to 768 px).
+    Crops {
+        /// Tokens of a crop.
+        per_crop: u32,
+        /// Most crops.
+        most: u32,
+    },
 }
 
 /// Tiles of the largest picture after scaling: 768 x 2048 px.
 const MAX_TILES: u64 = 8;
-const OPENAI_PATCHES: u64 = 1536;
 
 impl ImagePrice {
-    /// The price list of a model family, by the public model name. Unknown names get gpt-4o's, or with Anthropic's
-    /// API that of its models before 4.7.
-    pub(crate) fn of(api: Api, model: &str) -> Self {
-        match Self::of_model(model) {
-            price @ Self::Anthropic { .. } => price,
-            _ if api.is_anthropic() => Self::Anthropic { cap: 1568 },
-            price => price,
-        }
-    }
-
-    fn of_model(model: &str) -> Self {
-        // `openai/gpt-4o` and the like.
-        let name = model.rsplit('/').next().unwrap_or(model);
-        let starts = |prefix: &str| name.starts_with(prefix);
-        let patches = |percent| Self::Patches {
-            cap: OPENAI_PATCHES,
-            percent,
-        };
-        if name.contains("claude") {
-            return Self::Anthropic {
-                cap: if claude_reads_large_images(name) {
-                    4784
-                } else {
-                    1568
-                },
-            };
-        }
-        if starts("gpt-4o-mini") {
-            Self::Tiles {
-                base: 2833,
-                per_tile: 5667,
-            }
-        } else if starts("gpt-4.1-nano") || starts("gpt-5-nano") {
-            patches(246)
-        } else if starts("gpt-4.1-mini") || starts("gpt-5-mini") {
-            patches(162)
-        } else if starts("o4-mini") {
-            patches(172)
-        } else if starts("gpt-5.") && !starts("gpt-5.1") {
-            patches(120)
-        } else if starts("gpt-5") {
-            Self::Tiles {
-                base: 70,
-                per_tile: 140,
-            }
-        } else if starts("o1") || starts("o3") {
-            Self::Tiles {
-                base: 75,
-                per_tile: 150,
-            }
-        } else if starts("computer-use") {
-            Self::Tiles {
-                base: 65,
-                per_tile: 129,
-            }
-        } else {
-            Self::default()
-        }
-    }
-
     /// The most that one image can cost.
-    pub(crate) const fn upper_bound(self) -> u64 {
+    #[must_use]
+    pub fn upper_bound(self) -> u64 {
         match self {
-            Self::Tiles { base, per_tile } => base + per_tile * MAX_TILES,
-            Self::Patches { cap, percent } => (cap * percent).div_ceil(100),
-            Self::Anthropic { cap } => cap,
+            Self::Fixed { tokens } => tokens.into(),
+            Self::Tiles { base, per_tile } => u64::from(base) + u64::from(per_tile) * MAX_TILES,
+            Self::Patches { cap, percent } => (u64::from(cap) * u64::from(percent)).div_ceil(100),
+            Self::Areas { cap } => cap.into(),
+            Self::Crops { per_crop, most } => u64::from(per_crop) * u64::from(most),
         }
     }
 
-    /// The cost of an image; `None` for an unknown size is the upper bound.
-    pub(crate) fn cost(self, size: Option<(u32, u32)>, low_detail: bool) -> u64 {
+    /// The cost of an image; `None` for an unknown size is the upper bound. Low detail matters only where a guide gives it
+    /// a price of its own.
+    #[must_use]
+    pub fn cost(self, size: Option<(u32, u32)>, low_detail: bool) -> u64 {
         if low_detail && let Self::Tiles { base, .. } = self {
-            return base;
+            return base.into();
         }
         let Some((width, height)) = size else {
             return self.upper_bound();
         };
         let (width, height) = (u64::from(width.max(1)), u64::from(height.max(1)));
+        let areas = |side| width.div_ceil(side).saturating_mul(height.div_ceil(side));
         match self {
-            Self::Tiles { base, per_tile } => base + per_tile * tiles(width, height),
-            Self::Patches { cap, percent } => {
-                let patches = width.div_ceil(32).saturating_mul(height.div_ceil(32)).min(cap);
-                (patches * percent).div_ceil(100)
+            Self::Fixed { tokens } => tokens.into(),
+            Self::Tiles { base, per_tile } => u64::from(base) + u64::from(per_tile) * tiles(width, height),
+            Self::Patches { cap, percent } => (areas(32).min(cap.into()) * u64::from(percent)).div_ceil(100),
+            Self::Areas { cap } => areas(28).min(cap.into()),
+            Self::Crops { per_crop, most } => {
+                let side = (width.min(height) * 2 / 3).clamp(256, 768);
+                let small = width.max(height) <= 384;
+                let crops = if small { 1 } else { areas(side).min(most.into()) };
+                u64::from(per_crop) * crops
             }
-            Self::Anthropic { cap } => width.div_ceil(28).saturating_mul(height.div_ceil(28)).min(cap),
         }
     }
 }
@@ -130,19 +94,6 @@ fn tiles(mut width: u64, mut height: u64) -> u64 {
         (width, height) = (width * 768 / shorter, height * 768 / shorter);
     }
     (width.max(1).div_ceil(512) * height.max(1).div_ceil(512)).min(MAX_TILES)
-}
-
-/// From version 4.7 on (`claude-opus-4-7`, `claude-sonnet-5`).
-fn claude_reads_large_images(name: &str) -> bool {
-    let mut numbers = name
-        .split(['-', '.', '@', '_'])
-        .filter_map(|part| part.parse::<u32>().ok())
-        .take_while(|&number| number < 100);
-    match (numbers.next(), numbers.next()) {
-        (Some(major), _) if major > 4 => true,
-        (Some(4), Some(minor)) => minor >= 7,
-        _ => false,
-    }
 }
 
 /// Base64 characters of a data URL that are read for the header (36 KB of picture: JPEG's frame header stands behind
@@ -174,7 +125,7 @@ pub(crate) fn base64_size(data: &[u8]) -> Option<(u32, u32)> {
     header_size(&header)
 }
 
-fn decode_base64(data: &[u8], out: &mut Vec<u8>) {
+pub(super) fn decode_base64(data: &[u8], out: &mut Vec<u8>) {
     let mut bits = 0_u32;
     let mut have = 0;
     for &byte in data {
@@ -253,45 +204,51 @@ fn jpeg_size(bytes: &[u8]) -> Option<(u32, u32)> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::{ImagePrice, base64_size, data_url_size};
+
+    const GPT_4O: ImagePrice = ImagePrice::Tiles {
+        base: 85,
+        per_tile: 170,
+    };
 
     #[test]
     fn published_examples() {
-        let gpt4o = ImagePrice::of_model("gpt-4o-2024-08-06");
-        assert_eq!(gpt4o.cost(Some((1024, 1024)), false), 765);
-        assert_eq!(gpt4o.cost(Some((2048, 4096)), false), 1105);
-        assert_eq!(gpt4o.cost(Some((512, 512)), false), 255);
-        assert_eq!(gpt4o.cost(Some((2048, 2048)), false), 765);
-        assert_eq!(gpt4o.cost(Some((4096, 8192)), true), 85);
-        assert_eq!(gpt4o.cost(None, false), 1445);
-        let mini = ImagePrice::of_model("openai/gpt-4.1-mini");
+        assert_eq!(GPT_4O.cost(Some((1024, 1024)), false), 765);
+        assert_eq!(GPT_4O.cost(Some((2048, 4096)), false), 1105);
+        assert_eq!(GPT_4O.cost(Some((512, 512)), false), 255);
+        assert_eq!(GPT_4O.cost(Some((2048, 2048)), false), 765);
+        assert_eq!(GPT_4O.cost(Some((4096, 8192)), true), 85);
+        assert_eq!(GPT_4O.cost(None, false), 1445);
+        let mini = ImagePrice::Patches {
+            cap: 1536,
+            percent: 162,
+        };
         assert_eq!(mini.cost(Some((1024, 1024)), false), 1659);
-        let claude = ImagePrice::of_model("claude-sonnet-4-5-20250929");
+        let claude = ImagePrice::Areas { cap: 1568 };
         assert_eq!(claude.cost(Some((200, 200)), false), 64);
         assert_eq!(claude.cost(Some((4000, 4000)), false), 1568);
-        for (name, cap) in [
-            ("claude-3-5-sonnet-20241022", 1568),
-            ("claude-sonnet-4-20250514", 1568),
-            ("claude-opus-4-7", 4784),
-            ("anthropic/claude-opus-4.8", 4784),
-            ("claude-sonnet-5", 4784),
-        ] {
-            assert_eq!(
-                ImagePrice::of_model(name),
-                ImagePrice::Anthropic { cap },
-                "{name}"
-            );
-        }
+        let gemini = ImagePrice::Crops {
+            per_crop: 258,
+            most: 64,
+        };
+        assert_eq!(gemini.cost(Some((384, 200)), true), 258);
+        assert_eq!(gemini.cost(Some((960, 540)), false), 6 * 258);
     }
 
     proptest::proptest! {
         #[test]
-        fn no_image_costs_more_than_the_bound(width: u32, height: u32, low: bool, unknown: bool) {
-            for name in ["gpt-4o", "gpt-4o-mini", "gpt-5", "gpt-5.2", "o3", "o4-mini", "gpt-5-nano", "claude-4-7", "x"] {
-                let price = ImagePrice::of_model(name);
-                let size = (!unknown).then_some((width, height));
-                proptest::prop_assert!(price.cost(size, low) <= price.upper_bound());
+        fn no_image_costs_more_than_the_bound(width: u32, height: u32, low: bool, unknown: bool, a in 0_u32..10_000, b in 0_u32..10_000) {
+            let size = (!unknown).then_some((width, height));
+            for price in [
+                GPT_4O,
+                ImagePrice::Fixed { tokens: a },
+                ImagePrice::Tiles { base: a, per_tile: b },
+                ImagePrice::Patches { cap: a, percent: b },
+                ImagePrice::Areas { cap: a },
+                ImagePrice::Crops { per_crop: a, most: b.max(1) },
+            ] {
+                proptest::prop_assert!(price.cost(size, low) <= price.upper_bound(), "{price:?}");
             }
         }
 
@@ -302,7 +259,7 @@ mod tests {
         }
     }
 
-    fn base64(bytes: &[u8]) -> String {
+    pub(in super::super) fn base64(bytes: &[u8]) -> String {
         const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         let mut out = String::new();
         for chunk in bytes.chunks(3) {

@@ -1,11 +1,11 @@
 //! Walks the parts of a body that a model reads and tells a sink what costs tokens there. The upper bound and the
 //! exact count are two sinks of the same walk, so that they cannot disagree on what counts.
 //!
-//! Formulas: OpenAI cookbook "How to count tokens with tiktoken" for messages (3 a message, 1 a name, 3 once, every
-//! string value) and tools (7 a function, 12 once, 3 a property; here applied to schemas of any nesting, 1 a value);
-//! Anthropic's constants (6 once, 346 once and 53 a tool) are fitted values.
+//! What a part costs is the model's [`super::Formula`]; what is a part is the same for all models: every string value of a
+//! message, a tool's or schema's keys that are no keywords and all its values, at any nesting.
 
 use super::error::{ScanErrorKind, ScanFault};
+use super::formula::Part as Priced;
 use crate::Api;
 use crate::json::{Cursor, Integer, Part, RawStr, integer};
 
@@ -15,8 +15,12 @@ pub(super) trait InputSink {
     fn text(&mut self, text: RawStr<'_>);
     /// A bare JSON token (a number) that the model reads.
     fn token_text(&mut self, token: &[u8]);
-    /// Tokens of a formula.
-    fn overhead(&mut self, tokens: u64);
+    /// A part that has its price in the formula.
+    fn part(&mut self, part: Priced);
+    /// Token ids.
+    fn ids(&mut self, tokens: u64);
+    /// Audio, as base64.
+    fn audio(&mut self, base64: &[u8]);
     /// An image, whose price depends on the model.
     fn image(&mut self, image: Image<'_>);
     /// A medium whose cost can only be estimated from its size.
@@ -38,23 +42,12 @@ pub(super) enum ImageData<'a> {
     Unknown,
 }
 
-/// Once per chat request: the reply's priming.
-const CHAT_ONCE: u64 = 3;
-const ANTHROPIC_ONCE: u64 = 6;
-const PER_MESSAGE: u64 = 3;
-const PER_NAME: u64 = 1;
-const TOOLS_ONCE: u64 = 12;
-const PER_TOOL: u64 = 7;
-const ANTHROPIC_TOOLS_ONCE: u64 = 346;
-const PER_ANTHROPIC_TOOL: u64 = 53;
-const PER_SCHEMA_KEY: u64 = 3;
-const PER_SCHEMA_VALUE: u64 = 1;
 /// A file or other medium by reference, and the least that one sent inline costs.
 const DOCUMENT: u64 = 3000;
 /// Base64 characters of an inline document (12 bytes of it) per token, a cautious figure for PDF.
 const DOCUMENT_CHARACTERS: usize = 16;
-/// Audio: 10 tokens a second at 2,000 bytes a second, the least that speech codecs are used with.
-const AUDIO_CHARACTERS: usize = 266;
+/// Characters of a medium's URL, or of its data, per token.
+const MEDIUM_CHARACTERS: usize = 266;
 /// Encrypted reasoning: 4 bytes a token, base64.
 const REASONING_CHARACTERS: usize = 5;
 /// Nesting of content in content (tool results in messages); deeper ones are counted as plain strings.
@@ -131,8 +124,9 @@ impl<'s, S: InputSink> InputWalk<'s, S> {
     /// What a request costs whatever it says.
     pub(super) fn begin(&mut self) {
         match self.api {
-            Api::ChatCompletions | Api::Responses => self.sink.overhead(CHAT_ONCE),
-            Api::AnthropicMessages | Api::AnthropicCountTokens => self.sink.overhead(ANTHROPIC_ONCE),
+            Api::ChatCompletions | Api::Responses | Api::AnthropicMessages | Api::AnthropicCountTokens => {
+                self.sink.part(Priced::Request);
+            }
             Api::Completions | Api::Embeddings | Api::Other => {}
         }
     }
@@ -153,7 +147,7 @@ impl<'s, S: InputSink> InputWalk<'s, S> {
                 b'[' => self.messages(cursor),
                 b'n' => Ok(cursor.literal().map(|_| ())?),
                 _ => {
-                    self.sink.overhead(PER_MESSAGE);
+                    self.sink.part(Priced::Message);
                     self.content(cursor, 0)
                 }
             },
@@ -181,7 +175,7 @@ impl<'s, S: InputSink> InputWalk<'s, S> {
         expect_start(cursor, b"[", "an array of messages")?;
         cursor.elements(|cursor, _| {
             expect_start(cursor, b"{", "an object")?;
-            self.sink.overhead(PER_MESSAGE);
+            self.sink.part(Priced::Message);
             self.node(cursor, 0)
         })
     }
@@ -200,7 +194,7 @@ impl<'s, S: InputSink> InputWalk<'s, S> {
             }
             b"name" => {
                 if cursor.peek() == b'"' {
-                    self.sink.overhead(PER_NAME);
+                    self.sink.part(Priced::Name);
                 }
                 self.strings(cursor)
             }
@@ -332,8 +326,7 @@ impl<'s, S: InputSink> InputWalk<'s, S> {
         cursor.members(|cursor, key| {
             if key.decoded(&mut scratch) == b"data" && cursor.peek() == b'"' {
                 let data = cursor.string()?;
-                self.sink
-                    .estimated(length(data.raw.len().div_ceil(AUDIO_CHARACTERS)));
+                self.sink.audio(data.raw);
                 return Ok(());
             }
             self.strings(cursor)
@@ -355,7 +348,7 @@ impl<'s, S: InputSink> InputWalk<'s, S> {
             b"file_id" | b"file_url" | b"video" | b"video_url" | b"audio_url" | b"url" => {
                 self.hidden = true;
                 self.sink
-                    .estimated(length(text.raw.len().div_ceil(AUDIO_CHARACTERS)).max(DOCUMENT));
+                    .estimated(length(text.raw.len().div_ceil(MEDIUM_CHARACTERS)).max(DOCUMENT));
             }
             _ => self.sink.text(text),
         }
@@ -382,7 +375,7 @@ impl<'s, S: InputSink> InputWalk<'s, S> {
                         }
                         b'"' => self.sink.text(cursor.string()?),
                         b'[' => cursor.elements(|cursor, _| {
-                            self.sink.overhead(1);
+                            self.sink.ids(1);
                             token_id(cursor)
                         })?,
                         b'{' => self.node(cursor, 0)?,
@@ -391,7 +384,7 @@ impl<'s, S: InputSink> InputWalk<'s, S> {
                     prompts += 1;
                     Ok(())
                 })?;
-                self.sink.overhead(ids);
+                self.sink.ids(ids);
                 // A flat list of ids is one prompt.
                 self.prompts = prompts.saturating_add(u64::from(ids > 0)).max(1);
                 Ok(())
@@ -405,13 +398,11 @@ impl<'s, S: InputSink> InputWalk<'s, S> {
             return Ok(cursor.literal().map(|_| ())?);
         }
         expect_start(cursor, b"[", "an array")?;
-        let (once, each) = if self.api.is_anthropic() {
-            (ANTHROPIC_TOOLS_ONCE, PER_ANTHROPIC_TOOL)
-        } else {
-            (TOOLS_ONCE, PER_TOOL)
-        };
         cursor.elements(|cursor, index| {
-            self.sink.overhead(each + if index == 0 { once } else { 0 });
+            if index == 0 {
+                self.sink.part(Priced::Tools);
+            }
+            self.sink.part(Priced::Tool);
             self.schema(cursor)
         })
     }
@@ -422,19 +413,19 @@ impl<'s, S: InputSink> InputWalk<'s, S> {
         Ok(cursor.walk(|part| match part {
             Part::Key(key) => {
                 if !is_schema_keyword(key.decoded(scratch)) {
-                    sink.overhead(PER_SCHEMA_KEY);
+                    sink.part(Priced::SchemaKey);
                     sink.text(key);
                 }
             }
             Part::String(text) => {
-                sink.overhead(PER_SCHEMA_VALUE);
+                sink.part(Priced::SchemaValue);
                 sink.text(text);
             }
             Part::Number(number) => {
-                sink.overhead(PER_SCHEMA_VALUE);
+                sink.part(Priced::SchemaValue);
                 sink.token_text(number);
             }
-            Part::Literal => sink.overhead(PER_SCHEMA_VALUE),
+            Part::Literal => sink.part(Priced::SchemaValue),
             Part::ArrayStart => {}
         })?)
     }
@@ -452,14 +443,14 @@ impl<'s, S: InputSink> InputWalk<'s, S> {
     fn json(&mut self, cursor: &mut Cursor<'_>) -> Result<(), ScanFault> {
         Ok(cursor.walk(|part| match part {
             Part::Key(text) | Part::String(text) => {
-                self.sink.overhead(1);
+                self.sink.part(Priced::JsonValue);
                 self.sink.text(text);
             }
             Part::Number(number) => {
-                self.sink.overhead(1);
+                self.sink.part(Priced::JsonValue);
                 self.sink.token_text(number);
             }
-            Part::Literal => self.sink.overhead(1),
+            Part::Literal => self.sink.part(Priced::JsonValue),
             Part::ArrayStart => {}
         })?)
     }

@@ -3,7 +3,7 @@
 use super::error::{ScanError, ScanErrorKind, ScanFault};
 use super::facts::{MaxTokens, RequestFacts, StreamOptions, Text};
 use super::field::{FieldPath, Wanted};
-use super::image::ImagePrice;
+use super::formula::{InputTally, Part};
 use super::input::{Image, InputSink, InputWalk, expect_start};
 use crate::Api;
 use crate::json::{Cursor, Integer, RawStr, decode_lossy, integer};
@@ -60,25 +60,30 @@ fn is_disguised(key: &[u8]) -> bool {
     interpreted(folded.as_bytes()).is_some()
 }
 
-/// Adds up what the input can cost at most.
-#[derive(Default)]
-struct Bound {
-    tokens: u64,
-    images: u32,
-}
-
-impl InputSink for Bound {
+impl InputSink for InputTally {
     fn text(&mut self, text: RawStr<'_>) {
         // Decoding never lengthens: `\n` is 2 bytes for 1, `\uXXXX` 6 for at most 3.
         self.token_text(text.raw);
     }
 
     fn token_text(&mut self, token: &[u8]) {
-        self.overhead(u64::try_from(token.len()).unwrap_or(u64::MAX));
+        self.text_bytes = self
+            .text_bytes
+            .saturating_add(u64::try_from(token.len()).unwrap_or(u64::MAX));
     }
 
-    fn overhead(&mut self, tokens: u64) {
-        self.tokens = self.tokens.saturating_add(tokens);
+    fn part(&mut self, part: Part) {
+        InputTally::part(self, part);
+    }
+
+    fn ids(&mut self, tokens: u64) {
+        self.fixed = self.fixed.saturating_add(tokens);
+    }
+
+    fn audio(&mut self, base64: &[u8]) {
+        self.audio_characters = self
+            .audio_characters
+            .saturating_add(u64::try_from(base64.len()).unwrap_or(u64::MAX));
     }
 
     fn image(&mut self, _image: Image<'_>) {
@@ -86,7 +91,7 @@ impl InputSink for Bound {
     }
 
     fn estimated(&mut self, tokens: u64) {
-        self.overhead(tokens);
+        self.ids(tokens);
     }
 }
 
@@ -125,8 +130,8 @@ fn scan_members(
     mut fields: Wanted<'_, '_>,
     out: &mut RequestFacts,
 ) -> Result<(), ScanFault> {
-    let mut bound = Bound::default();
-    let mut input = InputWalk::new(&mut bound, api);
+    let mut tally = InputTally::default();
+    let mut input = InputWalk::new(&mut tally, api);
     input.begin();
     let mut scratch = std::mem::take(&mut fields.buffers.key);
     let mut seen = 0_u32;
@@ -173,13 +178,7 @@ fn scan_members(
     out.object_empty = members == 0;
     out.prompts = input.prompts;
     out.hidden_input = input.hidden;
-    out.images = bound.images;
-    out.input_bound = bound.tokens;
-    if bound.images > 0 {
-        let price = ImagePrice::of(api, out.model.as_ref().map_or("", |model| model.value.as_str()));
-        let images = u64::from(bound.images).saturating_mul(price.upper_bound());
-        out.input_bound = out.input_bound.saturating_add(images);
-    }
+    out.input = tally;
     Ok(())
 }
 

@@ -13,6 +13,12 @@ impl TokenCounter for Bytes {
     }
 }
 
+const ANTHROPIC: Formula = Formula {
+    parts: [6, 3, 1, 346, 53, 3, 1, 1],
+    image: ImagePrice::Areas { cap: 1568 },
+    audio_second: 10,
+};
+
 /// Remembers what it was asked to count; a token per text.
 #[derive(Default)]
 struct Texts(Vec<String>);
@@ -33,13 +39,23 @@ fn chat(body: &str) -> RequestFacts {
     facts(body, Api::ChatCompletions).unwrap()
 }
 
+/// The bound for a counter of at most one token a byte.
+fn bound(facts: &RequestFacts) -> u64 {
+    facts.input.bound(&Formula::default(), |bytes| bytes)
+}
+
 fn refusal(body: &str) -> String {
     facts(body, Api::ChatCompletions).unwrap_err().to_string()
 }
 
 fn counted(body: &Value, api: Api) -> (Vec<String>, InputCount) {
     let mut texts = Texts::default();
-    let count = count_input(body.to_string().as_bytes(), api, &mut texts).unwrap();
+    let formula = if api.is_anthropic() {
+        ANTHROPIC
+    } else {
+        Formula::default()
+    };
+    let count = count_input(body.to_string().as_bytes(), api, &formula, &mut texts).unwrap();
     (texts.0, count)
 }
 
@@ -64,7 +80,7 @@ fn reads_what_the_gateway_needs() {
     assert_eq!(&body[options.include_usage.unwrap().1], "false");
     assert_eq!((facts.object_start, facts.object_empty), (2, false));
     // 3 once, 3 for the message, `user`, `hi\n` as its four raw bytes.
-    assert_eq!(facts.input_bound, 3 + 3 + 4 + 4);
+    assert_eq!(bound(&facts), 3 + 3 + 4 + 4);
 }
 
 #[test]
@@ -270,6 +286,8 @@ fn chat_formula() {
         count,
         InputCount {
             tokens: 3 + 2 * 3 + 1 + 5,
+            text_units: 5,
+            beside_texts: 3 + 2 * 3 + 1,
             ..InputCount::default()
         }
     );
@@ -317,7 +335,7 @@ fn images_cost_by_size() {
         765
     );
     let facts = chat(&message(json!({"type": "image_url", "image_url": {"url": long}})).to_string());
-    assert_eq!((facts.images, facts.input_bound), (1, 3 + 3 + 4 + 1445));
+    assert_eq!((facts.input.images, bound(&facts)), (1, 3 + 3 + 4 + 1445));
 
     let data = png.split_once(',').unwrap().1;
     let (_, count) = counted(
@@ -352,7 +370,7 @@ fn text_in_disguise_is_text() {
 
 #[test]
 fn prompts_of_every_shape() {
-    for (prompt, api, bound, prompts) in [
+    for (prompt, api, most, prompts) in [
         (json!("abc"), Api::Completions, 3, 1),
         (json!(["abc", "de"]), Api::Completions, 5, 2),
         (json!([1, 2, 300]), Api::Completions, 3, 1),
@@ -364,7 +382,7 @@ fn prompts_of_every_shape() {
         let key = if api == Api::Embeddings { "input" } else { "prompt" };
         let body = json!({key: prompt, "best_of": 2}).to_string();
         let facts = facts(&body, api).unwrap();
-        assert_eq!((facts.input_bound, facts.prompts), (bound, prompts), "{body}");
+        assert_eq!((bound(&facts), facts.prompts), (most, prompts), "{body}");
         assert_eq!(facts.answers(), 2 * prompts);
     }
     for bad in [
@@ -420,7 +438,7 @@ fn other_apis_count_all_strings() {
         Api::Other,
     )
     .unwrap();
-    assert_eq!(facts.input_bound, 6);
+    assert_eq!(bound(&facts), 6);
 }
 
 fn rewritten(body: &str, change: impl FnOnce(&mut Rewrite<'_>)) -> String {
@@ -665,9 +683,9 @@ proptest! {
         let mut facts = RequestFacts::new();
         match scan(text.as_bytes(), api, &[], &mut facts) {
             Ok(()) => {
-                let count = count_input(text.as_bytes(), api, &mut Bytes).unwrap();
-                prop_assert!(count.tokens <= facts.input_bound, "{} > {}", count.tokens, facts.input_bound);
-                prop_assert_eq!(count.images, facts.images);
+                let count = count_input(text.as_bytes(), api, &Formula::default(), &mut Bytes).unwrap();
+                prop_assert!(count.tokens <= bound(&facts), "{} > {}", count.tokens, bound(&facts));
+                prop_assert_eq!(count.images, facts.input.images);
                 prop_assert_eq!(count.hidden_input, facts.hidden_input);
             }
             Err(error) => prop_assert!(matches!(error.kind, ScanErrorKind::WrongType(_)), "{}", error),
@@ -774,9 +792,9 @@ proptest! {
         let wanted = [FieldPath::parse("messages.0.content.0.text").unwrap(), FieldPath::parse("tools.0").unwrap()];
         let mut facts = RequestFacts::new();
         if scan(&text, api, &wanted, &mut facts).is_ok() {
-            prop_assert!(count_input(&text, api, &mut Bytes).unwrap().tokens <= facts.input_bound);
+            prop_assert!(count_input(&text, api, &Formula::default(), &mut Bytes).unwrap().tokens <= bound(&facts));
         }
-        let _ = count_input(&text, api, &mut Bytes);
+        let _ = count_input(&text, api, &Formula::default(), &mut Bytes);
     }
 }
 

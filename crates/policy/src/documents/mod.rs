@@ -1,6 +1,7 @@
 //! Configuration documents: one kind per file, as operators write them.
 
 mod channel;
+mod counting;
 mod endpoint;
 mod health;
 mod limit;
@@ -17,10 +18,11 @@ pub use crate::{
     text::{Instant, Secret, Sha256Hex},
 };
 pub use channel::{AbortPolicy, Channel, ChannelKey, ModelPatterns, Template};
+pub use counting::{Characters, CountedPattern, CountingRule, Images, Overheads};
 pub use endpoint::Endpoint;
 pub use health::{HealthCheck, ProbeKind, ProbeMethod, ProbeScope, StatusRange};
 pub use limit::{Algorithm, Enforcement, Limit, Metric, OnFull};
-pub use model::{Deployment, Model, Timeouts, Tokenizer};
+pub use model::{Deployment, Model, Timeouts};
 pub use provider::{CredentialKind, Credentials, Protocol, Provider, Tls};
 pub use routing::{Affinity, Balance, Breaker, Retry, Routing};
 pub use rule::{Action, Condition, Deny, Operator, Parameter, Rule, RuleTemplate, Shadow, Then, ZonedHours};
@@ -47,19 +49,22 @@ pub enum Kind {
     Templates,
     /// Rules with parameters.
     RuleTemplates,
+    /// Rules for counting tokens.
+    Tokenizers,
     /// Everything that exists once.
     Settings,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Kind; 7] = [
+    pub const ALL: [Kind; 8] = [
         Kind::Channels,
         Kind::Models,
         Kind::Providers,
         Kind::Rules,
         Kind::Templates,
         Kind::RuleTemplates,
+        Kind::Tokenizers,
         Kind::Settings,
     ];
 
@@ -72,6 +77,7 @@ impl Kind {
             Kind::Rules => "rules",
             Kind::Templates => "templates",
             Kind::RuleTemplates => "rule_templates",
+            Kind::Tokenizers => "tokenizers",
             Kind::Settings => "settings",
         }
     }
@@ -95,7 +101,7 @@ fn stem(name: &str) -> Option<&str> {
 }
 
 /// Kinds that have a name already and will be read by later versions.
-const LATER: [&str; 3] = ["tokenizers", "alerts", "instance"];
+const LATER: [&str; 2] = ["alerts", "instance"];
 
 /// One entry of a document, and where it stands.
 #[derive(Clone, Debug)]
@@ -121,6 +127,8 @@ pub struct Documents {
     pub rules: Vec<Entry<Rule>>,
     /// Rules with parameters.
     pub rule_templates: Vec<Entry<RuleTemplate>>,
+    /// Rules for counting tokens; the first that names a model counts.
+    pub counting_rules: Vec<Entry<CountingRule>>,
     /// Settings, if a document names any.
     pub settings: Option<Entry<Settings>>,
     /// Kinds of which something could not be decoded: references to what is not there are no finding then.
@@ -233,6 +241,7 @@ impl Documents {
             Kind::Rules => entries(&mut self.rules, kind, document, list, problems),
             Kind::Templates => entries(&mut self.templates, kind, document, list, problems),
             Kind::RuleTemplates => entries(&mut self.rule_templates, kind, document, list, problems),
+            Kind::Tokenizers => entries(&mut self.counting_rules, kind, document, list, problems),
             Kind::Settings => {}
         }
     }

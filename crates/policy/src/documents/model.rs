@@ -1,33 +1,8 @@
 //! Public models and their deployments.
 
 use super::{Limit, Routing, Span, channel::yes};
-use crate::glob::glob_matches;
 use schemars::JsonSchema;
 use serde::Deserialize;
-
-/// A tokenizer that we count with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Tokenizer {
-    /// OpenAI's o200k_base.
-    O200kBase,
-    /// OpenAI's cl100k_base.
-    Cl100kBase,
-}
-
-impl Tokenizer {
-    /// The tokenizer of a model of that name, and whether it is an approximation.
-    pub fn for_model(name: &str) -> (Self, bool) {
-        let any = |patterns: &[&str]| patterns.iter().any(|pattern| glob_matches(pattern, name));
-        if any(&["gpt-4o*", "gpt-4.1*", "gpt-5*", "o1*", "o3*", "o4*"]) {
-            (Tokenizer::O200kBase, false)
-        } else if any(&["gpt-4*", "gpt-3.5*"]) {
-            (Tokenizer::Cl100kBase, false)
-        } else {
-            (Tokenizer::O200kBase, true)
-        }
-    }
-}
 
 /// How long each stage of a request may take.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
@@ -117,8 +92,11 @@ pub struct Model {
     /// How long each stage may take.
     #[serde(default)]
     pub timeouts: Timeouts,
-    /// What tokens are counted with; by the model's name by default.
-    pub tokenizer: Option<Tokenizer>,
+    /// What tokens are counted with: a tokenizer on board, or a file in the tokenizers' folder by its name; by the counting
+    /// rules and the model's name by default.
+    pub tokenizer: Option<String>,
+    /// How many times our own count an upstream may report before its usage is called suspicious; the settings' by default.
+    pub suspicious_usage_factor: Option<f64>,
     /// Models to try if this one cannot answer, in order.
     #[serde(default)]
     pub fallback: Vec<String>,

@@ -136,6 +136,8 @@ pub struct Settings {
     pub region: Region,
     /// The least that an output reservation is clamped to, in tokens; what is left below it refuses. 1..=65,536.
     pub min_output_reservation: u64,
+    /// How many times our own count an upstream may report before its usage is called suspicious, 1..=1,000.
+    pub suspicious_usage_factor: f64,
     /// What a request without a known channel gets.
     pub unknown_channel: UnknownChannel,
     /// The daemon's log of requests.
@@ -159,6 +161,7 @@ impl Default for Settings {
             limits: Vec::new(),
             region: Region::default(),
             min_output_reservation: 16,
+            suspicious_usage_factor: 2.0,
             unknown_channel: UnknownChannel::default(),
             request_log: RequestLog::default(),
             retention: Retention::default(),

@@ -442,7 +442,7 @@ fn ranges(value: &Json) -> Result<Vec<Cidr>, Reasons> {
     }
 }
 
-fn regex(pattern: &str) -> Result<Regex, String> {
+pub(crate) fn regex(pattern: &str) -> Result<Regex, String> {
     regex::RegexBuilder::new(pattern)
         .size_limit(REGEX_SIZE)
         .dfa_size_limit(REGEX_SIZE)

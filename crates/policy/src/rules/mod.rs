@@ -7,6 +7,7 @@ mod program;
 pub(crate) mod template;
 mod time;
 
+pub(crate) use condition::regex;
 pub use evaluate::{Decision, Facts, Outcome, RuleTrace, Value};
 pub(crate) use field::{canonical_path, is_token};
 pub(crate) use program::{PlainRule, check, encode};

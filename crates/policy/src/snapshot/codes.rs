@@ -2,7 +2,6 @@
 
 use crate::documents::{
     AbortPolicy, Affinity, Algorithm, Balance, CredentialKind, Enforcement, Metric, OnFull, Protocol,
-    Tokenizer,
 };
 
 /// An enumeration that stands in a record as one byte.
@@ -72,10 +71,6 @@ impl Code for CredentialKind {
         CredentialKind::XApiKey,
         CredentialKind::Header,
     ];
-}
-
-impl Code for Tokenizer {
-    const ALL: &'static [Self] = &[Tokenizer::O200kBase, Tokenizer::Cl100kBase];
 }
 
 impl Code for Balance {

@@ -2,6 +2,7 @@
 
 mod channel;
 mod codes;
+mod counting;
 mod intern;
 mod limit;
 mod model;
@@ -12,6 +13,8 @@ pub(crate) mod writer;
 pub use channel::{ChannelView, KeyView};
 pub use codes::{AffinityView, Scope, SourceView};
 pub(crate) use codes::{Code, ModelMatch};
+pub use counting::CountingView;
+pub(crate) use counting::images_code;
 pub use limit::{LimitIter, LimitList, LimitView};
 pub use model::{DeploymentView, ModelView, ProviderView, RoutingView, TimeoutsMs};
 pub(crate) use records::*;
@@ -125,6 +128,8 @@ impl<'a> Snapshot<'a> {
             && snapshot.is_whole::<ModelRecord>(Section::Models)
             && snapshot.is_whole::<ModelNameRecord>(Section::ModelNames)
             && snapshot.is_whole::<Slot>(Section::ModelIndex)
+            && snapshot.is_whole::<CountingRecord>(Section::Countings)
+            && snapshot.is_whole::<PatternRecord>(Section::Patterns)
             && snapshot.is_whole::<DeploymentRecord>(Section::Deployments)
             && snapshot.is_whole::<ProviderRecord>(Section::Providers)
             && snapshot.is_whole::<AddressRecord>(Section::Addresses)

@@ -1,10 +1,10 @@
 //! Models, deployments and providers, in place.
 
 use super::{
-    AddressRecord, AffinityView, Code, DeploymentRecord, LimitList, ModelRecord, ProviderRecord, Section,
-    Snapshot, flag,
+    AddressRecord, AffinityView, Code, CountingRecord, CountingView, DeploymentRecord, LimitList,
+    ModelRecord, ProviderRecord, Section, Snapshot, flag,
 };
-use crate::documents::{Balance, CredentialKind, Protocol, Tokenizer};
+use crate::documents::{Balance, CredentialKind, Protocol};
 use std::{
     fmt,
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -147,14 +147,11 @@ impl<'a> ModelView<'a> {
         }
     }
 
-    /// What tokens are counted with.
-    pub fn tokenizer(&self) -> Tokenizer {
-        Tokenizer::from_code(self.record.tokenizer, Tokenizer::O200kBase)
-    }
-
-    /// Whether that tokenizer is only the nearest we have.
-    pub fn tokenizer_approximate(&self) -> bool {
-        self.record.tokenizer_approximate != 0
+    /// How it is counted; `None` only in a corrupt snapshot.
+    pub fn counting(&self) -> Option<CountingView<'a>> {
+        let records = self.snapshot.records::<CountingRecord>(Section::Countings);
+        let record = records.get(usize::try_from(self.index).ok()?)?;
+        Some(CountingView::new(self.snapshot, record))
     }
 }
 

@@ -7,6 +7,7 @@
 //! of enumerations are those of [`super::codes`]. Whatever stands in a buffer, reading it is safe: every access is
 //! bounds-checked, and a place that leads nowhere reads as empty.
 
+use crate::counting::{CLASSES, PARTS};
 use zerocopy::{
     FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
     little_endian::{I64, U16, U32, U64},
@@ -16,7 +17,7 @@ use zerocopy::{
 pub(crate) const MAGIC: [u8; 8] = *b"TGSNAP\r\n";
 
 /// Changes with every change of this module or of the meaning of its fields.
-pub(crate) const FORMAT: u32 = 4;
+pub(crate) const FORMAT: u32 = 5;
 
 macro_rules! records {
     ($($(#[$doc:meta])* struct $name:ident { $($field:ident: $type:ty),* $(,)? })*) => {$(
@@ -40,6 +41,8 @@ pub(crate) enum Section {
     Models,
     ModelNames,
     ModelIndex,
+    Countings,
+    Patterns,
     Deployments,
     Providers,
     Addresses,
@@ -139,15 +142,39 @@ records! {
         breaker_failures: U32,
         breaker_open_ms: U32,
         breaker_max_open_ms: U32,
-        tokenizer: u8,
-        tokenizer_approximate: u8,
         balance: u8,
         affinity: u8,
         panic_percent: u8,
         attempts: u8,
         retry_percent: u8,
-        reserved: u8,
+        reserved: [u8; 3],
     }
+
+    /// How the model at the same position is counted.
+    struct CountingRecord {
+        rule: Str,
+        tokenizer: Str,
+        wanted: Str,
+        file: Str,
+        source: U64,
+        minimum: U64,
+        maximum: U64,
+        patterns: Range,
+        version: U32,
+        factor: U32,
+        most_per_byte: U32,
+        suspicious_factor: U32,
+        audio_second: U32,
+        ratios: [U32; CLASSES],
+        parts: [U32; PARTS],
+        images: [U32; 2],
+        images_kind: u8,
+        flags: u8,
+        reserved: [u8; 2],
+    }
+
+    /// What a pattern's matches count, in thousandths of a token.
+    struct PatternRecord { pattern: Str, units: U32 }
 
     /// A model's name or alias.
     struct ModelNameRecord { name: Str, model: U32 }
@@ -209,4 +236,7 @@ pub(crate) mod flag {
     pub(crate) const TRUSTED: u8 = 2;
     pub(crate) const TLS: u8 = 4;
     pub(crate) const TLS_VERIFY: u8 = 8;
+    pub(crate) const ESTIMATE: u8 = 16;
+    pub(crate) const LEARNS: u8 = 32;
+    pub(crate) const RATIOS: u8 = 64;
 }

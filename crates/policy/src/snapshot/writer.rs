@@ -1,9 +1,9 @@
 //! Builds a snapshot: collects records, shares equal texts, lists and limits, lays the sections out.
 
 use super::{
-    AddressRecord, ChannelRecord, DeploymentRecord, Extent, FORMAT, Header, KeyRecord, LimitRecord, MAGIC,
-    ModelNameRecord, ModelRecord, PermissionRecord, ProviderRecord, ProxyRecord, Range, SECTIONS, Section,
-    SettingsRecord, Slot, SourceRecord, Str, UNCHECKED,
+    AddressRecord, ChannelRecord, CountingRecord, DeploymentRecord, Extent, FORMAT, Header, KeyRecord,
+    LimitRecord, MAGIC, ModelNameRecord, ModelRecord, PatternRecord, PermissionRecord, ProviderRecord,
+    ProxyRecord, Range, SECTIONS, Section, SettingsRecord, Slot, SourceRecord, Str, UNCHECKED,
     intern::{Interner, hash_of},
     key_hash, slot_of,
 };
@@ -107,6 +107,8 @@ pub(crate) struct Writer {
     pub keys: Vec<KeyRecord>,
     pub models: Vec<ModelRecord>,
     pub model_names: Vec<ModelNameRecord>,
+    pub countings: Vec<CountingRecord>,
+    pub patterns: Vec<PatternRecord>,
     pub deployments: Vec<DeploymentRecord>,
     pub providers: Vec<ProviderRecord>,
     pub addresses: Vec<AddressRecord>,
@@ -179,6 +181,8 @@ impl Writer {
             (Section::Models, bytes_of(&self.models)),
             (Section::ModelNames, bytes_of(&self.model_names)),
             (Section::ModelIndex, bytes_of(&model_index)),
+            (Section::Countings, bytes_of(&self.countings)),
+            (Section::Patterns, bytes_of(&self.patterns)),
             (Section::Deployments, bytes_of(&self.deployments)),
             (Section::Providers, bytes_of(&self.providers)),
             (Section::Addresses, bytes_of(&self.addresses)),

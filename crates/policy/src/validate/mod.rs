@@ -1,6 +1,7 @@
 //! Everything that can be wrong with documents that decode, all of it at once.
 
 mod channels;
+pub(crate) mod counting;
 mod health;
 mod limits;
 mod models;
@@ -40,6 +41,7 @@ pub(crate) fn check(documents: &Documents) -> (Checked<'_>, Vec<Problem>) {
     settings::check(&mut context);
     providers::check(&mut context);
     models::check(&mut context);
+    counting::check(&mut context);
     let templates = Templates::resolve(documents, &mut context.problems);
     channels::check_templates(&mut context);
     let channels = channels::check(&mut context, &templates);

@@ -1,6 +1,6 @@
 //! Models and deployments.
 
-use super::{Context, Named, Path, check_name, limits};
+use super::{Context, Named, Path, check_name, limits, settings::check_factor};
 use crate::{
     documents::{Affinity, Algorithm, Entry, Kind, Location, Model, Span},
     identity::Owner,
@@ -54,6 +54,9 @@ pub(super) fn check(context: &mut Context<'_>) {
         check_deployments(context, at, model);
         limits::check_list(context, at, &model.limits, Owner::Model(&model.name));
         check_sizes(context, at, model);
+        if let Some(factor) = model.suspicious_usage_factor {
+            check_factor(context, at, factor);
+        }
         check_timeouts(context, at, model);
         check_quotas(context, entry);
         check_fallback(context, at, model);

@@ -18,6 +18,7 @@ pub(super) fn check(context: &mut Context<'_>) {
     if !(1..=65_536).contains(&settings.min_output_reservation) {
         context.error(at, "min_output_reservation", "must be 1..=65536");
     }
+    check_factor(context, at, settings.suspicious_usage_factor);
     if settings.trusted_proxies.len() > 1_024 {
         context.error(at, "trusted_proxies", "at most 1024 ranges");
     }
@@ -51,6 +52,13 @@ pub(super) fn check(context: &mut Context<'_>) {
     }
     if settings.testing.short_windows {
         context.warning(at, "testing.short_windows", "is for tests only");
+    }
+}
+
+/// The same in settings and models.
+pub(super) fn check_factor(context: &mut Context<'_>, at: &Location, factor: f64) {
+    if !(1.0..=1_000.0).contains(&factor) {
+        context.error(at, "suspicious_usage_factor", "must be 1..=1000");
     }
 }
 

@@ -1,0 +1,251 @@
+//! How models are counted: the snapshot's rules made ready once per generation, and the tokenizers that they use.
+
+use std::path::Path;
+use std::rc::Rc;
+
+use self_cell::self_cell;
+use tollgate_meter::counting::{Engine, ModelCounter, TextPattern, TextRule};
+use tollgate_meter::request::{Formula, ImagePrice};
+use tollgate_meter::tokenizer::{Counter, Encoding, StreamCounter, Vocabulary, builtin};
+use tollgate_policy::documents::Images;
+use tollgate_policy::{CountingView, Snapshot};
+use tollgate_shm::MappedFile;
+
+use crate::ngx::log;
+
+/// How one model is counted.
+pub(crate) struct Counting {
+    pub rule: TextRule,
+    pub formula: Formula,
+    /// 24 bits that change with whatever decides a count.
+    pub version: u32,
+    /// Whether counts are estimates.
+    pub estimate: bool,
+    /// Whether the daemon learns the factor from what upstreams report.
+    pub learns: bool,
+    /// Thousandths of our own count above which an upstream's usage is suspicious.
+    suspicious_factor: u64,
+    tokenizer: Tokenizer,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+enum Tokenizer {
+    O200k,
+    Cl100k,
+    /// By the checksum of what it was compiled from; of that name.
+    File {
+        source: u64,
+        name: Box<str>,
+    },
+}
+
+/// Figures that differ by no more than this are no lie.
+const SLACK: u64 = 64;
+
+impl Counting {
+    pub fn new(view: &CountingView<'_>) -> Counting {
+        let patterns = view.patterns().filter_map(|(pattern, units)| {
+            // Validated by the daemon; one that this version cannot use is left out.
+            TextPattern::new(pattern, units)
+                .inspect_err(|e| log::error(format_args!("tollgate: counting rule {:?}: {e}", view.rule())))
+                .ok()
+        });
+        Counting {
+            rule: TextRule {
+                ratios: view.ratios(),
+                patterns: patterns.collect(),
+                factor: view.factor(),
+                minimum: view.minimum(),
+                maximum: view.maximum(),
+                most_per_byte: view.most_per_byte(),
+            },
+            formula: Formula {
+                parts: view.parts(),
+                image: match view.images() {
+                    Images::Fixed { tokens } => ImagePrice::Fixed { tokens },
+                    Images::Tiles { base, per_tile } => ImagePrice::Tiles { base, per_tile },
+                    Images::Patches { cap, percent } => ImagePrice::Patches { cap, percent },
+                    Images::Areas { cap } => ImagePrice::Areas { cap },
+                    Images::Crops { per_crop, most } => ImagePrice::Crops { per_crop, most },
+                },
+                audio_second: view.audio_second(),
+            },
+            version: view.version(),
+            estimate: view.is_estimate(),
+            learns: view.learns(),
+            suspicious_factor: view.suspicious_factor().into(),
+            tokenizer: match (view.vocabulary(), view.tokenizer()) {
+                (Some((_, source)), name) => Tokenizer::File {
+                    source,
+                    name: name.into(),
+                },
+                (None, "cl100k_base") => Tokenizer::Cl100k,
+                _ => Tokenizer::O200k,
+            },
+        }
+    }
+
+    /// Whether an upstream's figure is more than the model's factor above `most`, what it can be at most by our own count.
+    pub fn is_above(&self, reported: u64, most: u64) -> bool {
+        let allowed = u128::from(most) * u128::from(self.suspicious_factor) / 1_000 + u128::from(SLACK);
+        u128::from(reported) > allowed
+    }
+
+    /// Whether it is more than the factor below `least`.
+    pub fn is_below(&self, reported: u64, least: u64) -> bool {
+        let allowed = u128::from(reported) * u128::from(self.suspicious_factor) / 1_000 + u128::from(SLACK);
+        u128::from(least) > allowed
+    }
+}
+
+self_cell!(
+    struct MappedCounter {
+        owner: MappedFile,
+        #[not_covariant]
+        dependent: Counter,
+    }
+);
+
+impl Engine for MappedCounter {
+    fn count(&mut self, text: &str) -> u64 {
+        self.with_dependent_mut(|_, counter| Engine::count(counter, text))
+    }
+
+    fn push(&mut self, stream: &mut StreamCounter, text: &str) {
+        self.with_dependent_mut(|_, counter| stream.push(counter, text));
+    }
+
+    fn finish(&mut self, stream: StreamCounter) -> u64 {
+        self.with_dependent_mut(|_, counter| stream.finish(counter))
+    }
+}
+
+/// A tokenizer from a file.
+struct FromFile {
+    source: u64,
+    name: Box<str>,
+    counter: MappedCounter,
+}
+
+impl FromFile {
+    /// Maps a compiled vocabulary. A file that is damaged, foreign or another than the snapshot means is refused.
+    fn open(folder: &Path, file: &str, source: u64, name: &str) -> Result<FromFile, String> {
+        let path = folder.join(file);
+        let mapped = MappedFile::open(&path).map_err(|e| e.to_string())?;
+        let counter = MappedCounter::try_new(mapped, |bytes| {
+            let vocabulary = Vocabulary::from_bytes(bytes).map_err(|e| e.to_string())?;
+            if vocabulary.source() != source {
+                return Err("it was compiled from another file".to_owned());
+            }
+            Ok(Counter::new(vocabulary))
+        })?;
+        Ok(FromFile {
+            source,
+            name: name.into(),
+            counter,
+        })
+    }
+}
+
+/// The tokenizers of this worker. Those that are part of the binary are made at first use, the others when a generation
+/// comes that uses them, so that no request waits for a file.
+#[derive(Default)]
+pub(crate) struct Tokenizers {
+    o200k: Option<Counter<'static>>,
+    cl100k: Option<Counter<'static>>,
+    files: Vec<FromFile>,
+}
+
+impl Tokenizers {
+    /// Maps what a new generation uses and lets go of what it does not. A file that cannot be used leaves the former one of
+    /// that name in place.
+    pub fn follow(&mut self, snapshot: Snapshot<'_>, folder: &Path) {
+        let mut former = std::mem::take(&mut self.files);
+        for model in snapshot.models() {
+            let Some(view) = model.counting() else { continue };
+            let Some((file, source)) = view.vocabulary() else {
+                continue;
+            };
+            let name = view.tokenizer();
+            if self.files.iter().any(|f| &*f.name == name) {
+                continue;
+            }
+            let known = former.iter().position(|f| f.source == source && &*f.name == name);
+            let taken = match known {
+                Some(at) => Some(former.swap_remove(at)),
+                None => match FromFile::open(folder, file, source, name) {
+                    Ok(opened) => Some(opened),
+                    Err(reason) => {
+                        let former = former
+                            .iter()
+                            .position(|f| &*f.name == name)
+                            .map(|at| former.swap_remove(at));
+                        let instead = if former.is_some() {
+                            "the former one"
+                        } else {
+                            "o200k_base"
+                        };
+                        log::error(format_args!(
+                            "tollgate: cannot use the tokenizer {}: {reason}; going on with {instead}",
+                            folder.join(file).display()
+                        ));
+                        former
+                    }
+                },
+            };
+            self.files.extend(taken);
+        }
+    }
+
+    /// A counter for a model. One whose tokenizer is not there any more, or could not be read, counts with what is nearest.
+    pub fn counter<'a>(&'a mut self, counting: &'a Counting) -> ModelCounter<'a> {
+        let engine: Option<&mut dyn Engine> = if counting.rule.ratios.is_some() {
+            None
+        } else {
+            self.engine(&counting.tokenizer)
+        };
+        ModelCounter::new(&counting.rule, engine)
+    }
+
+    fn engine(&mut self, tokenizer: &Tokenizer) -> Option<&mut dyn Engine> {
+        if let Tokenizer::File { source, name } = tokenizer {
+            let exact = self.files.iter().position(|f| f.source == *source);
+            if let Some(found) = exact
+                .or_else(|| self.files.iter().position(|f| f.name == *name))
+                .and_then(|at| self.files.get_mut(at))
+            {
+                return Some(&mut found.counter);
+            }
+        }
+        let (slot, encoding) = match tokenizer {
+            Tokenizer::Cl100k => (&mut self.cl100k, Encoding::Cl100kBase),
+            _ => (&mut self.o200k, Encoding::O200kBase),
+        };
+        if slot.is_none() {
+            *slot = builtin(encoding).ok().map(Counter::new);
+        }
+        slot.as_mut().map(|counter| counter as &mut dyn Engine)
+    }
+}
+
+/// The rules of one generation, by the models' numbers, made at first use.
+#[derive(Default)]
+pub(crate) struct Countings(std::cell::RefCell<Vec<Option<Rc<Counting>>>>);
+
+impl Countings {
+    pub fn get(&self, snapshot: Snapshot<'_>, model: u32) -> Option<Rc<Counting>> {
+        let index = model as usize;
+        if let Some(Some(known)) = self.0.borrow().get(index) {
+            return Some(Rc::clone(known));
+        }
+        let counting = Rc::new(Counting::new(&snapshot.model_at(model)?.counting()?));
+        let mut all = self.0.borrow_mut();
+        if all.len() <= index {
+            all.resize(index + 1, None);
+        }
+        if let Some(slot) = all.get_mut(index) {
+            *slot = Some(Rc::clone(&counting));
+        }
+        Some(counting)
+    }
+}
