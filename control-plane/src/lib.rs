@@ -14,6 +14,7 @@ pub mod config;
 pub mod counting;
 pub mod daemon;
 pub mod explain;
+pub mod health;
 pub mod ledger;
 pub mod live;
 pub mod process;

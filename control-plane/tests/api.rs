@@ -38,6 +38,9 @@ async fn everything_but_health_and_metrics_needs_the_token() {
         "/instance",
         "/inflight",
         "/requests",
+        "/deployments",
+        "/deployments/gpt-4o/p",
+        "/deployments/gpt-4o%2Fp/history",
     ] {
         let path = format!("/api/v1{path}");
         let (status, headers, body) = daemon.send(plain(&path)).await;
@@ -467,4 +470,80 @@ async fn schemas_are_served_for_every_kind() {
         .body(Body::empty())
         .unwrap();
     assert_eq!(daemon.send(bad).await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn deployments_show_what_workers_saw_and_why_they_are_left_alone() {
+    use tollgate_shm::{BreakerSpec, Failure};
+    let daemon = Daemon::start(Folders::new()).await;
+    let fresh = daemon.get("/api/v1/deployments/gpt-4o/p").await;
+    assert_eq!(
+        (
+            &fresh["state"],
+            &fresh["breaker"]["state"],
+            &fresh["probe"],
+            &fresh["latency_us"]
+        ),
+        (&json!("ready"), &json!("closed"), &Value::Null, &Value::Null),
+        "{fresh}"
+    );
+    let region = &daemon.region;
+    let row = region
+        .deployment(tollgate_policy::hash_name(b"gpt-4o/p"))
+        .unwrap();
+    let worker = region.attach_worker().unwrap();
+    let spec = BreakerSpec {
+        failures: 2,
+        open_ms: 3_000_000,
+        max_open_ms: 3_000_000,
+    };
+    region.begin_attempt(&worker, row, false);
+    region.begin_attempt(&worker, row, true);
+    region.end_attempt(&worker, row);
+    region.note_success(row, region.now_ms(), Some(1_500));
+    region.note_failure(row, region.now_ms(), Failure::Status, &spec);
+    region.note_failure(row, region.now_ms(), Failure::Timeout, &spec);
+    let listed = daemon
+        .get("/api/v1/deployments?model=4o&provider=p&trouble=true")
+        .await;
+    let broken = &listed["deployments"][0];
+    assert_eq!(broken["id"], "gpt-4o/p", "{listed}");
+    assert_eq!(broken["state"], "broken");
+    assert_eq!(broken["reason"], "2 failures in a row, the last: timeout");
+    assert!(
+        broken["breaker"]["retry_in_ms"].as_u64().unwrap() > 2_000_000,
+        "{listed}"
+    );
+    assert_eq!(
+        (&broken["in_flight"], &broken["attempts"], &broken["latency_us"]),
+        (&json!(1), &json!(2), &json!(1_500))
+    );
+    assert_eq!(broken["connections"], json!({"made": 1, "reused": 1}));
+    assert_eq!(
+        broken["failed"],
+        json!({"connect": 0, "timeout": 1, "status": 1, "malformed": 0, "full": 0})
+    );
+    assert_eq!(
+        (
+            &listed["total"],
+            &daemon.get("/api/v1/deployments?provider=other").await["total"]
+        ),
+        (&json!(1), &json!(0))
+    );
+    let metrics = daemon.get("/metrics").await;
+    let metrics = metrics.as_str().unwrap();
+    let labels = "deployment=\"gpt-4o/p\",model=\"gpt-4o\",provider=\"p\"";
+    for series in [
+        format!("tollgate_deployment_state{{{labels},state=\"broken\"}} 1"),
+        format!("tollgate_deployment_breaker_state{{{labels}}} 2"),
+        format!("tollgate_deployment_failures_total{{{labels},kind=\"status\"}} 1"),
+        format!("tollgate_deployment_connections_total{{{labels},connection=\"reused\"}} 1"),
+        format!("tollgate_deployment_latency_seconds{{{labels}}} 0.0015"),
+    ] {
+        assert!(metrics.contains(&series), "{series} is not in {metrics}");
+    }
+    for path in ["/api/v1/deployments/none", "/api/v1/deployments?model=none"] {
+        let request = Daemon::request("GET", path).body(Body::empty()).unwrap();
+        assert_eq!(daemon.send(request).await.0, StatusCode::NOT_FOUND, "{path}");
+    }
 }

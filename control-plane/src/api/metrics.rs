@@ -35,14 +35,14 @@ enum Channels {
 
 /// Metrics being written.
 #[derive(Default)]
-struct Text(String);
+pub(super) struct Text(String);
 
 impl Text {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
+    pub(super) fn family(&mut self, name: &str, kind: &str, help: &str) {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
     }
 
-    fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+    pub(super) fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
         self.0.push_str(name);
         for (i, (label, text)) in labels.iter().enumerate() {
             self.0.push(if i == 0 { '{' } else { ',' });
@@ -377,6 +377,7 @@ pub(super) async fn read(
     histograms(&mut text, &rows);
     region(&mut text, &state);
     processes(&mut text, &state);
+    super::deployment_metrics::write(&mut text, &state);
     daemon(&mut text, &state);
     ([(header::CONTENT_TYPE, TYPE)], text.0)
 }

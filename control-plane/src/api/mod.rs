@@ -3,6 +3,8 @@
 //! loopback only.
 
 mod auth;
+mod deployment_metrics;
+mod deployments;
 mod documents;
 mod error;
 mod explain;
@@ -26,6 +28,7 @@ use axum::routing::{get, post};
 use tollgate_shm::Region;
 
 use crate::config::{ConfigSource, ConfigStatus, StatusWatch};
+use crate::health::Board;
 use crate::counting::Counting;
 use crate::ledger::{DrainStatus, SqliteReader};
 use crate::secrets::{ApiToken, Sealer};
@@ -55,6 +58,8 @@ pub struct AppState {
     pub token: ApiToken,
     /// Seals credentials in documents.
     pub sealer: Sealer,
+    /// What probes found.
+    pub probes: Board,
     /// Tokenizers, and what was learned about them.
     pub counting: Counting,
     /// Whether metrics need no token.
@@ -80,6 +85,8 @@ pub fn app(state: AppState) -> Router {
         .route("/channels/{code}/limits", get(limits::of_channel))
         .route("/limits", get(limits::all))
         .route("/instance", get(instance::read))
+        .route("/deployments", get(deployments::all))
+        .route("/deployments/{*id}", get(deployments::one))
         .route("/inflight", get(inflight::read))
         .route("/requests", get(requests::read))
         .route("/tokenizers", get(tokenizers::list))

@@ -35,11 +35,16 @@ pub(super) fn duration(ms: u64) -> String {
 }
 
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
-    let state = args.daemon.client()?.get("/instance")?;
+    let client = args.daemon.client()?;
+    let mut state = client.get("/instance")?;
+    let deployments = client.get("/deployments?trouble=true")?;
     if args.json {
+        if let (Some(state), Some(found)) = (state.as_object_mut(), deployments.get("deployments")) {
+            state.insert("deployments_in_trouble".into(), found.clone());
+        }
         return print(&format!("{}\n", serde_json::to_string_pretty(&state)?));
     }
-    print(&described(&state))
+    print(&(described(&state) + &troubled(&deployments)))
 }
 
 fn described(state: &Value) -> String {
@@ -115,6 +120,36 @@ fn described(state: &Value) -> String {
     out
 }
 
+/// One line for each deployment that gets no requests now, and why.
+fn troubled(state: &Value) -> String {
+    let mut out = String::new();
+    let found = state.get("deployments").and_then(Value::as_array);
+    let _ = writeln!(
+        out,
+        "deployments: {} of {} in trouble",
+        found.map_or(0, Vec::len),
+        number(state, "/total")
+    );
+    for deployment in found.into_iter().flatten() {
+        let _ = write!(
+            out,
+            "  {} {}",
+            text(deployment, "/id"),
+            text(deployment, "/state")
+        );
+        let wait = number(deployment, "/breaker/retry_in_ms").max(number(deployment, "/cooling_for_ms"));
+        if wait > 0 {
+            let _ = write!(out, " for {}", duration(wait));
+        }
+        let reason = text(deployment, "/reason");
+        if !reason.is_empty() {
+            let _ = write!(out, ": {reason}");
+        }
+        out.push('\n');
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,5 +161,15 @@ mod tests {
             ["5ms", "1.5s", "1m01s", "1h01m"]
         );
         assert!(described(&serde_json::json!({})).contains("no worker is attached"));
+        assert_eq!(
+            troubled(&serde_json::json!({})),
+            "deployments: 0 of 0 in trouble\n"
+        );
+        let broken = serde_json::json!({"total": 3, "deployments": [{"id": "m/p", "state": "broken",
+            "breaker": {"retry_in_ms": 1_500}, "reason": "5 failures in a row, the last: connect"}]});
+        assert_eq!(
+            troubled(&broken),
+            "deployments: 1 of 3 in trouble\n  m/p broken for 1.5s: 5 failures in a row, the last: connect\n"
+        );
     }
 }

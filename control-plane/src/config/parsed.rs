@@ -11,6 +11,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use super::resolve::Upstream;
 use super::{ConfigSource, Document, DocumentSet, region_sizes, sealed};
+use crate::health::{Target, targets};
 use crate::secrets::MasterKey;
 
 /// Parses and validates a set. All problems, those of reading included.
@@ -39,6 +40,8 @@ pub(super) struct Parsed {
     pub problems: Vec<Problem>,
     /// Its providers.
     pub upstreams: Vec<Upstream>,
+    /// Whom it wants to be probed.
+    pub targets: Arc<Vec<Target>>,
     /// Tokenizers that its models want, see [`Documents::tokenizers`].
     pub tokenizers: Vec<(String, bool)>,
     /// Its settings.
@@ -70,6 +73,7 @@ impl Parsed {
             set,
             problems,
             upstreams: Upstream::all(&documents),
+            targets: Arc::new(targets(&documents)),
             tokenizers: documents.tokenizers(),
             settings: Arc::new(documents.settings()),
             rules: Arc::new(rules.map(|n| (hash_name(n.as_bytes()), n)).collect()),

@@ -232,6 +232,7 @@ impl Publisher {
             if in_force {
                 next.settings = Arc::clone(&parsed.settings);
                 next.rules = Arc::clone(&parsed.rules);
+                next.targets = Arc::clone(&parsed.targets);
             }
             if let Some(active) = fresh {
                 next.activate(active);

@@ -8,6 +8,7 @@ use tollgate_policy::documents::Settings;
 use tollgate_policy::{Problem, Severity};
 
 use super::{Active, DocumentSet};
+use crate::health::Target;
 
 /// Snapshots that are kept for events of requests that they decided.
 const RECENT: usize = 4;
@@ -25,6 +26,8 @@ pub struct ConfigStatus {
     pub settings: Arc<Settings>,
     /// Names of the rules in force by the hash that events carry.
     pub rules: Arc<BTreeMap<u64, String>>,
+    /// Whom the documents in force want to be probed.
+    pub targets: Arc<Vec<Target>>,
     /// Snapshots by age: the first is in force.
     pub recent: Vec<Arc<Active>>,
     /// How many times documents were looked at since the start.

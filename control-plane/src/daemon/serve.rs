@@ -15,6 +15,7 @@ use crate::api::{AppState, app};
 use crate::config::{
     ConfigSource, Directory, Document, Fixed, Publisher, StateFolder, parse_set, region_sizes,
 };
+use crate::health::{Board, Prober};
 use crate::counting::Counting;
 use crate::ledger::{Drain, SqliteReader, SqliteStore};
 use crate::secrets::{ApiToken, CredentialFolder, MasterKey, Sealer};
@@ -203,6 +204,13 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     );
     publisher.take_present().await;
     let config = publisher.status();
+    let probes = Board::default();
+    let prober = Prober::new(
+        Arc::clone(&region),
+        config.clone(),
+        sealer.key.clone(),
+        probes.clone(),
+    );
 
     let app_state = AppState {
         region: Arc::clone(&region),
@@ -212,6 +220,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         drain: drain.status(),
         token,
         sealer,
+        probes,
         counting: counting.clone(),
         open_metrics: listen.ip().is_loopback(),
         started: Instant::now(),
@@ -232,6 +241,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         })?,
     ];
     let publishing = tokio::spawn(publisher.run(stop.watch()));
+    let probing = tokio::spawn(prober.run(stop.watch()));
 
     let listener = socket.listen(1_024).map_err(DaemonError::from)?;
     tracing::info!(address = %listen, region = %options.region.display(), version = env!("CARGO_PKG_VERSION"), "ready");
@@ -248,6 +258,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     tracing::info!("stopping");
     stop.raise();
     let _ = publishing.await;
+    let _ = probing.await;
     let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok()));
     counting.learner.save();
     if !joined.await.unwrap_or(false) {

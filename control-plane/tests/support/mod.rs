@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tollgate::api::{AppState, app};
 use tollgate::config::{ConfigSource, Directory, Publisher, StateFolder};
+use tollgate::health::Board;
 use tollgate::ledger::{Drain, SqliteReader, SqliteStore};
 use tollgate::secrets::{ApiToken, CredentialFolder, MasterKey, Sealer};
 use tollgate_shm::{Region, Sizes};
@@ -137,6 +138,7 @@ impl Daemon {
             drain: drain.status(),
             token: ApiToken::new(TOKEN),
             sealer,
+            probes: Board::default(),
             counting,
             open_metrics: true,
             started: Instant::now(),
