@@ -475,8 +475,19 @@ async fn schemas_are_served_for_every_kind() {
 #[tokio::test]
 async fn deployments_show_what_workers_saw_and_why_they_are_left_alone() {
     use tollgate_shm::{BreakerSpec, Failure};
-    let daemon = Daemon::start(Folders::new()).await;
+    let folders = Folders::new();
+    folders.write(
+        "models",
+        &json!({"models": [{"name": "gpt-4o", "aliases": ["4o"], "deployments": [{"provider": "p",
+            "limits": [{"metric": "requests", "max": 600, "window": "1m"}]}]}]}),
+    );
+    let daemon = Daemon::start(folders).await;
     let fresh = daemon.get("/api/v1/deployments/gpt-4o/p").await;
+    assert_eq!(
+        (&fresh["quota"][0]["scope"], &fresh["quota"][0]["left"]),
+        (&json!("deployment"), &json!(600)),
+        "{fresh}"
+    );
     assert_eq!(
         (
             &fresh["state"],

@@ -3,7 +3,7 @@
 use tollgate_shm::{BreakerState, DeploymentView as Row, Failure, Verdict};
 
 use super::AppState;
-use super::deployments::{Live, live};
+use super::deployments::{Live, look_up};
 use super::metrics::Text;
 
 /// Deployments that are shown; of the others only the number is told.
@@ -43,7 +43,7 @@ fn shown(state: &AppState) -> (Vec<Shown>, usize) {
         id: d.id().to_owned(),
         model: d.model().map_or("", |m| m.name()).to_owned(),
         provider: d.provider().map_or("", |p| p.id()).to_owned(),
-        live: live(state, &d, now),
+        live: look_up(state, &d, now),
     });
     (shown.collect(), omitted)
 }

@@ -10,6 +10,7 @@ use tollgate_shm::{BreakerState, DeploymentView as Row, Failure, Readiness};
 use super::limits::no_configuration;
 use super::{ApiError, AppState};
 use crate::health::{Probed, verdict_name};
+use crate::live::{self, LiveLimit};
 
 /// Most deployments on one page.
 const MOST: usize = 5_000;
@@ -45,10 +46,12 @@ pub(super) struct Live {
     pub row: Option<Row>,
     /// What probes found; `None` if it is not probed.
     pub probed: Option<Probed>,
+    /// What is left of its provider's quota.
+    pub quota: Vec<LiveLimit>,
 }
 
 /// Looks a deployment up.
-pub(super) fn live(state: &AppState, deployment: &DeploymentView<'_>, now_ms: u64) -> Live {
+pub(super) fn look_up(state: &AppState, deployment: &DeploymentView<'_>, now_ms: u64) -> Live {
     let region = &state.region;
     let index = region.deployment(hash_name(deployment.id().as_bytes()));
     let readiness = index.map_or(Readiness::Ready, |at| region.deployment_readiness(at, now_ms));
@@ -64,6 +67,11 @@ pub(super) fn live(state: &AppState, deployment: &DeploymentView<'_>, now_ms: u6
         state: word,
         row: index.and_then(|at| region.deployment_view(at)),
         probed: state.probes.of(deployment.id()),
+        quota: deployment
+            .limits()
+            .iter()
+            .filter_map(|limit| live::level(&**region, &limit, ""))
+            .collect(),
     }
 }
 
@@ -96,6 +104,7 @@ fn described(deployment: &DeploymentView<'_>, live: &Live, now_ms: u64) -> Value
         "addresses": provider.map(|p| p.addresses().map(|a| a.to_string()).collect::<Vec<_>>()),
         "state": live.state,
         "reason": reason(live),
+        "quota": live.quota,
         "probe": live.probed.as_ref().map(probe),
     });
     if let (Some(fields), Some(row)) = (value.as_object_mut(), &live.row) {
@@ -178,7 +187,7 @@ pub(super) async fn all(
     let (mut total, mut shown, mut skipped) = (0, Vec::new(), 0);
     for deployment in chosen {
         total += 1;
-        let live = live(&state, &deployment, now);
+        let live = look_up(&state, &deployment, now);
         if wanted.trouble && matches!(live.state, "ready" | "disabled") {
             continue;
         }
@@ -218,7 +227,7 @@ pub(super) async fn one(
     }
     let deployment =
         find(&path).ok_or_else(|| ApiError::not_found(format!("there is no deployment `{path}`")))?;
-    let mut value = described(&deployment, &live(&state, &deployment, now), now);
+    let mut value = described(&deployment, &look_up(&state, &deployment, now), now);
     if let Some(fields) = value.as_object_mut() {
         fields.insert("generation".into(), active.generation().into());
         fields.insert("now_ms".into(), now.into());
