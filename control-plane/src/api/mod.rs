@@ -28,8 +28,8 @@ use axum::routing::{get, post};
 use tollgate_shm::Region;
 
 use crate::config::{ConfigSource, ConfigStatus, StatusWatch};
-use crate::health::Board;
 use crate::counting::Counting;
+use crate::health::Board;
 use crate::ledger::{DrainStatus, SqliteReader};
 use crate::secrets::{ApiToken, Sealer};
 

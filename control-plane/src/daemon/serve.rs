@@ -15,8 +15,8 @@ use crate::api::{AppState, app};
 use crate::config::{
     ConfigSource, Directory, Document, Fixed, Publisher, StateFolder, parse_set, region_sizes,
 };
-use crate::health::{Board, Prober};
 use crate::counting::Counting;
+use crate::health::{Board, Prober};
 use crate::ledger::{Drain, SqliteReader, SqliteStore};
 use crate::secrets::{ApiToken, CredentialFolder, MasterKey, Sealer};
 
