@@ -73,6 +73,15 @@ impl Documents {
         }))
     }
 
+    /// Adds a provider that takes every API as it comes, as the mock does, with [`PROVIDER_KEY`].
+    #[must_use]
+    pub fn any(self, id: &str, url: &str) -> Self {
+        self.provider(json!({
+            "id": id, "protocol": "other", "base_url": url,
+            "credentials": { "type": "bearer", "key": PROVIDER_KEY },
+        }))
+    }
+
     /// Adds a rule.
     #[must_use]
     pub fn rule(mut self, rule: Value) -> Self {

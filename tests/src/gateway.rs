@@ -80,7 +80,7 @@ impl Builder {
     pub async fn start(self) -> Gateway {
         let mock = MockLlm::start().await;
         let site = Site::new();
-        self.documents.openai("mock", &mock.url()).write(&site);
+        self.documents.any("mock", &mock.url()).write(&site);
         let daemon = Daemon::start(&site).await;
         wait_until("the first snapshot", PATIENCE, || {
             Region::open(&site.region()).is_ok_and(|region| region.generation() > 0)
@@ -168,7 +168,7 @@ impl Gateway {
     pub async fn publish(&self, documents: Documents) {
         let region = self.region();
         let before = region.generation();
-        documents.openai("mock", &self.mock.url()).write(&self.site);
+        documents.any("mock", &self.mock.url()).write(&self.site);
         wait_until("a new generation", PATIENCE, || region.generation() > before).await;
     }
 

@@ -95,14 +95,16 @@ pub(super) fn now() -> u64 {
 }
 
 /// An error in the shape of the API.
-pub fn error(anthropic: bool, status: u16, message: &str) -> Answer {
+pub fn error(api: Option<Api>, status: u16, message: &str) -> Answer {
     let kind = match status {
         401 => "authentication_error",
         429 => "rate_limit_error",
         400..500 => "invalid_request_error",
         _ => "api_error",
     };
-    let body = if anthropic {
+    let body = if api == Some(Api::Gemini) {
+        json!({ "error": { "code": status, "message": message, "status": "UNAVAILABLE" } })
+    } else if api.is_some_and(Api::is_anthropic) {
         json!({ "type": "error", "error": { "type": kind, "message": message } })
     } else {
         json!({ "error": { "message": message, "type": kind, "param": null, "code": null } })
@@ -128,11 +130,7 @@ fn plain(status: u16, body: &Value, tokens: u64, reported: Option<(u64, u64)>) -
 pub fn answer(ask: &Ask) -> Answer {
     let behaviour = &ask.behaviour;
     if behaviour.status != 200 {
-        let mut answer = error(
-            ask.api.is_anthropic(),
-            behaviour.status,
-            "the mock was asked to fail",
-        );
+        let mut answer = error(Some(ask.api), behaviour.status, "the mock was asked to fail");
         if let (Some(body), Some(piece)) = (&behaviour.body, answer.pieces.first_mut()) {
             piece.bytes = body.clone().into_bytes();
         }
@@ -192,6 +190,9 @@ pub(super) fn usage_value(ask: &Ask, reported: Option<(u64, u64)>) -> Option<Val
             json!({ "input_tokens": input, "cache_creation_input_tokens": 0, "cache_read_input_tokens": 0,
             "output_tokens": output })
         }
+        Api::Gemini => {
+            json!({ "promptTokenCount": input, "candidatesTokenCount": output, "totalTokenCount": total })
+        }
         Api::Responses => json!({ "input_tokens": input, "input_tokens_details": { "cached_tokens": 0 },
             "output_tokens": output, "output_tokens_details": { "reasoning_tokens": 0 }, "total_tokens": total }),
         _ => json!({ "prompt_tokens": input, "completion_tokens": output, "total_tokens": total }),
@@ -200,7 +201,11 @@ pub(super) fn usage_value(ask: &Ask, reported: Option<(u64, u64)>) -> Option<Val
 
 pub(super) fn with_usage(mut body: Value, ask: &Ask, reported: Option<(u64, u64)>) -> Value {
     if let Some(usage) = usage_value(ask, reported) {
-        body["usage"] = usage;
+        body[if ask.api == Api::Gemini {
+            "usageMetadata"
+        } else {
+            "usage"
+        }] = usage;
     }
     body
 }
@@ -220,9 +225,29 @@ pub(super) fn message_item(text: &str, status: &str) -> Value {
         "content": [{ "type": "output_text", "text": text, "annotations": [] }] })
 }
 
+pub(super) const TOOL_ID: &str = "call_mock_1";
+
+/// The tool that the answer calls.
+pub(super) fn called_tool(ask: &Ask) -> Option<&str> {
+    ask.tool.as_deref().filter(|_| ask.behaviour.tool)
+}
+
+pub(super) fn tool_arguments() -> Value {
+    json!({ "city": "Paris", "days": 2 })
+}
+
+/// A `GenerateContentResponse` without usage.
+pub(super) fn gemini(ask: &Ask, parts: &Value, finish: Option<&str>) -> Value {
+    let mut candidate = json!({ "content": { "role": "model", "parts": parts }, "index": 0 });
+    if let Some(finish) = finish {
+        candidate["finishReason"] = finish.into();
+    }
+    json!({ "candidates": [candidate], "modelVersion": ask.model, "responseId": ID })
+}
+
 fn completion(ask: &Ask) -> Answer {
     let (tokens, cut) = ask.completion();
-    let choices = if ask.api == Api::Messages || ask.api == Api::Responses {
+    let choices = if matches!(ask.api, Api::Messages | Api::Responses | Api::Gemini) {
         1
     } else {
         ask.choices
@@ -231,11 +256,27 @@ fn completion(ask: &Ask) -> Answer {
     let finish = if cut { "length" } else { "stop" };
     let produced = tokens.saturating_mul(choices);
     let reported = report(ask, ask.prompt_tokens, produced);
+    let tool = called_tool(ask);
     let body = match ask.api {
         Api::Messages => {
+            let mut content = vec![json!({ "type": "text", "text": text })];
+            content.extend(tool.map(
+                |name| json!({ "type": "tool_use", "id": TOOL_ID, "name": name, "input": tool_arguments() }),
+            ));
+            let stop = match (tool, cut) {
+                (Some(_), _) => "tool_use",
+                (None, true) => "max_tokens",
+                (None, false) => "end_turn",
+            };
             json!({ "id": format!("msg_{ID}"), "type": "message", "role": "assistant", "model": ask.model,
-            "content": [{ "type": "text", "text": text }], "stop_sequence": null,
-            "stop_reason": if cut { "max_tokens" } else { "end_turn" } })
+            "content": content, "stop_sequence": null, "stop_reason": stop })
+        }
+        Api::Gemini => {
+            let mut parts = vec![json!({ "text": text })];
+            parts.extend(
+                tool.map(|name| json!({ "functionCall": { "name": name, "args": tool_arguments() } })),
+            );
+            gemini(ask, &json!(parts), Some(if cut { "MAX_TOKENS" } else { "STOP" }))
         }
         Api::Responses => response_object(
             ask,
@@ -249,9 +290,15 @@ fn completion(ask: &Ask) -> Answer {
                 "logprobs": null, "finish_reason": finish })).collect::<Vec<_>>() })
         }
         _ => {
+            let mut message = json!({ "role": "assistant", "content": text, "refusal": null });
+            if let Some(name) = tool {
+                message["tool_calls"] = json!([{ "id": TOOL_ID, "type": "function",
+                    "function": { "name": name, "arguments": tool_arguments().to_string() } }]);
+            }
+            let finish = if tool.is_some() { "tool_calls" } else { finish };
             json!({ "id": format!("chatcmpl-{ID}"), "object": "chat.completion", "created": now(), "model": ask.model,
             "choices": (0..choices).map(|index| json!({ "index": index, "logprobs": null, "finish_reason": finish,
-                "message": { "role": "assistant", "content": text, "refusal": null } })).collect::<Vec<_>>() })
+                "message": message })).collect::<Vec<_>>() })
         }
     };
     plain(200, &with_usage(body, ask, reported), produced, reported)

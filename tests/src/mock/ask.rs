@@ -21,6 +21,8 @@ pub enum Api {
     Messages,
     /// `/messages/count_tokens`
     CountTokens,
+    /// `/models/{model}:generateContent`, `:streamGenerateContent?alt=sse`
+    Gemini,
 }
 
 impl Api {
@@ -34,6 +36,8 @@ impl Api {
             ("/models", Self::Models),
             ("/messages", Self::Messages),
             ("/messages/count_tokens", Self::CountTokens),
+            (":generateContent", Self::Gemini),
+            (":streamGenerateContent", Self::Gemini),
         ]
         .into_iter()
         .find_map(|(end, api)| path.ends_with(end).then_some(api))
@@ -66,6 +70,8 @@ pub struct Ask {
     pub prompt_tokens: u64,
     /// Texts to embed.
     pub inputs: u64,
+    /// The first tool that is offered.
+    pub tool: Option<String>,
 }
 
 /// The model's name without its options: what statistics are kept by.
@@ -85,15 +91,24 @@ impl Ask {
         default_tokens: u64,
     ) -> Result<Self, (Option<Api>, String)> {
         let api = Api::from_path(path).ok_or_else(|| (None, format!("no such path: {path}")))?;
-        Self::read_body(api, header, body, default_tokens).map_err(|message| (Some(api), message))
+        Self::read_body(api, path, header, body, default_tokens).map_err(|message| (Some(api), message))
     }
 
-    fn read_body(api: Api, header: Option<&str>, body: &[u8], default_tokens: u64) -> Result<Self, String> {
+    fn read_body(
+        api: Api,
+        path: &str,
+        header: Option<&str>,
+        body: &[u8],
+        default_tokens: u64,
+    ) -> Result<Self, String> {
         let body: Value = match api {
             Api::Models => Value::Null,
             _ => serde_json::from_slice(body).map_err(|error| format!("body: {error}"))?,
         };
-        let model = body["model"].as_str().unwrap_or("mock").to_owned();
+        let model = match api {
+            Api::Gemini => model_in_path(path),
+            _ => body["model"].as_str().unwrap_or("mock").to_owned(),
+        };
         let mut behaviour = Behaviour {
             tokens: default_tokens,
             ..Behaviour::default()
@@ -110,6 +125,7 @@ impl Ask {
         let max_tokens = ["max_tokens", "max_completion_tokens", "max_output_tokens"]
             .iter()
             .filter_map(|key| body[*key].as_u64())
+            .chain(body["generationConfig"]["maxOutputTokens"].as_u64())
             .min();
         if api == Api::Messages && max_tokens.is_none() {
             return Err("max_tokens: Field required".to_owned());
@@ -120,7 +136,7 @@ impl Ask {
         Ok(Self {
             api,
             behaviour,
-            stream: body["stream"].as_bool().unwrap_or(false),
+            stream: body["stream"].as_bool().unwrap_or(false) || path.ends_with(":streamGenerateContent"),
             include_usage: body["stream_options"]["include_usage"].as_bool().unwrap_or(false),
             max_tokens,
             choices: body["n"].as_u64().unwrap_or(1).max(1),
@@ -129,6 +145,13 @@ impl Ask {
                 Value::Array(list) if !list.first().is_some_and(Value::is_number) => list.len() as u64,
                 _ => 1,
             },
+            tool: [
+                "/tools/0/function/name",
+                "/tools/0/name",
+                "/tools/0/functionDeclarations/0/name",
+            ]
+            .iter()
+            .find_map(|pointer| body.pointer(pointer)?.as_str().map(str::to_owned)),
             model,
         })
     }
@@ -150,18 +173,37 @@ impl Ask {
 fn prompt_tokens(api: Api, body: &Value) -> u64 {
     match api {
         Api::Chat => 3 + messages(&body["messages"]),
-        Api::Messages | Api::CountTokens => 6 + content(&body["system"]) + messages(&body["messages"]),
+        Api::Messages | Api::CountTokens => 6 + content_of(&body["system"]) + messages(&body["messages"]),
         Api::Responses => {
             let input = match &body["input"] {
                 Value::String(text) => 3 + words::count(text),
                 list => messages(list),
             };
-            3 + content(&body["instructions"]) + input
+            3 + content_of(&body["instructions"]) + input
         }
         Api::Completions => texts(&body["prompt"]),
         Api::Embeddings => texts(&body["input"]),
         Api::Models => 0,
+        Api::Gemini => {
+            let parts = |content: &Value| content_of(&content["parts"]);
+            let contents = body["contents"].as_array();
+            parts(&body["systemInstruction"]) + contents.map_or(0, |list| list.iter().map(parts).sum())
+        }
     }
+}
+
+/// The percent-decoded model of a Gemini path.
+fn model_in_path(path: &str) -> String {
+    let last = path.rsplit('/').next().unwrap_or_default();
+    let encoded = last.split(':').next().unwrap_or_default();
+    let mut pieces = encoded.split('%');
+    let mut model = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (digits, rest) = piece.split_at_checked(2).unwrap_or((piece, ""));
+        model.push(char::from(u8::from_str_radix(digits, 16).unwrap_or(b'?')));
+        model.push_str(rest);
+    }
+    model
 }
 
 fn messages(list: &Value) -> u64 {
@@ -169,12 +211,12 @@ fn messages(list: &Value) -> u64 {
     list.iter()
         .map(|message| {
             let name = message["name"].as_str().map_or(0, |name| words::count(name) + 1);
-            3 + message["role"].as_str().map_or(0, words::count) + content(&message["content"]) + name
+            3 + message["role"].as_str().map_or(0, words::count) + content_of(&message["content"]) + name
         })
         .sum()
 }
 
-fn content(value: &Value) -> u64 {
+fn content_of(value: &Value) -> u64 {
     match value {
         Value::String(text) => words::count(text),
         Value::Array(parts) => parts

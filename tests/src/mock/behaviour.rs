@@ -22,6 +22,7 @@
 //! | `garbage=P` | none | bytes that are not HTTP (`before`), not the body's format (`head`, `mid`), then FIN |
 //! | `fail=mid` | none | an error event inside the stream, then its end |
 //! | `at=N` | half | which event (stream) or byte (plain) `mid` is |
+//! | `tool=yes` | no | call the first tool that is offered, behind the text; costs no tokens |
 //! | `big_event=N` | none | one more text event of about N bytes |
 //! | `endless=yes` | no | stream text until the client goes away |
 //! | `done=no` | yes | end the stream without `[DONE]` / `message_stop` |
@@ -150,6 +151,8 @@ pub struct Behaviour {
     pub fault: Option<(Fault, Point)>,
     /// `at`
     pub at: Option<u64>,
+    /// `tool`
+    pub tool: bool,
     /// `big_event`
     pub big_event: usize,
     /// `endless`
@@ -191,6 +194,7 @@ impl Default for Behaviour {
             retry_after: None,
             fault: None,
             at: None,
+            tool: false,
             big_event: 0,
             endless: false,
             done: true,
@@ -274,6 +278,7 @@ impl Behaviour {
             "fail" => self.fault = Some((Fault::Fail, point(value).ok_or_else(bad)?)),
             "at" => self.at = Some(number(value).ok_or_else(bad)?),
             "big_event" => self.big_event = value.parse().map_err(|_| bad())?,
+            "tool" => self.tool = flag(value).ok_or_else(bad)?,
             "endless" => self.endless = flag(value).ok_or_else(bad)?,
             "done" => self.done = flag(value).ok_or_else(bad)?,
             "gzip" => self.gzip = flag(value).ok_or_else(bad)?,

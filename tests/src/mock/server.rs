@@ -65,9 +65,9 @@ impl Shared {
             return Ok(found);
         }
         let ask = Ask::read(path, options, body, self.default_tokens.load(Ordering::Relaxed)).map_err(
-            |(api, message)| match api {
-                None => answer::error(false, 404, &message),
-                Some(api) => answer::error(api.is_anthropic(), 400, &message),
+            |(api, message)| {
+                let status = if api.is_none() { 404 } else { 400 };
+                answer::error(api, status, &message)
             },
         )?;
         let answer = answer::answer(&ask);

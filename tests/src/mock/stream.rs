@@ -1,7 +1,8 @@
 //! The events of a streamed answer, for each API.
 
 use super::answer::{
-    Answer, ID, Piece, message_item, now, render, report, response_object, usage_value, with_usage,
+    Answer, ID, Piece, TOOL_ID, called_tool, gemini, message_item, now, render, report, response_object,
+    tool_arguments, usage_value, with_usage,
 };
 use super::ask::{Api, Ask};
 use super::behaviour::UsageReport;
@@ -118,7 +119,7 @@ impl<'a> Stream<'a> {
                     None,
                 );
             }
-            Api::Completions => {}
+            Api::Completions | Api::Gemini => {}
             _ => {
                 for choice in 0..ask.choices {
                     self.chunk(
@@ -134,7 +135,7 @@ impl<'a> Stream<'a> {
     /// The text events of all choices; returns the tokens in them.
     fn texts(&mut self, tokens: u64) -> u64 {
         let choices = match self.ask.api {
-            Api::Messages | Api::Responses => 1,
+            Api::Messages | Api::Responses | Api::Gemini => 1,
             _ => self.ask.choices,
         };
         let events = self
@@ -185,6 +186,10 @@ impl<'a> Stream<'a> {
                 tokens,
                 None,
             ),
+            Api::Gemini => {
+                let value = gemini(self.ask, &json!([{ "text": text }]), None);
+                self.event(None, &render(&value), tokens, None);
+            }
             Api::Completions => {
                 self.chunk(
                     &json!([{ "index": choice, "text": text, "logprobs": null, "finish_reason": null }]),
@@ -221,7 +226,25 @@ impl<'a> Stream<'a> {
         match ask.api {
             Api::Messages => {
                 self.named(json!({ "type": "content_block_stop", "index": 0 }), 0, None);
-                let reason = if cut { "max_tokens" } else { "end_turn" };
+                let mut reason = if cut { "max_tokens" } else { "end_turn" };
+                if let Some(name) = called_tool(ask) {
+                    reason = "tool_use";
+                    let block = json!({ "type": "tool_use", "id": TOOL_ID, "name": name, "input": {} });
+                    self.named(
+                        json!({ "type": "content_block_start", "index": 1, "content_block": block }),
+                        0,
+                        None,
+                    );
+                    for part in tool_parts() {
+                        let delta = json!({ "type": "input_json_delta", "partial_json": part });
+                        self.named(
+                            json!({ "type": "content_block_delta", "index": 1, "delta": delta }),
+                            0,
+                            None,
+                        );
+                    }
+                    self.named(json!({ "type": "content_block_stop", "index": 1 }), 0, None);
+                }
                 let mut delta = json!({ "type": "message_delta",
                     "delta": { "stop_reason": reason, "stop_sequence": null } });
                 if let Some((_, output)) = reported {
@@ -265,8 +288,29 @@ impl<'a> Stream<'a> {
                     self.named(json!({ "type": kind, "response": response }), 0, reported);
                 }
             }
+            Api::Gemini => {
+                let parts = match called_tool(ask) {
+                    Some(name) => {
+                        json!([{ "functionCall": { "name": name, "args": tool_arguments() } }])
+                    }
+                    None => json!([]),
+                };
+                let last = gemini(ask, &parts, Some(if cut { "MAX_TOKENS" } else { "STOP" }));
+                self.event(None, &render(&with_usage(last, ask, reported)), 0, reported);
+            }
             api => {
-                let finish = if cut { "length" } else { "stop" };
+                let mut finish = if cut { "length" } else { "stop" };
+                if let Some(name) = called_tool(ask).filter(|_| api == Api::Chat) {
+                    finish = "tool_calls";
+                    let call = json!({ "index": 0, "id": TOOL_ID, "type": "function",
+                        "function": { "name": name, "arguments": "" } });
+                    let parts =
+                        tool_parts().map(|part| json!({ "index": 0, "function": { "arguments": part } }));
+                    for call in std::iter::once(call).chain(parts) {
+                        let delta = json!({ "tool_calls": [call] });
+                        self.chunk(&json!([{ "index": 0, "delta": delta, "finish_reason": null }]), 0);
+                    }
+                }
                 for choice in 0..ask.choices {
                     let choice = if api == Api::Completions {
                         json!([{ "index": choice, "text": "", "logprobs": null, "finish_reason": finish }])
@@ -290,6 +334,13 @@ impl<'a> Stream<'a> {
     }
 }
 
+/// The arguments of a tool call in two pieces.
+fn tool_parts() -> [String; 2] {
+    let mut first = tool_arguments().to_string();
+    let second = first.split_off(first.len() / 2);
+    [first, second]
+}
+
 /// The event with which a stream fails inside (`fail=mid`).
 pub(super) fn error_event(ask: &Ask) -> Vec<u8> {
     let message = "the mock was asked to fail";
@@ -300,6 +351,10 @@ pub(super) fn error_event(ask: &Ask) -> Vec<u8> {
             0,
             None,
         ),
+        Api::Gemini => {
+            let value = json!({ "error": { "code": 503, "message": message, "status": "UNAVAILABLE" } });
+            stream.event(None, &render(&value), 0, None);
+        }
         Api::Responses => {
             stream.named(
                 json!({ "type": "error", "code": "server_error", "message": message, "param": null }),
