@@ -10,6 +10,7 @@ use super::counting::Counting;
 use super::pool::Tried;
 use super::reply::Reply;
 use super::response::Response;
+use super::translate::Translation;
 use super::worker::Generation;
 use crate::ngx::request::PoolText;
 
@@ -65,6 +66,8 @@ pub(crate) struct Charged {
 pub(crate) struct Context {
     pub stage: Stage,
     pub api: Api,
+    /// What the attempt's deployment is spoken to in; `api`, unless the attempt is translated.
+    pub upstream_api: Api,
     pub stream: bool,
     /// Whether the usage chunk of a stream was asked for by us and not by the client.
     pub hide_usage: bool,
@@ -109,6 +112,8 @@ pub(crate) struct Context {
     pub answers: u64,
     /// Input tokens reserved: exact, or an upper bound.
     pub input: u64,
+    /// Output tokens of one answer that the upstream may produce, where that is less than the client says.
+    pub output_limit: Option<u64>,
     pub request_id: [u8; 32],
     pub id_number: [u64; 2],
     pub traceparent: [u8; 55],
@@ -129,6 +134,8 @@ pub(crate) struct Context {
     /// The header lines that only this attempt's upstream may see, as [`super::route::aim`] writes them.
     pub upstream_head: PoolText,
     pub reply: Option<Box<Reply>>,
+    /// From the first attempt on that is translated.
+    pub translation: Option<Box<Translation>>,
     pub response: Response,
     pub charged: Charged,
     pub output: crate::ngx::filter::Output,

@@ -18,8 +18,9 @@ use super::context::{Context, Stage};
 use super::facts::{self, GateFacts};
 use super::reply::{ErrorKind, Reply, quote};
 use super::terms::{Terms, applicable};
+use super::translate::{self, Misfit, Way};
 use super::worker::{Rules, WorkerState};
-use super::{identify, route};
+use super::{identify, pool, route};
 use crate::ngx::request::Request;
 
 /// Header lines of the client that no provider may see, whatever the configuration says.
@@ -78,7 +79,7 @@ pub(crate) fn decide(w: &mut WorkerState, request: &mut Request, context: &mut C
 pub(super) fn rename_model(
     w: &mut WorkerState,
     request: &mut Request,
-    context: &Context,
+    context: &mut Context,
     name: &str,
     clamp: Option<u64>,
 ) -> Result<(), ()> {
@@ -92,6 +93,11 @@ pub(super) fn rename_model(
     rewrite.set_model(name);
     if let Some(most) = clamp {
         rewrite.limit_output(most, injected_name(context.api, name));
+    }
+    // Only a body that no upstream has seen yet lacks it: the attempts before were translated ones.
+    if reports_usage_if_asked(context) && !w.facts.include_usage() {
+        rewrite.include_usage();
+        context.hide_usage = true;
     }
     let mut out = Vec::with_capacity(rewrite.len(body.len()));
     rewrite.write_into(body, &mut out);
@@ -567,40 +573,56 @@ impl Decider<'_> {
             let body = request.body(self.scratch).unwrap_or_default();
             self.context.affinity = route::affinity(request, self.context, body, by);
         }
-        let Some(deployment) = route::choose(self.w, self.context) else {
-            // Nobody was asked: the channel's limits forget the request.
-            if let (Some(grant), Some(attached)) = (self.context.grant.take(), self.w.attached.as_mut()) {
-                attached.region.release(&mut attached.worker, grant.row);
-            }
-            if let Some(retry_ms) = self.context.quota_retry_ms {
-                let text = "every deployment of the model is at its provider's quota";
-                return Err(self
-                    .fail(Class::Limit, 429, ErrorKind::RateLimit, "quota_exceeded", text)
-                    .header(b"Retry-After", retry_ms.div_ceil(1_000).max(1).to_string()));
-            }
-            let text = "no deployment of the model is enabled and has an address";
-            return Err(self.fail(
-                Class::Upstream,
-                503,
-                ErrorKind::Unavailable,
-                "no_deployment",
-                text,
-            ));
-        };
-        if let Err(reason) = route::aim(self.w, request, self.context, deployment) {
-            crate::ngx::log::error(format_args!("tollgate: deployment {deployment}: {reason}"));
+        let Some(model) = self.context.model.and_then(|m| snapshot.model_at(m)) else {
             return Err(self.fail(
                 Class::Internal,
-                503,
-                ErrorKind::Unavailable,
-                "deployment_unusable",
-                reason,
+                500,
+                ErrorKind::Internal,
+                "internal",
+                "the model is gone",
             ));
+        };
+        let wanted = self.wanted_output(&model, asked);
+        let granted = grant.output / self.context.answers;
+        let bounded = self.context.output_bounded && granted < self.facts.max_output().unwrap_or(u64::MAX);
+        let capped = self.facts.max_output().is_some_and(|m| m > wanted) || asked.cap.is_some();
+        if grant.output > 0 && (bounded || capped) {
+            self.context.output_limit = Some(if self.context.output_bounded {
+                granted
+            } else {
+                wanted
+            });
         }
-        let (Some(deployment), Some(model)) = (
-            snapshot.deployment(deployment),
-            self.context.model.and_then(|m| snapshot.model_at(m)),
-        ) else {
+        let mut refusal = None;
+        let deployment = loop {
+            let Some(deployment) = route::choose(self.w, self.context) else {
+                return Err(self.unserved(request, refusal.as_ref()));
+            };
+            let protocol = snapshot.deployment(deployment).and_then(|d| d.provider());
+            let way = protocol.map_or(Way::Native, |p| translate::way(self.context.api, p.protocol()));
+            if way != Way::Native && self.strip_channel(request, snapshot.settings()) {
+                // Its fields stand elsewhere now.
+                self.scan_body(request, &generation.rules)?;
+            }
+            match route::aim(self.w, request, self.context, deployment) {
+                Ok(()) => break deployment,
+                Err(Misfit::Refused(field)) => {
+                    route::release_quota(self.w, self.context);
+                    refusal = refusal.or(Some(field));
+                }
+                Err(Misfit::Failed(reason)) => {
+                    crate::ngx::log::error(format_args!("tollgate: deployment {deployment}: {reason}"));
+                    return Err(self.fail(
+                        Class::Internal,
+                        503,
+                        ErrorKind::Unavailable,
+                        "deployment_unusable",
+                        reason,
+                    ));
+                }
+            }
+        };
+        let Some(deployment) = snapshot.deployment(deployment) else {
             return Err(self.fail(
                 Class::Internal,
                 500,
@@ -610,7 +632,8 @@ impl Decider<'_> {
             ));
         };
 
-        if self.facts.model.is_some() || self.context.api != Api::Other {
+        let translated = self.context.translation.as_deref().is_some_and(|t| t.is_active());
+        if !translated && (self.facts.model.is_some() || self.context.api != Api::Other) {
             let mut rewrite = Rewrite::new(self.facts);
             if self
                 .facts
@@ -620,21 +643,10 @@ impl Decider<'_> {
             {
                 rewrite.set_model(deployment.upstream_model());
             }
-            let wanted = self.wanted_output(&model, asked);
-            let granted = grant.output / self.context.answers;
-            let bounded =
-                self.context.output_bounded && granted < self.facts.max_output().unwrap_or(u64::MAX);
-            let capped = self.facts.max_output().is_some_and(|m| m > wanted) || asked.cap.is_some();
-            if grant.output > 0 && (bounded || capped) {
-                let most = if self.context.output_bounded {
-                    granted
-                } else {
-                    wanted
-                };
+            if let Some(most) = self.context.output_limit {
                 rewrite.limit_output(most, injected_name(self.context.api, deployment.upstream_model()));
             }
-            let reports_usage = matches!(self.context.api, Api::ChatCompletions | Api::Completions);
-            if self.context.stream && reports_usage && !self.facts.include_usage() {
+            if reports_usage_if_asked(self.context) && !self.facts.include_usage() {
                 rewrite.include_usage();
                 self.context.hide_usage = true;
             }
@@ -655,7 +667,9 @@ impl Decider<'_> {
             }
         }
         let settings = snapshot.settings();
-        self.strip_channel(request, settings);
+        if !translated {
+            self.strip_channel(request, settings);
+        }
         let header = |s| {
             if let SourceView::Header(h) = s {
                 Some(h)
@@ -676,9 +690,101 @@ impl Decider<'_> {
 }
 
 impl Decider<'_> {
+    /// No deployment of the model can take the request; `refusal`: what the first says that would have to translate it.
+    fn unserved(&mut self, request: &Request, refusal: Option<&tollgate_translate::Refusal>) -> Reply {
+        // Nobody was asked: the channel's limits forget the request.
+        if let (Some(grant), Some(attached)) = (self.context.grant.take(), self.w.attached.as_mut()) {
+            attached.region.release(&mut attached.worker, grant.row);
+        }
+        if let Some(refusal) = refusal {
+            self.context.class = Class::Client;
+            let client = if self.context.api.is_anthropic() {
+                tollgate_translate::Protocol::AnthropicMessages
+            } else {
+                tollgate_translate::Protocol::OpenAiChat
+            };
+            let body = String::from_utf8_lossy(&refusal.body(client)).into_owned();
+            return Reply {
+                status: 400,
+                ..Reply::ok(body, self.context.request_id())
+            };
+        }
+        if let Some(retry_ms) = self.context.quota_retry_ms {
+            let text = "every deployment of the model is at its provider's quota";
+            return self
+                .fail(Class::Limit, 429, ErrorKind::RateLimit, "quota_exceeded", text)
+                .header(b"Retry-After", retry_ms.div_ceil(1_000).max(1).to_string());
+        }
+        let generation = Rc::clone(&self.context.generation);
+        let Some(model) = self.context.model.and_then(|m| generation.snapshot().model_at(m)) else {
+            return self.no_deployment();
+        };
+        let mut protocols: Vec<&str> = model
+            .deployments()
+            .filter(pool::is_usable)
+            .filter_map(|d| Some(translate::name(d.provider()?.protocol())))
+            .collect();
+        if protocols.is_empty() {
+            return self.no_deployment();
+        }
+        if self.context.api == Api::AnthropicCountTokens {
+            return self.count_tokens(request);
+        }
+        let able = |d| {
+            pool::is_usable(&d)
+                && d.provider()
+                    .is_some_and(|p| translate::way(self.context.api, p.protocol()) != Way::Unable)
+        };
+        if model.deployments().any(able) {
+            return self.no_deployment();
+        }
+        protocols.sort_unstable();
+        protocols.dedup();
+        let path = String::from_utf8_lossy(request.path());
+        let text = format!(
+            "no deployment of the model {:?} serves {path}: they speak {}, and nothing translates between the two",
+            model.name(),
+            protocols.join(", "),
+        );
+        self.fail(
+            Class::Client,
+            400,
+            ErrorKind::InvalidRequest,
+            "api_not_served",
+            &text,
+        )
+    }
+
+    fn no_deployment(&mut self) -> Reply {
+        let text = "no deployment of the model is enabled and has an address";
+        self.fail(
+            Class::Upstream,
+            503,
+            ErrorKind::Unavailable,
+            "no_deployment",
+            text,
+        )
+    }
+
+    /// Anthropic's `count_tokens` where no deployment speaks its protocol: our own count.
+    fn count_tokens(&mut self, request: &Request) -> Reply {
+        let body = request.body(self.scratch).unwrap_or_default();
+        let counted = self.context.counting().and_then(|counting| {
+            let mut counter = self.w.tokenizers.counter(&counting);
+            count_input(body, self.context.api, &counting.formula, &mut counter).ok()
+        });
+        let Some(counted) = counted else {
+            return self.no_deployment();
+        };
+        self.context.class = Class::Ok;
+        let body = format!("{{\"input_tokens\":{}}}", counted.tokens);
+        Reply::ok(body, self.context.request_id())
+    }
+
     /// The channel code is between the client and the gateway, wherever the client has put it. Headers are taken out
-    /// with the credentials.
-    fn strip_channel(&mut self, request: &mut Request, settings: tollgate_policy::SettingsView<'_>) {
+    /// with the credentials. Returns whether the body is another one now.
+    fn strip_channel(&mut self, request: &mut Request, settings: tollgate_policy::SettingsView<'_>) -> bool {
+        let mut changed = false;
         for source in settings.channel_sources() {
             match source {
                 SourceView::Query(name) => {
@@ -692,13 +798,19 @@ impl Decider<'_> {
                         .zip(request.body(self.scratch).ok())
                         .and_then(|(path, body)| without_member(body, &path));
                     if let Some(body) = without {
-                        request.replace_body(&body);
+                        changed |= request.replace_body(&body).is_some();
                     }
                 }
                 _ => {}
             }
         }
+        changed
     }
+}
+
+/// Whether a stream of the API reports usage only if the request asks for it.
+fn reports_usage_if_asked(context: &Context) -> bool {
+    context.stream && matches!(context.api, Api::ChatCompletions | Api::Completions)
 }
 
 fn is_channel_header(settings: tollgate_policy::SettingsView<'_>, name: &[u8]) -> bool {

@@ -89,6 +89,7 @@ pub(crate) fn begin(w: &mut WorkerState, request: &Request) -> Result<Context, R
     let mut context = Context {
         stage: Stage::Identified,
         api,
+        upstream_api: api,
         stream: false,
         hide_usage: false,
         input_exact: false,
@@ -116,6 +117,7 @@ pub(crate) fn begin(w: &mut WorkerState, request: &Request) -> Result<Context, R
         grant: None,
         answers: 1,
         input: 0,
+        output_limit: None,
         request_id,
         id_number,
         traceparent,
@@ -131,6 +133,7 @@ pub(crate) fn begin(w: &mut WorkerState, request: &Request) -> Result<Context, R
         original_path: None,
         upstream_head: PoolText::EMPTY,
         reply: None,
+        translation: None,
         response: Response::Opaque,
         charged: Charged::default(),
         output: Default::default(),

@@ -8,6 +8,7 @@
 //! | which deployment, with which credentials | route, pool |
 //! | how is it counted | counting |
 //! | what comes back | response |
+//! | a deployment of another protocol | translate |
 //! | what it cost | settle |
 
 mod context;
@@ -22,6 +23,7 @@ mod response;
 mod route;
 mod settle;
 mod terms;
+mod translate;
 mod worker;
 
 pub(crate) use context::{Context, Field, Stage, Variable};
@@ -30,9 +32,10 @@ pub(crate) use decide::{Verdict, decide};
 pub(crate) use identify::begin;
 pub(crate) use reply::Reply;
 pub(crate) use response::{
-    Mode, Piece, Plan, broken_stream, failure, is_overdue, last_event, note_unread, response_started,
-    watch_json, watch_sse,
+    Mode, Piece, Plan, broken_stream, failure, is_overdue, keep_whole, last_event, note_unread,
+    response_started, watch_json, watch_sse,
 };
 pub(crate) use route::{Outcome, attempt_begins, attempt_ended, next_deployment, target};
 pub(crate) use settle::settle;
+pub(crate) use translate::whole_answer;
 pub(crate) use worker::WorkerState;

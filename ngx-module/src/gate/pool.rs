@@ -3,14 +3,17 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use tollgate_meter::Api;
 use tollgate_policy::balance::{self, Candidate, RoundRobin};
-use tollgate_policy::documents::Balance;
+use tollgate_policy::documents::{Balance, Protocol};
 use tollgate_policy::{DeploymentView, ModelView};
 use tollgate_shm::{
     BreakerSpec, CounterIndex, DeploymentIndex, LimitSpec, MAX_LIMITS_PER_REQUEST, Readiness, Region,
 };
 
 use super::terms::spec;
+
+use super::translate::{Way, way};
 
 /// Deployments that were tried for one request, by position.
 pub(crate) type Tried = [u64; 4];
@@ -28,6 +31,7 @@ pub(crate) struct Member {
     pub quota: Vec<LimitSpec>,
     /// Where it is counted; `None` while the region's table is full.
     pub quota_rows: Option<Vec<CounterIndex>>,
+    protocol: Protocol,
 }
 
 pub(crate) struct Pool {
@@ -44,6 +48,8 @@ pub(crate) struct Pool {
 /// What a choice depends on beside the pool.
 pub(crate) struct Wish<'a> {
     pub tried: &'a Tried,
+    /// Only deployments that can serve this API, translated or not.
+    pub api: Api,
     /// Only deployments of this version.
     pub version: Option<&'a str>,
     /// What keeps the caller with one deployment.
@@ -94,6 +100,7 @@ impl Pool {
                 row: region.deployment(tollgate_policy::hash_name(d.id().as_bytes())),
                 weight: d.weight(),
                 version: d.version().into(),
+                protocol: d.provider().map_or(Protocol::Other, |p| p.protocol()),
             })
             .collect();
         let routing = model.routing();
@@ -137,8 +144,10 @@ impl Pool {
     }
 
     fn is_wanted(&self, position: usize, wish: &Wish<'_>) -> bool {
-        wish.version
-            .is_none_or(|version| self.members.get(position).is_some_and(|m| &*m.version == version))
+        self.members.get(position).is_some_and(|m| {
+            way(wish.api, m.protocol) != Way::Unable
+                && wish.version.is_none_or(|version| &*m.version == version)
+        })
     }
 
     /// Where the choice depends on the weights alone, it is made first and looked at after: all deployments work, as a
@@ -153,8 +162,11 @@ impl Pool {
             _ => None,
         }?;
         let position = picked as usize;
-        let row = self.members.get(position)?.row;
-        let fit = row.is_none_or(|row| {
+        let member = self.members.get(position)?;
+        if way(wish.api, member.protocol) == Way::Unable {
+            return None;
+        }
+        let fit = member.row.is_none_or(|row| {
             self.readiness(region, row, wish.now_ms) == Readiness::Ready
                 && region
                     .deployment_recovered_ms(row)

@@ -10,6 +10,7 @@ use tollgate_meter::response::{
 
 use super::context::Context;
 use super::reply::{ErrorKind, Reply};
+use super::translate;
 use super::worker::WorkerState;
 
 /// Largest event that is kept until it is whole; a larger one passes unread, counted by its bytes.
@@ -36,6 +37,8 @@ pub(crate) enum Mode {
     Pass,
     Json,
     Sse,
+    /// Held until it is complete, then translated.
+    Whole,
     /// An error page of nginx's own, which the gateway's error takes the place of.
     Replace,
 }
@@ -121,6 +124,16 @@ pub(crate) fn response_started(
 ) -> Mode {
     context.first_byte_ms.get_or_insert(now);
     context.upstream_status = status;
+    let is = |kind: &[u8]| {
+        content_type
+            .get(..kind.len())
+            .is_some_and(|t| t.eq_ignore_ascii_case(kind))
+    };
+    if context.translation.is_some()
+        && let Some(mode) = translate::started(context, status, is(b"text/event-stream"), encoded)
+    {
+        return mode;
+    }
     if !(200..300).contains(&status) {
         return Mode::Pass;
     }
@@ -131,11 +144,6 @@ pub(crate) fn response_started(
         };
         return Mode::Pass;
     }
-    let is = |kind: &[u8]| {
-        content_type
-            .get(..kind.len())
-            .is_some_and(|t| t.eq_ignore_ascii_case(kind))
-    };
     if is(b"text/event-stream") {
         context.response = Response::Sse(Box::default());
         Mode::Sse
@@ -158,9 +166,16 @@ pub(crate) fn note_unread(context: &mut Context, length: u64) {
     }
 }
 
+/// Bytes of an answer that is held until it is complete; false if there are too many.
+pub(crate) fn keep_whole(w: &mut WorkerState, context: &mut Context, bytes: &[u8]) -> bool {
+    note_unread(context, bytes.len() as u64);
+    watch_json(w, context, bytes);
+    translate::keep(context, bytes)
+}
+
 /// Bytes of a JSON answer.
 pub(crate) fn watch_json(w: &mut WorkerState, context: &mut Context, bytes: &[u8]) {
-    let api = context.api;
+    let api = context.upstream_api;
     let counting = context.counting();
     let Response::Json(json) = &mut context.response else {
         return;
@@ -214,7 +229,7 @@ impl Json {
 /// Bytes of an event stream: decides what goes on. Whole events leave at once; the beginning of one stays.
 pub(crate) fn watch_sse(w: &mut WorkerState, context: &mut Context, chunk: &[u8], plan: &mut Plan) {
     plan.clear();
-    let (api, hide_usage, answers) = (context.api, context.hide_usage, context.answers);
+    let (api, hide_usage, answers) = (context.upstream_api, context.hide_usage, context.answers);
     let counting = context.counting();
     let approximate = counting.as_ref().is_none_or(|c| c.estimate);
     let granted = context.grant.filter(|_| context.output_bounded).map(|g| g.output);
@@ -293,6 +308,9 @@ pub(crate) fn watch_sse(w: &mut WorkerState, context: &mut Context, chunk: &[u8]
     if cut_already {
         plan.cut = true;
     }
+    if context.translation.is_some() {
+        translate::translate_plan(context, chunk, plan);
+    }
     note_progress(w, context);
 }
 
@@ -347,6 +365,9 @@ fn early_end(w: &mut WorkerState, context: &Context) -> Vec<u8> {
         output: Some(sse.count(counter.as_mut()).0),
         ..Usage::default()
     };
+    if let Some(event) = translate::early_end(context, &usage) {
+        return event;
+    }
     let now = super::identify::now_unix().unsigned_abs();
     let model = context.model_view().map_or("", |m| m.name());
     let ending = Ending {
@@ -355,7 +376,7 @@ fn early_end(w: &mut WorkerState, context: &Context) -> Vec<u8> {
         usage,
         include_usage: !context.hide_usage,
     };
-    write_early_end(context.api, &sse.state, &ending, &mut out);
+    write_early_end(context.upstream_api, &sse.state, &ending, &mut out);
     out
 }
 
@@ -393,7 +414,17 @@ pub(crate) fn is_overdue(context: &Context, now_ms: u64) -> bool {
 /// The stream has come to its regular end: what is left of an event without its empty line passes as it is, since many
 /// clients read lines, unless it is the usage that the client did not ask for.
 pub(crate) fn last_event(w: &mut WorkerState, context: &mut Context) -> Option<Vec<u8>> {
-    let api = context.api;
+    let rest = unfinished_event(w, context);
+    if context.translation.is_some()
+        && let Some(out) = translate::stream_end(context, rest.as_deref())
+    {
+        return Some(out);
+    }
+    rest
+}
+
+fn unfinished_event(w: &mut WorkerState, context: &mut Context) -> Option<Vec<u8>> {
+    let api = context.upstream_api;
     let counting = context.counting();
     let Response::Sse(sse) = &mut context.response else {
         return None;
@@ -413,6 +444,13 @@ pub(crate) fn last_event(w: &mut WorkerState, context: &mut Context) -> Option<V
 
 /// The upstream died in mid-stream: what to tell the client before the connection closes.
 pub(crate) fn broken_stream(context: &mut Context) -> Option<Vec<u8>> {
+    const MESSAGE: &str = "the upstream broke off its answer";
+    if context.translation.is_some()
+        && !context.ended
+        && let Some(out) = translate::stream_broken(context, MESSAGE)
+    {
+        return Some(out);
+    }
     let Response::Sse(sse) = &mut context.response else {
         return None;
     };
@@ -421,12 +459,6 @@ pub(crate) fn broken_stream(context: &mut Context) -> Option<Vec<u8>> {
     }
     sse.carry = Vec::new();
     let mut out = Vec::new();
-    write_error_event(
-        context.api,
-        &sse.state,
-        "upstream_error",
-        "the upstream broke off its answer",
-        &mut out,
-    );
+    write_error_event(context.api, &sse.state, "upstream_error", MESSAGE, &mut out);
     Some(out)
 }

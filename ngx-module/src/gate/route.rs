@@ -11,6 +11,7 @@ use tollgate_shm::{Demand, DeploymentIndex, Failure, Settlement};
 use super::context::Context;
 use super::facts;
 use super::pool::{Wish, set_tried};
+use super::translate::{self, Misfit, Way};
 use super::worker::WorkerState;
 use crate::ngx::process;
 use crate::ngx::request::{PoolText, Request};
@@ -36,6 +37,7 @@ pub(super) fn choose(w: &mut WorkerState, context: &mut Context) -> Option<u32> 
         let now_ms = attached.region.time_at(process::now_ms());
         let wish = Wish {
             tried: &context.tried,
+            api: context.api,
             version: context.version.as_deref(),
             affinity: context.affinity,
             now_ms,
@@ -69,6 +71,13 @@ pub(super) fn choose(w: &mut WorkerState, context: &mut Context) -> Option<u32> 
                 context.quota_retry_ms = Some(soonest);
             }
         }
+    }
+}
+
+/// Gives back what was taken from a provider's quota for an attempt that is not made.
+pub(super) fn release_quota(w: &mut WorkerState, context: &mut Context) {
+    if let (Some(row), Some(attached)) = (context.quota.take(), w.attached.as_mut()) {
+        attached.region.release(&mut attached.worker, row);
     }
 }
 
@@ -115,14 +124,14 @@ pub(super) fn affinity(
     }
 }
 
-/// Makes a deployment the request's target: credentials and path. The body is the caller's business.
+/// Makes a deployment the request's target: credentials and path. The body is the caller's business, unless the
+/// deployment speaks another protocol.
 pub(super) fn aim(
     w: &WorkerState,
     request: &mut Request,
     context: &mut Context,
     deployment: u32,
-) -> Result<(), &'static str> {
-    context.deployment = Some(deployment);
+) -> Result<(), Misfit> {
     let generation = Rc::clone(&context.generation);
     let snapshot = generation.snapshot();
     let provider = snapshot
@@ -130,6 +139,12 @@ pub(super) fn aim(
         .and_then(|d| d.provider())
         .ok_or("the deployment has no provider")?;
     let own = generation.upstream_head(&provider, w.master_key.as_ref())?;
+    match translate::way(context.api, provider.protocol()) {
+        Way::Native => translate::undo(request, context).ok_or("out of memory")?,
+        Way::Translated(pair) => translate::there(request, context, pair, deployment)?,
+        Way::Unable => return Err("the deployment does not serve this API".into()),
+    }
+    context.deployment = Some(deployment);
     context.upstream_head = head(request, context, &own).ok_or("out of memory")?;
     if provider.credential_kind() == CredentialKind::Header {
         // The usual ones are taken out of every request.
@@ -137,12 +152,16 @@ pub(super) fn aim(
         request.hide_headers(|header| header.eq_ignore_ascii_case(name));
     }
     let prefix = provider.path_prefix().trim_end_matches('/');
-    if !prefix.is_empty() && prefix != "/v1" {
+    if let Some(path) = context.translation.as_deref().and_then(|t| t.path()) {
+        context
+            .original_path
+            .get_or_insert_with(|| String::from_utf8_lossy(request.path()).as_ref().into());
+        request
+            .set_target(translate::target(prefix, path).as_bytes())
+            .ok_or("out of memory")?;
+    } else if !prefix.is_empty() && prefix != "/v1" {
         // A base URL that names a version takes the place of the client's `/v1`.
-        let versioned = prefix.rsplit('/').next().is_some_and(|s| {
-            s.strip_prefix('v')
-                .is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit()))
-        });
+        let versioned = prefix.rsplit('/').next().is_some_and(translate::is_version);
         let path = context
             .original_path
             .get_or_insert_with(|| String::from_utf8_lossy(request.path()).as_ref().into())
@@ -175,9 +194,16 @@ fn head(request: &Request, context: &Context, own: &[u8]) -> Option<PoolText> {
         // A WebSocket passes through unmetered, under the connection and request limits.
         if context.upgrade { UPGRADE } else { b"" },
     ];
-    request.text(pieces.iter().map(|p| p.len()).sum(), |write| {
+    let mut length = pieces.iter().map(|p| p.len()).sum();
+    if let Some(translation) = &context.translation {
+        translation.write_lines(&mut |piece| length += piece.len());
+    }
+    request.text(length, |write| {
         for piece in pieces {
             write(piece);
+        }
+        if let Some(translation) = &context.translation {
+            translation.write_lines(write);
         }
     })
 }
@@ -196,20 +222,40 @@ pub(crate) fn next_deployment(
     let upstream_model = |context: &Context| context.deployment_view().map(|d| d.upstream_model().to_owned());
     let former = upstream_model(context);
     let mut clamp = None;
-    let next = match choose(w, context) {
-        Some(next) => next,
-        None => {
-            let (next, granted) = stand_in(w, context).ok_or(())?;
-            clamp = granted;
-            next
+    loop {
+        let next = match choose(w, context) {
+            Some(next) => next,
+            None => {
+                let (next, granted) = stand_in(w, context).ok_or(())?;
+                clamp = granted.or(clamp);
+                if let Some(most) = granted {
+                    context.output_limit = Some(context.output_limit.map_or(most, |limit| limit.min(most)));
+                }
+                next
+            }
+        };
+        match aim(w, request, context, next) {
+            Ok(()) => break,
+            // Its protocol cannot express the request; another's may.
+            Err(Misfit::Refused(_)) => release_quota(w, context),
+            Err(Misfit::Failed(reason)) => {
+                crate::ngx::log::error(format_args!("tollgate: cannot try another deployment: {reason}"));
+                return Err(());
+            }
         }
-    };
-    aim(w, request, context, next).map_err(|reason| {
-        crate::ngx::log::error(format_args!("tollgate: cannot try another deployment: {reason}"));
-    })?;
+    }
     let name = upstream_model(context).ok_or(())?;
-    if clamp.is_some() || former.as_ref() != Some(&name) {
-        super::decide::rename_model(w, request, context, &name, clamp)?;
+    match context.translation.as_deref().map(|t| t.is_active()) {
+        Some(true) => {}
+        // The client's own body is back, which no deployment's name or maximum has got into.
+        Some(false) => {
+            let most = context.output_limit;
+            super::decide::rename_model(w, request, context, &name, most)?;
+        }
+        None if clamp.is_some() || former.as_ref() != Some(&name) => {
+            super::decide::rename_model(w, request, context, &name, clamp)?;
+        }
+        None => {}
     }
     Ok(())
 }

@@ -65,6 +65,7 @@ fn classify(context: &Context, status: u16, gone: bool) -> Class {
         0 if gone || status == 499 => Class::Abort,
         0 => Class::Upstream,
         _ if context.overdue => Class::Timeout,
+        _ if context.translation.as_ref().is_some_and(|t| t.has_failed()) => Class::Upstream,
         101 => Class::Ok,
         s if s >= 400 => Class::Upstream,
         _ if context.ended => Class::Ok,
@@ -212,7 +213,10 @@ fn charge(
 /// The exact count of the request's input, made only when nobody else knows it.
 fn local_input(w: &mut WorkerState, request: Option<&Request>, context: &Context) -> Option<u64> {
     let mut scratch = Vec::new();
-    let body = request?.body(&mut scratch).ok()?;
+    let body = match &context.translation {
+        Some(translation) => translation.original(),
+        None => request?.body(&mut scratch).ok()?,
+    };
     let counting = context.counting()?;
     let mut counter = w.tokenizers.counter(&counting);
     count_input(body, context.api, &counting.formula, &mut counter)
@@ -228,7 +232,8 @@ const SAMPLE_BYTES: usize = 16 * 1024;
 /// For a model whose factor is learned, now and then: the input by the tokenizer alone, and what it costs beside its texts.
 fn counted_beside(w: &mut WorkerState, request: Option<&Request>, context: &Context) -> Option<[u32; 2]> {
     let counting = context.counting().filter(|c| c.learns)?;
-    if context.id_number[1] % SAMPLE != 0 {
+    // A translated request's own overhead is not the upstream's.
+    if context.id_number[1] % SAMPLE != 0 || context.translation.is_some() {
         return None;
     }
     let mut scratch = Vec::new();

@@ -11,7 +11,7 @@ use ngx::ffi::{
     ngx_http_request_t, ngx_http_top_body_filter, ngx_http_top_header_filter, ngx_int_t, ngx_uint_t,
 };
 
-use super::guard::{ERROR, OK, guarded};
+use super::guard::{DONE, ERROR, OK, guarded};
 use super::request::Request;
 use super::{balancer, pool, process};
 use crate::gate::{self, Context, Mode, Piece, Plan, Stage};
@@ -104,6 +104,13 @@ unsafe extern "C" fn header(r: *mut ngx_http_request_t) -> ngx_int_t {
             match mode {
                 Mode::Pass | Mode::Replace => {}
                 Mode::Json => (*r).set_filter_need_in_memory(1),
+                Mode::Whole => {
+                    context.output.keepalive = (*r).keepalive() == 1;
+                    u.set_buffering(0);
+                    (*r).set_filter_need_in_memory(1);
+                    // The head follows when the answer is complete.
+                    return DONE;
+                }
                 Mode::Sse => {
                     context.output.keepalive = (*r).keepalive() == 1;
                     u.set_buffering(0);
@@ -118,7 +125,11 @@ unsafe extern "C" fn header(r: *mut ngx_http_request_t) -> ngx_int_t {
         }
         OK
     });
-    if verdict == OK { next_header(r) } else { verdict }
+    match verdict {
+        OK => next_header(r),
+        DONE => OK,
+        verdict => verdict,
+    }
 }
 
 /// Whether the upstream's answer has no status line.
@@ -133,9 +144,16 @@ fn is_not_http(r: *mut ngx_http_request_t) -> bool {
 
 /// The head of nginx's own error page becomes that of the gateway's error.
 fn replace_page(request: &mut Request, context: &mut Context, status: u16) {
-    const JSON: &[u8] = b"application/json";
     let body = gate::failure(context, status).into_bytes();
     request.add_response_header(b"x-request-id", &context.request_id);
+    announce_json(request, body.len());
+    context.output.mode = Some(Mode::Replace);
+    context.output.replacement = Some(body);
+}
+
+/// The head speaks of a JSON body of our own.
+fn announce_json(request: &mut Request, length: usize) {
+    const JSON: &[u8] = b"application/json";
     // SAFETY: the header is about to be sent and belongs to the live request.
     unsafe {
         let out = &mut (*request.raw()).headers_out;
@@ -145,14 +163,59 @@ fn replace_page(request: &mut Request, context: &mut Context, status: u16) {
         };
         out.content_type_len = JSON.len();
         out.content_type_lowcase = null_mut();
-        out.content_length_n = body.len() as _;
+        out.content_length_n = length as _;
         if let Some(length) = out.content_length.as_mut() {
             length.hash = 0;
             out.content_length = null_mut();
         }
     }
+}
+
+/// An answer that is translated as a whole: nothing leaves, not even the head, before it is complete.
+fn whole(request: &mut Request, context: &mut Context, chain: *mut ngx_chain_t) -> ngx_int_t {
+    let r = request.raw();
+    let (mut last, mut broken, mut fits) = (false, false, true);
+    for buf in bufs(chain) {
+        broken |= is_special(buf) && is_break(r, buf, context);
+        fits &= process::with_worker(|w| gate::keep_whole(w, context, memory(buf)));
+        last |= buf.last_buf() == 1;
+        buf.pos = buf.last;
+    }
+    if !fits {
+        stop_upstream(r);
+    }
+    if !last && !broken && fits {
+        return OK;
+    }
+    let (status, body) = gate::whole_answer(context, broken);
+    context.ended |= last;
+    // Whatever else may come is dropped.
     context.output.mode = Some(Mode::Replace);
+    announce_json(request, body.len());
+    // SAFETY: as in announce_json; a cleared hash keeps a line from being sent.
+    unsafe {
+        let out = &mut (*r).headers_out;
+        out.status = ngx_uint_t::from(status);
+        out.status_line = ngx::ffi::ngx_str_t {
+            len: 0,
+            data: null_mut(),
+        };
+        if let Some(encoding) = out.content_encoding.as_mut() {
+            encoding.hash = 0;
+            out.content_encoding = null_mut();
+        }
+        // nginx means to close the client's connection, as for a broken answer; but this one is whole.
+        if broken && context.output.keepalive {
+            (*r).set_keepalive(1);
+        }
+    }
+    // Past the header filter nginx takes no status of a filter any more.
+    let rc = next_header(r);
+    if rc == ERROR || rc > OK {
+        return ERROR;
+    }
     context.output.replacement = Some(body);
+    replace_body(request, context, null_mut())
 }
 
 /// nginx's page is dropped, ours is sent once.
@@ -203,6 +266,7 @@ unsafe extern "C" fn body(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -
                 None
             }
             Mode::Sse => stream(request, context, chain),
+            Mode::Whole => Some(whole(request, context, chain)),
             Mode::Replace => Some(replace_body(request, context, chain)),
         }
     });
@@ -349,15 +413,8 @@ impl Stream<'_> {
         process::with_worker(|w| gate::watch_sse(w, context, bytes, plan));
     }
 
-    /// A flush without data while the upstream is gone and the end has not been seen: it died in mid-stream.
     fn is_break(&self, r: *mut ngx_http_request_t, buf: &ngx_buf_t) -> bool {
-        // SAFETY: the live request; its upstream exists in mid-stream.
-        let gone = unsafe {
-            (*r).upstream
-                .as_ref()
-                .is_some_and(|u| u.peer.connection.is_null())
-        };
-        buf.flush() == 1 && buf.last_buf() == 0 && gone && !self.context.ended
+        is_break(r, buf, self.context)
     }
 
     fn special(
@@ -396,7 +453,12 @@ impl Stream<'_> {
     /// with the request open; but this one is whole.
     fn broken_end(&mut self) -> Option<*mut ngx_chain_t> {
         let text = gate::broken_stream(self.context)?;
-        let link = self.own_bytes(text)?;
+        // The translation may have told the client of an error already.
+        let link = if text.is_empty() {
+            self.link()?
+        } else {
+            self.own_bytes(text)?
+        };
         let r = self.request.raw();
         // SAFETY: our own link; the live request.
         unsafe {
@@ -448,15 +510,8 @@ impl Stream<'_> {
         links
     }
 
-    /// Nothing more is wanted: nginx ends the request as if the upstream had finished.
     fn stop_upstream(&mut self) {
-        // SAFETY: the live request's upstream, in the unbuffered mode that the header filter has chosen.
-        unsafe {
-            if let Some(u) = (*self.request.raw()).upstream.as_mut() {
-                u.length = 0;
-                u.set_keepalive(0);
-            }
-        }
+        stop_upstream(self.request.raw());
     }
 
     fn send(&mut self, r: *mut ngx_http_request_t, links: Vec<*mut ngx_chain_t>) -> ngx_int_t {
@@ -534,6 +589,28 @@ impl Stream<'_> {
         }
         self.output.owned.push(bytes);
         Some(link)
+    }
+}
+
+/// A flush without data while the upstream is gone and the end has not been seen: it died in mid-stream.
+fn is_break(r: *mut ngx_http_request_t, buf: &ngx_buf_t, context: &Context) -> bool {
+    // SAFETY: the live request; its upstream exists in mid-stream.
+    let gone = unsafe {
+        (*r).upstream
+            .as_ref()
+            .is_some_and(|u| u.peer.connection.is_null())
+    };
+    buf.flush() == 1 && buf.last_buf() == 0 && gone && !context.ended
+}
+
+/// Nothing more is wanted: nginx ends the request as if the upstream had finished.
+fn stop_upstream(r: *mut ngx_http_request_t) {
+    // SAFETY: the live request's upstream, in the unbuffered mode that the header filter has chosen.
+    unsafe {
+        if let Some(u) = (*r).upstream.as_mut() {
+            u.length = 0;
+            u.set_keepalive(0);
+        }
     }
 }
 

@@ -162,6 +162,24 @@ impl Request {
         Some(())
     }
 
+    /// Another path and other arguments, percent-encoded as they are to go out.
+    pub fn set_target(&mut self, target: &[u8]) -> Option<()> {
+        let mut parts = target.splitn(2, |b| *b == b'?');
+        self.set_path(parts.next()?)?;
+        self.set_args(parts.next().unwrap_or_default())?;
+        self.set_quoted(false);
+        Some(())
+    }
+
+    /// Whether the client's path had percent-encoding, so that the proxy module encodes it again.
+    pub fn is_quoted(&self) -> bool {
+        self.0.quoted_uri() == 1
+    }
+
+    pub fn set_quoted(&mut self, quoted: bool) {
+        self.0.set_quoted_uri(u32::from(quoted));
+    }
+
     pub fn args(&self) -> &[u8] {
         // SAFETY: as above.
         unsafe { bytes(&self.0.args) }
@@ -281,6 +299,20 @@ impl Request {
             }
         }
         Ok(scratch)
+    }
+
+    /// The body for as long as the request lives: where it is when it is in one buffer, else a copy in its pool.
+    pub fn body_text(&self) -> Option<PoolText> {
+        let mut scratch = Vec::new();
+        let bytes = self.body(&mut scratch).ok()?;
+        let (data, len) = (bytes.as_ptr(), bytes.len());
+        if scratch.is_empty() {
+            return Some(PoolText(ngx_str_t {
+                len,
+                data: data.cast_mut(),
+            }));
+        }
+        self.text(scratch.len(), |write| write(&scratch))
     }
 
     /// Replaces the body by `bytes`, for the proxy module and for everyone else who looks at its length.
