@@ -52,7 +52,20 @@ fn sha256(text: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs the SDKs: make test-python"]
 async fn sdks_work_through_the_gateway() {
-    let documents = Documents::new()
+    let far = MockLlm::start().await;
+    let translated = [
+        ("claude", "anthropic", "claude-sonnet-4-5"),
+        ("gemini", "gemini", "gemini-2.5-flash"),
+        ("gpt", "openai", "gpt-4o"),
+    ];
+    let mut documents = Documents::new();
+    for (name, protocol, model) in translated {
+        documents = documents
+            .provider(json!({ "id": name, "protocol": protocol, "base_url": far.url() }))
+            .model_value(json!({ "name": name, "tokenizer": "o200k_base", "deployments": [
+                { "provider": name, "upstream_model": format!("{model}?tokens=12&tool=yes") }] }));
+    }
+    let documents = documents
         .model("chat", MODEL)
         .model("forbidden", MODEL)
         .channel(
