@@ -390,9 +390,7 @@ pub(crate) fn attempt_ended(w: &WorkerState, context: &Context, row: DeploymentI
         } else {
             Failure::Connect
         })
-    } else if outcome.broken && !outcome.gone && !context.cut {
-        Some(Failure::Malformed)
-    } else if outcome.failed && !outcome.gone {
+    } else if !outcome.gone && (outcome.failed || outcome.broken && !context.cut) {
         Some(Failure::Malformed)
     } else {
         let latency_us = context

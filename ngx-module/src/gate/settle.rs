@@ -233,7 +233,7 @@ const SAMPLE_BYTES: usize = 16 * 1024;
 fn counted_beside(w: &mut WorkerState, request: Option<&Request>, context: &Context) -> Option<[u32; 2]> {
     let counting = context.counting().filter(|c| c.learns)?;
     // A translated request's own overhead is not the upstream's.
-    if context.id_number[1] % SAMPLE != 0 || context.translation.is_some() {
+    if !context.id_number[1].is_multiple_of(SAMPLE) || context.translation.is_some() {
         return None;
     }
     let mut scratch = Vec::new();
