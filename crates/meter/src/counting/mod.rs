@@ -7,14 +7,16 @@
 //! keep no more than that.
 
 mod class;
+mod steps;
 #[cfg(test)]
 mod tests;
 
 use regex::{Regex, RegexBuilder};
 
 pub use class::CharacterClass;
+pub(crate) use steps::TextSteps;
 
-use crate::tokenizer::{Counter, StreamCounter};
+use crate::tokenizer::{Counter, StepCounter, StreamCounter};
 use crate::{TextSink, TokenCounter};
 
 /// Longest part of a line that patterns look at, bytes.
@@ -34,6 +36,10 @@ pub trait Engine {
     fn push(&mut self, stream: &mut StreamCounter, text: &str);
     /// As [`StreamCounter::finish`].
     fn finish(&mut self, stream: StreamCounter) -> u64;
+    /// As [`StepCounter::feed`].
+    fn feed(&mut self, steps: &mut StepCounter, part: &str, last: bool);
+    /// As [`StepCounter::step`].
+    fn step(&mut self, steps: &mut StepCounter, left: &mut usize) -> Option<u64>;
 }
 
 impl Engine for Counter<'_> {
@@ -47,6 +53,14 @@ impl Engine for Counter<'_> {
 
     fn finish(&mut self, stream: StreamCounter) -> u64 {
         stream.finish(self)
+    }
+
+    fn feed(&mut self, steps: &mut StepCounter, part: &str, last: bool) {
+        steps.feed(self, part, last);
+    }
+
+    fn step(&mut self, steps: &mut StepCounter, left: &mut usize) -> Option<u64> {
+        steps.step(self, left)
     }
 }
 

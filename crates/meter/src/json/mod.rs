@@ -10,7 +10,7 @@ pub(crate) use cursor::{Cursor, MAX_DEPTH, Part, RawStr};
 pub(crate) use lex::find_special;
 pub(crate) use number::{Integer, integer, is_number};
 pub(crate) use path::path_at;
-pub(crate) use text::{decode_lossy, push_json_string, simple_escape};
+pub(crate) use text::{decode_lossy, push_json_string, separable, simple_escape};
 
 /// What is wrong with a text that claims to be JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

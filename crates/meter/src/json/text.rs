@@ -59,6 +59,31 @@ pub(crate) fn decode_lossy(raw: &[u8], out: &mut String) {
     push_lossy(rest, out);
 }
 
+/// Length of a beginning of a string's raw content that can be decoded by itself: at most `most` bytes (which must be 12 or
+/// more), up to a character's or an escape's end.
+pub(crate) fn separable(raw: &[u8], most: usize) -> usize {
+    if raw.len() <= most {
+        return raw.len();
+    }
+    let mut at = 0;
+    while let Some(found) = memchr(b'\\', raw.get(at..most).unwrap_or_default()) {
+        let escape = raw.get(at + found..).unwrap_or_default();
+        let length = match escape.get(1) {
+            Some(b'u') => unicode_escape(escape).1,
+            _ => 2,
+        };
+        if at + found + length > most {
+            return at + found;
+        }
+        at += found + length;
+    }
+    let mut end = most;
+    while end > at && raw.get(end).is_some_and(|byte| byte & 0xc0 == 0x80) {
+        end -= 1;
+    }
+    end
+}
+
 fn push_lossy(bytes: &[u8], out: &mut String) {
     match std::str::from_utf8(bytes) {
         Ok(text) => out.push_str(text),

@@ -25,23 +25,61 @@ pub struct InputCount {
     pub hidden_input: bool,
 }
 
+/// What a request costs beside its texts, by a formula.
+pub(super) struct Beside<'f> {
+    formula: &'f Formula,
+    pub(super) count: InputCount,
+}
+
+impl<'f> Beside<'f> {
+    pub(super) fn new(formula: &'f Formula) -> Self {
+        Self {
+            formula,
+            count: InputCount::default(),
+        }
+    }
+
+    pub(super) fn add(&mut self, tokens: u64) {
+        self.count.beside_texts = self.count.beside_texts.saturating_add(tokens);
+    }
+
+    pub(super) fn part(&mut self, part: Part) {
+        self.add(self.formula.part(part));
+    }
+
+    pub(super) fn audio(&mut self, base64: &[u8]) {
+        let (milliseconds, guessed) = audio::duration(base64);
+        self.count.estimated |= guessed;
+        self.add(self.formula.audio(milliseconds));
+    }
+
+    pub(super) fn image(&mut self, image: &Image<'_>) {
+        let size = match image.data {
+            ImageData::Url(url) => data_url_size(url),
+            ImageData::Base64(data) => base64_size(data),
+            ImageData::Unknown => None,
+        };
+        self.count.estimated |= size.is_none();
+        self.count.images = self.count.images.saturating_add(1);
+        self.add(self.formula.image.cost(size, image.low_detail));
+    }
+
+    pub(super) fn estimated(&mut self, tokens: u64) {
+        self.count.estimated = true;
+        self.add(tokens);
+    }
+}
+
 struct Exact<'c> {
     counter: &'c mut dyn TokenCounter,
     scratch: String,
-    formula: &'c Formula,
-    count: InputCount,
-}
-
-impl Exact<'_> {
-    fn beside(&mut self, tokens: u64) {
-        self.count.beside_texts = self.count.beside_texts.saturating_add(tokens);
-    }
+    beside: Beside<'c>,
 }
 
 impl InputSink for Exact<'_> {
     fn text(&mut self, text: RawStr<'_>) {
         let units = self.counter.count(text.text(&mut self.scratch));
-        self.count.text_units = self.count.text_units.saturating_add(units);
+        self.beside.count.add_text(units);
     }
 
     fn token_text(&mut self, token: &[u8]) {
@@ -52,33 +90,35 @@ impl InputSink for Exact<'_> {
     }
 
     fn part(&mut self, part: Part) {
-        self.beside(self.formula.part(part));
+        self.beside.part(part);
     }
 
     fn ids(&mut self, tokens: u64) {
-        self.beside(tokens);
+        self.beside.add(tokens);
     }
 
     fn audio(&mut self, base64: &[u8]) {
-        let (milliseconds, guessed) = audio::duration(base64);
-        self.count.estimated |= guessed;
-        self.beside(self.formula.audio(milliseconds));
+        self.beside.audio(base64);
     }
 
     fn image(&mut self, image: Image<'_>) {
-        let size = match image.data {
-            ImageData::Url(url) => data_url_size(url),
-            ImageData::Base64(data) => base64_size(data),
-            ImageData::Unknown => None,
-        };
-        self.count.estimated |= size.is_none();
-        self.count.images = self.count.images.saturating_add(1);
-        self.beside(self.formula.image.cost(size, image.low_detail));
+        self.beside.image(&image);
     }
 
     fn estimated(&mut self, tokens: u64) {
-        self.count.estimated = true;
-        self.beside(tokens);
+        self.beside.estimated(tokens);
+    }
+}
+
+impl InputCount {
+    pub(super) fn add_text(&mut self, units: u64) {
+        self.text_units = self.text_units.saturating_add(units);
+    }
+
+    /// All texts are counted.
+    pub(super) fn finish(mut self, counter: &dyn TokenCounter) -> Self {
+        self.tokens = counter.tokens(self.text_units).saturating_add(self.beside_texts);
+        self
     }
 }
 
@@ -93,23 +133,19 @@ pub fn count_input(
     formula: &Formula,
     counter: &mut dyn TokenCounter,
 ) -> Result<InputCount, ScanError> {
-    count_members(body, api, formula, counter).map_err(|fault| fault.locate(body))
-}
-
-fn count_members(
-    body: &[u8],
-    api: Api,
-    formula: &Formula,
-    counter: &mut dyn TokenCounter,
-) -> Result<InputCount, ScanFault> {
     let mut exact = Exact {
         counter,
         scratch: String::new(),
-        formula,
-        count: InputCount::default(),
+        beside: Beside::new(formula),
     };
+    exact.beside.count.hidden_input = walk(body, api, &mut exact).map_err(|fault| fault.locate(body))?;
+    Ok(exact.beside.count.finish(exact.counter))
+}
+
+/// Shows a body's input to a sink. Returns whether there is input that the body does not show.
+pub(super) fn walk<S: InputSink>(body: &[u8], api: Api, sink: &mut S) -> Result<bool, ScanFault> {
     let mut scratch = String::new();
-    let mut input = InputWalk::new(&mut exact, api);
+    let mut input = InputWalk::new(sink, api);
     input.begin();
     let mut cursor = Cursor::new(body);
     cursor.skip_whitespace();
@@ -126,13 +162,5 @@ fn count_members(
         key => input.member(cursor, key),
     })?;
     cursor.end()?;
-    let hidden_input = input.hidden;
-    let Exact { counter, count, .. } = exact;
-    Ok(InputCount {
-        tokens: counter
-            .tokens(count.text_units)
-            .saturating_add(count.beside_texts),
-        hidden_input,
-        ..count
-    })
+    Ok(input.hidden)
 }

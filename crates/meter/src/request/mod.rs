@@ -12,6 +12,7 @@ mod input;
 mod member;
 mod rewrite;
 mod scan;
+mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -24,3 +25,4 @@ pub use image::ImagePrice;
 pub use member::without_member;
 pub use rewrite::Rewrite;
 pub use scan::scan;
+pub use steps::InputSteps;

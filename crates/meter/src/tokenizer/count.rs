@@ -2,7 +2,8 @@
 
 use super::Vocabulary;
 use super::cache::{PieceCache, Place};
-use super::merge::{FIRST_WINDOW, Merger, WINDOW};
+use super::merge::{FIRST_WINDOW, LongPiece, Merger, WINDOW};
+use super::normalize::Preparation;
 use super::split::{
     Cl100k, DeepSeek, EachSpace, Gpt2, Kimi, Llama3, O200k, Pattern, Qwen2, Qwen35, Split, Tekken,
 };
@@ -20,6 +21,13 @@ pub struct Counter<'v> {
 
 /// Prepared texts up to this size keep their memory for the next one.
 const KEPT: usize = 64 * 1024;
+
+/// Where counting pauses.
+#[derive(Clone, Copy)]
+struct Stop {
+    until: usize,
+    longest: usize,
+}
 
 impl<'v> Counter<'v> {
     /// A counter over a vocabulary.
@@ -102,31 +110,75 @@ impl<'v> Counter<'v> {
 
     /// Counts the pieces of a prepared text that begin before `end`.
     pub(super) fn count_pieces(&mut self, text: &str, end: usize) -> u64 {
-        let bytes = text.as_bytes();
+        self.count_from(text, &mut 0, end, usize::MAX)
+    }
+
+    /// Counts a prepared text's pieces from `at` on, a piece's beginning: as long as they begin before `until`, up to one
+    /// of more than `longest` bytes. `at` is then where the next one begins.
+    pub(super) fn count_from(&mut self, text: &str, at: &mut usize, until: usize, longest: usize) -> u64 {
+        let text = text.as_bytes();
+        let stop = Stop { until, longest };
         match self.vocabulary.pattern() {
-            Pattern::Cl100k => self.count_split(Cl100k, bytes, end),
-            Pattern::O200k => self.count_split(O200k, bytes, end),
-            Pattern::Gpt2 => self.count_split(Gpt2, bytes, end),
-            Pattern::Llama3 => self.count_split(Llama3, bytes, end),
-            Pattern::Qwen2 => self.count_split(Qwen2, bytes, end),
-            Pattern::Qwen35 => self.count_split(Qwen35, bytes, end),
-            Pattern::DeepSeek => self.count_split(DeepSeek, bytes, end),
-            Pattern::Kimi => self.count_split(Kimi, bytes, end),
-            Pattern::Tekken => self.count_split(Tekken, bytes, end),
-            Pattern::EachSpace => self.count_split(EachSpace, bytes, end),
-            Pattern::Spaces => self.count_split(self.vocabulary.spaces(), bytes, end),
+            Pattern::Cl100k => self.count_split(Cl100k, text, at, stop),
+            Pattern::O200k => self.count_split(O200k, text, at, stop),
+            Pattern::Gpt2 => self.count_split(Gpt2, text, at, stop),
+            Pattern::Llama3 => self.count_split(Llama3, text, at, stop),
+            Pattern::Qwen2 => self.count_split(Qwen2, text, at, stop),
+            Pattern::Qwen35 => self.count_split(Qwen35, text, at, stop),
+            Pattern::DeepSeek => self.count_split(DeepSeek, text, at, stop),
+            Pattern::Kimi => self.count_split(Kimi, text, at, stop),
+            Pattern::Tekken => self.count_split(Tekken, text, at, stop),
+            Pattern::EachSpace => self.count_split(EachSpace, text, at, stop),
+            Pattern::Spaces => self.count_split(self.vocabulary.spaces(), text, at, stop),
         }
     }
 
-    fn count_split<S: Split>(&mut self, split: S, text: &[u8], until: usize) -> u64 {
-        let (mut at, mut count) = (0, 0);
-        while at < until {
+    fn count_split<S: Split>(&mut self, split: S, text: &[u8], from: &mut usize, stop: Stop) -> u64 {
+        let (mut at, mut count) = (*from, 0);
+        while at < text.len().min(stop.until) {
             let end = split.piece_end(text, at);
             let piece = text.get(at..end).unwrap_or_default();
+            if piece.len() > stop.longest {
+                break;
+            }
             count += self.count_piece(piece);
             at = end;
         }
+        *from = at;
         count
+    }
+
+    /// Counts on in a piece that is long enough to be counted with pauses; true once it is counted.
+    pub(super) fn count_on(&mut self, piece: &[u8], long: &mut LongPiece) -> bool {
+        self.merger.count_on(&self.vocabulary, piece, long)
+    }
+
+    /// Whether texts are split as they are.
+    pub(super) fn takes_plain(&self) -> bool {
+        self.vocabulary.preparation() == Preparation::default()
+    }
+
+    /// Moves what of `text` can be prepared without what follows it to the end of `out`; all of it if `last`. Returns
+    /// whether anything was moved.
+    pub(super) fn prepare(
+        &mut self,
+        text: &mut String,
+        beginning: bool,
+        last: bool,
+        out: &mut String,
+    ) -> bool {
+        let preparation = self.vocabulary.preparation();
+        let boundary = if last {
+            text.len()
+        } else {
+            preparation.last_boundary(text)
+        };
+        let mut prepared = std::mem::take(&mut self.prepared);
+        let head = text.get(..boundary).unwrap_or_default();
+        out.push_str(preparation.apply(head, beginning, &mut prepared));
+        self.keep(prepared);
+        text.drain(..boundary);
+        boundary > 0
     }
 
     #[inline]

@@ -47,6 +47,34 @@ pub(super) struct Token {
     pub rank: u32,
 }
 
+/// Where merging a long piece has come to: the last window's tokens and its end, and space for the next one's.
+#[derive(Debug, Clone, Default)]
+struct Windows {
+    held: Vec<Token>,
+    tried: Vec<Token>,
+    end: usize,
+}
+
+/// A long piece that is counted with pauses.
+#[derive(Debug, Clone, Default)]
+pub(super) struct LongPiece {
+    /// Bytes merged at once; 0 before the first.
+    window: usize,
+    windows: Windows,
+    /// Tokens before the last window; all of them at the end.
+    pub(super) count: u64,
+}
+
+impl LongPiece {
+    /// Bytes that the next window takes.
+    pub(super) fn step(&self) -> usize {
+        if !self.windows.held.is_empty() && self.windows.held.len() < FEW {
+            return self.window.max(WINDOW);
+        }
+        self.window.max(FIRST_WINDOW)
+    }
+}
+
 /// Scratch space for merging (about 15 KB), and the joins and characters of one vocabulary seen lately (160 KB).
 pub(super) struct Merger {
     /// Join with the next node: `rank << NODE_BITS | node`.
@@ -131,30 +159,81 @@ impl Merger {
         window: usize,
         mut batch: impl FnMut(&[Token]),
     ) -> bool {
-        let (mut held, mut tried) = (Vec::new(), Vec::new());
-        let mut end = window_end(vocabulary, piece, 0, window);
-        self.tokens(vocabulary, piece, 0, end, &mut held);
-        while end < piece.len() {
-            // Where tokens are long, a small window is mostly done over again.
-            let window = if held.len() < FEW {
-                window.max(WINDOW)
-            } else {
-                window
-            };
-            // The window's last token is cut short; the one before it has probably met its final neighbour.
-            let met = [2, 4, 10].into_iter().find_map(|back| {
-                let restart = held.len().checked_sub(back).filter(|at| *at > 0)?;
-                let start = held[restart].start;
-                end = window_end(vocabulary, piece, start, window);
-                self.tokens(vocabulary, piece, start, end, &mut tried);
-                (tried.first() == held.get(restart)).then_some(restart)
-            });
-            let Some(restart) = met else { return false };
-            batch(&held[..restart]);
-            std::mem::swap(&mut held, &mut tried);
+        let mut windows = self.first_window(vocabulary, piece, window);
+        while windows.end < piece.len() {
+            if !self.next_window(vocabulary, piece, window, &mut windows, &mut batch) {
+                return false;
+            }
         }
-        batch(&held);
+        batch(&windows.held);
         true
+    }
+
+    fn first_window(&mut self, vocabulary: &Vocabulary<'_>, piece: &[u8], window: usize) -> Windows {
+        let mut windows = Windows {
+            end: window_end(vocabulary, piece, 0, window),
+            ..Windows::default()
+        };
+        self.tokens(vocabulary, piece, 0, windows.end, &mut windows.held);
+        windows
+    }
+
+    /// Merges the next window and shows the tokens that are final before it; false if it does not meet the former one.
+    fn next_window(
+        &mut self,
+        vocabulary: &Vocabulary<'_>,
+        piece: &[u8],
+        window: usize,
+        Windows { held, tried, end }: &mut Windows,
+        batch: &mut impl FnMut(&[Token]),
+    ) -> bool {
+        // Where tokens are long, a small window is mostly done over again.
+        let window = if held.len() < FEW {
+            window.max(WINDOW)
+        } else {
+            window
+        };
+        // The window's last token is cut short; the one before it has probably met its final neighbour.
+        let met = [2, 4, 10].into_iter().find_map(|back| {
+            let restart = held.len().checked_sub(back).filter(|at| *at > 0)?;
+            let start = held[restart].start;
+            *end = window_end(vocabulary, piece, start, window);
+            self.tokens(vocabulary, piece, start, *end, tried);
+            (tried.first() == held.get(restart)).then_some(restart)
+        });
+        let Some(restart) = met else { return false };
+        batch(&held[..restart]);
+        std::mem::swap(held, tried);
+        true
+    }
+
+    /// Counts on in a piece, which must be the same for one `long`: one window. True at the piece's end.
+    pub(super) fn count_on(
+        &mut self,
+        vocabulary: &Vocabulary<'_>,
+        piece: &[u8],
+        long: &mut LongPiece,
+    ) -> bool {
+        let LongPiece {
+            window,
+            windows,
+            count,
+        } = long;
+        if windows.held.is_empty() {
+            *window = if *window == 0 { FIRST_WINDOW } else { *window * 4 };
+            *windows = self.first_window(vocabulary, piece, *window);
+        } else if !self.next_window(vocabulary, piece, *window, windows, &mut |tokens| {
+            *count += tokens.len() as u64;
+        }) {
+            // Begun again, with larger windows.
+            (*count, *windows) = (0, Windows::default());
+            return false;
+        }
+        let ended = windows.end == piece.len();
+        if ended {
+            *count += windows.held.len() as u64;
+        }
+        ended
     }
 
     /// Tokens of `piece[base..end]` taken alone.

@@ -17,7 +17,7 @@
 //! | `split` | text to pieces |
 //! | `merge` | piece to tokens |
 //! | `cache` | what was looked up lately |
-//! | `count`, `stream` | whole texts, and texts that arrive in parts |
+//! | `count`, `stream`, `steps` | whole texts, texts that arrive in parts, whole texts with pauses |
 
 mod cache;
 mod class;
@@ -30,6 +30,7 @@ mod normalize;
 mod onboard;
 mod perfect;
 mod split;
+mod steps;
 mod stream;
 mod vocabulary;
 
@@ -40,6 +41,7 @@ pub use onboard::{NAMES, builtin_by_name};
 #[cfg(feature = "onboard")]
 pub use onboard::{compile_on_board, on_board_checksum};
 pub use split::Pattern;
+pub use steps::StepCounter;
 pub use stream::StreamCounter;
 pub use vocabulary::{Vocabulary, VocabularyError};
 

@@ -73,7 +73,7 @@ impl Prefix {
 }
 
 /// All that is done to a text, in this order: normal form, U+2581 to space, prefix.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Preparation {
     pub normalizer: Normalizer,
     pub metaspace: bool,
