@@ -6,7 +6,7 @@ use std::rc::Rc;
 use self_cell::self_cell;
 use tollgate_meter::counting::{Engine, ModelCounter, TextPattern, TextRule};
 use tollgate_meter::request::{Formula, ImagePrice};
-use tollgate_meter::tokenizer::{Counter, Encoding, StreamCounter, Vocabulary, builtin};
+use tollgate_meter::tokenizer::{Counter, Encoding, StepCounter, StreamCounter, Vocabulary, builtin};
 use tollgate_policy::documents::Images;
 use tollgate_policy::{CountingView, Snapshot};
 use tollgate_shm::MappedFile;
@@ -117,6 +117,14 @@ impl Engine for MappedCounter {
 
     fn finish(&mut self, stream: StreamCounter) -> u64 {
         self.with_dependent_mut(|_, counter| stream.finish(counter))
+    }
+
+    fn feed(&mut self, steps: &mut StepCounter, part: &str, last: bool) {
+        self.with_dependent_mut(|_, counter| steps.feed(counter, part, last));
+    }
+
+    fn step(&mut self, steps: &mut StepCounter, left: &mut usize) -> Option<u64> {
+        self.with_dependent_mut(|_, counter| steps.step(counter, left))
     }
 }
 
