@@ -126,6 +126,21 @@ async fn a_rule_counts_in_workers_and_daemon_alike_and_is_named_by_its_version()
     gateway.stop().await;
 }
 
+/// Damages the compiled tokenizer in a folder. It is replaced, not changed in place: workers have the old one mapped.
+fn damage(folder: &std::path::Path) {
+    let compiled = fs::read_dir(folder)
+        .expect("compiled tokenizers")
+        .map(|entry| entry.expect("an entry").path())
+        .find(|path| path.extension().is_some_and(|it| it == "tgv"))
+        .expect("a compiled tokenizer");
+    let mut bytes = fs::read(&compiled).expect("its bytes");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    let damaged = compiled.with_extension("new");
+    fs::write(&damaged, bytes).expect("a damaged tokenizer");
+    fs::rename(&damaged, &compiled).expect("a damaged tokenizer in place");
+}
+
 #[tokio::test]
 async fn a_tokenizer_from_a_file_counts_and_a_broken_one_changes_nothing() {
     let documents = documents().model_value(json!({
@@ -175,18 +190,9 @@ async fn a_tokenizer_from_a_file_counts_and_a_broken_one_changes_nothing() {
     );
 
     // Damaged where the workers map it: new workers refuse it by its checksum and go on without it.
-    let compiled = fs::read_dir(gateway.site.state().join("tokenizers"))
-        .expect("compiled tokenizers")
-        .map(|entry| entry.expect("an entry").path())
-        .find(|path| path.extension().is_some_and(|it| it == "tgv"))
-        .expect("a compiled tokenizer");
-    let mut bytes = fs::read(&compiled).expect("its bytes");
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    // Replaced, not changed in place: the workers have the old one mapped.
-    let damaged = compiled.with_extension("new");
-    fs::write(&damaged, bytes).expect("a damaged tokenizer");
-    fs::rename(&damaged, &compiled).expect("a damaged tokenizer in place");
+    for folder in [gateway.site.region(), gateway.site.state()] {
+        damage(&folder.join("tokenizers"));
+    }
     assert_eq!(gateway.send(&ask("acme")).await.status(), 200);
     assert_eq!(newest(&gateway, 2).await["input_tokens"], mine["tokens"]);
     gateway.nginx.reload().await;

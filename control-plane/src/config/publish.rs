@@ -299,10 +299,13 @@ impl Publisher {
             generation,
             fingerprint,
         };
-        let active = self.hand_over(&last, &bytes).map_err(|error| {
-            let reason = format!("generation {generation} cannot be published: {error}");
-            vec![Problem::error("", "", reason)]
-        })?;
+        let handed = self.counting.tokenizers.hand_over(&look.ready, self.region.dir());
+        let active = handed
+            .and_then(|()| self.hand_over(&last, &bytes))
+            .map_err(|error| {
+                let reason = format!("generation {generation} cannot be published: {error}");
+                vec![Problem::error("", "", reason)]
+            })?;
         self.last = last;
         if let Some(snapshot) = active.snapshot() {
             for model in snapshot.models() {

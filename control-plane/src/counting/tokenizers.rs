@@ -1,5 +1,5 @@
 //! Tokenizers that are not part of the binaries: files that operators put into a folder, and those on board. Each is
-//! compiled once, to `<name>.<checksum of its source>.tgv`, which every worker maps.
+//! compiled once, to `<name>.<checksum of its source>.tgv`, of which every worker maps the copy beside the region.
 //!
 //! | file | format |
 //! | --- | --- |
@@ -64,6 +64,8 @@ struct Known {
     verified: BTreeMap<PathBuf, (Stamp, Result<VocabularyFile, String>)>,
     /// Why a source could not be compiled.
     refused: BTreeMap<(String, u64), String>,
+    /// Files that the configuration in force uses.
+    handed: BTreeSet<String>,
     /// The stamps of everything in the folders at the last look.
     seen: Vec<(PathBuf, Stamp)>,
 }
@@ -348,6 +350,37 @@ impl Tokenizers {
             }
             _ => self.compiled_now(name).1,
         }
+    }
+
+    /// Puts what a configuration uses where workers can reach it: beside the region, which their user may read when the
+    /// state folder may not be. What the configuration before used stays for those who have not followed yet.
+    ///
+    /// # Errors
+    /// If a file cannot be written.
+    pub fn hand_over(&self, ready: &BTreeMap<String, VocabularyFile>, region: &Path) -> io::Result<()> {
+        let Some(compiled) = &self.compiled else {
+            return Ok(());
+        };
+        let folder = region.join("tokenizers");
+        let files: BTreeSet<String> = ready.values().map(|file| file.file.clone()).collect();
+        if !files.is_empty() {
+            fs::create_dir_all(&folder)?;
+        }
+        for file in &files {
+            let there = folder.join(file);
+            if self.verified(&there).is_none() {
+                write_atomically(&there, &fs::read(compiled.join(file))?)?;
+                self.known().verified.remove(&there);
+            }
+        }
+        let before = std::mem::replace(&mut self.known().handed, files.clone());
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if !files.contains(&name) && !before.contains(&name) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        Ok(())
     }
 
     /// Whether there is a tokenizer of that name to compile.

@@ -137,9 +137,8 @@ struct FromFile {
 
 impl FromFile {
     /// Maps a compiled vocabulary. A file that is damaged, foreign or another than the snapshot means is refused.
-    fn open(folder: &Path, file: &str, source: u64, name: &str) -> Result<FromFile, String> {
-        let path = folder.join(file);
-        let mapped = MappedFile::open(&path).map_err(|e| e.to_string())?;
+    fn open(path: &Path, source: u64, name: &str) -> Result<FromFile, String> {
+        let mapped = MappedFile::open(path).map_err(|e| e.to_string())?;
         let counter = MappedCounter::try_new(mapped, |bytes| {
             let vocabulary = Vocabulary::from_bytes(bytes).map_err(|e| e.to_string())?;
             if vocabulary.source() != source {
@@ -155,6 +154,22 @@ impl FromFile {
     }
 }
 
+impl FromFile {
+    /// The same from the first folder where it can be used: the region's, which the daemon fills, or the state folder's, for
+    /// an nginx that starts first.
+    fn open_any(folders: [&Path; 2], file: &str, source: u64, name: &str) -> Result<FromFile, String> {
+        let mut reasons = Vec::new();
+        for folder in folders {
+            let path = folder.join("tokenizers").join(file);
+            match FromFile::open(&path, source, name) {
+                Ok(opened) => return Ok(opened),
+                Err(reason) => reasons.push(format!("{}: {reason}", path.display())),
+            }
+        }
+        Err(reasons.join(", "))
+    }
+}
+
 /// The tokenizers of this worker. Those that are part of the binary are made at first use, the others when a generation
 /// comes that uses them, so that no request waits for a file.
 #[derive(Default)]
@@ -165,9 +180,9 @@ pub(crate) struct Tokenizers {
 }
 
 impl Tokenizers {
-    /// Maps what a new generation uses and lets go of what it does not. A file that cannot be used leaves the former one of
-    /// that name in place.
-    pub fn follow(&mut self, snapshot: Snapshot<'_>, folder: &Path) {
+    /// Maps what a new generation uses and lets go of what it does not. A file that can be used in none of the folders leaves
+    /// the former one of that name in place.
+    pub fn follow(&mut self, snapshot: Snapshot<'_>, folders: [&Path; 2]) {
         let mut former = std::mem::take(&mut self.files);
         for model in snapshot.models() {
             let Some(view) = model.counting() else { continue };
@@ -181,7 +196,7 @@ impl Tokenizers {
             let known = former.iter().position(|f| f.source == source && &*f.name == name);
             let taken = match known {
                 Some(at) => Some(former.swap_remove(at)),
-                None => match FromFile::open(folder, file, source, name) {
+                None => match FromFile::open_any(folders, file, source, name) {
                     Ok(opened) => Some(opened),
                     Err(reason) => {
                         let former = former
@@ -194,8 +209,7 @@ impl Tokenizers {
                             "o200k_base"
                         };
                         log::error(format_args!(
-                            "tollgate: cannot use the tokenizer {}: {reason}; going on with {instead}",
-                            folder.join(file).display()
+                            "tollgate: cannot use the tokenizer {file}: {reason}; going on with {instead}"
                         ));
                         former
                     }

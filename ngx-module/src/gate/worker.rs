@@ -304,7 +304,7 @@ impl WorkerState {
             attached.region.time_at(monotonic_ms),
         );
         self.tokenizers
-            .follow(loaded.snapshot(), &self.state_dir.join("tokenizers"));
+            .follow(loaded.snapshot(), [&self.region_dir, &self.state_dir]);
         self.generation = Some(Rc::new(loaded));
         Ok(())
     }
