@@ -47,7 +47,7 @@ pub(super) fn run(args: &Args) -> Result<bool, Failure> {
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct SchemaArgs {
-    /// channels, models, providers, rules, templates, rule_templates or settings
+    /// channels, models, providers, rules, templates, rule_templates, tokenizers or settings
     #[arg(value_parser = kind)]
     kind: Kind,
 }
