@@ -153,9 +153,9 @@ async fn a_caller_stays_where_it_is_and_a_canary_moves_on_without_an_error() {
     assert_eq!(report.status(200), report.total());
     assert!(shares.is_sorted(), "{shares:?}");
     assert!(shares[5] > 990, "{shares:?}");
-    let seen = seen.lock().unwrap();
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
     assert_eq!(seen.len(), 200);
-    for (user, models) in seen.iter() {
+    for (user, models) in &seen {
         // Answers of the moment of a change may overtake one another; nobody goes back and forth beyond that.
         assert!(models.len() <= 4, "user {user}: {models:?}");
     }
