@@ -304,6 +304,7 @@ mod tests {
             reserved: [17, 18],
             estimated_tokens: 19,
             counted_tokens: 20,
+            sample: [21, 22],
         };
         assert_eq!(Event::decode(e.encode()), e);
     }
