@@ -7,6 +7,7 @@ use tollgate_policy::snapshot::{ChannelView, DeploymentView, ModelView};
 use tollgate_shm::{Class, Grant, InflightIndex, UsageIndex};
 
 use super::counting::Counting;
+use super::decide::Undecided;
 use super::pool::Tried;
 use super::reply::Reply;
 use super::response::Response;
@@ -25,6 +26,10 @@ pub(crate) enum Stage {
     Waiting,
     /// The body is there.
     BodyRead,
+    /// The input is being counted; the event loop serves others.
+    Counting,
+    /// The input is counted.
+    Counted,
     /// Let through to the proxy.
     Admitted,
     /// Answered by the gateway, or failed.
@@ -136,6 +141,8 @@ pub(crate) struct Context {
     pub reply: Option<Box<Reply>>,
     /// From the first attempt on that is translated.
     pub translation: Option<Box<Translation>>,
+    /// What is kept while the input is counted.
+    pub undecided: Option<Box<Undecided>>,
     pub response: Response,
     pub charged: Charged,
     pub output: crate::ngx::filter::Output,

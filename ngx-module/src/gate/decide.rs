@@ -1,9 +1,9 @@
 //! What is wanted, may the channel have it, does it fit its limits: everything between a read body and the proxy.
 
-use std::cell::OnceCell;
 use std::fmt::Write;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tollgate_meter::Api;
 use tollgate_meter::request::{
@@ -17,10 +17,14 @@ use tollgate_shm::{Class, Demand, Grant, LimitSpec, Refusal, RefusalKind};
 use super::context::{Context, Stage};
 use super::facts::{self, GateFacts};
 use super::reply::{ErrorKind, Reply, quote};
+use super::slices::{Counted, SlicedCount};
 use super::terms::{Terms, applicable};
 use super::translate::{self, Misfit, Way};
 use super::worker::{Rules, WorkerState};
 use super::{identify, pool, route};
+use crate::ngx::counting::Ticket;
+use crate::ngx::guard::guarded;
+use crate::ngx::process;
 use crate::ngx::request::Request;
 
 /// Header lines of the client that no provider may see, whatever the configuration says.
@@ -45,12 +49,71 @@ fn is_private(name: &[u8]) -> bool {
 pub(crate) enum Verdict {
     /// It goes to the proxy, after its turn in a leaky bucket.
     Proxy { delay_ms: u64 },
+    /// Its input has to be counted first, which takes longer than others should wait; then it is to be decided again.
+    Count,
     /// The gateway answers.
     Reply(Reply),
 }
 
-/// Decides a request whose body has been read.
+/// Why a request does not go on now.
+enum Stop {
+    Reply(Reply),
+    Count(Box<SlicedCount>),
+}
+
+impl From<Reply> for Stop {
+    fn from(reply: Reply) -> Stop {
+        Stop::Reply(reply)
+    }
+}
+
+/// A request that is decided but for its limits, which need its exact count.
+pub(crate) struct Undecided {
+    facts: RequestFacts,
+    asked: Asked,
+    terms: Rc<Terms>,
+    sliced: Box<SlicedCount>,
+    counted: Counted,
+    /// Its place in the queue.
+    ticket: Option<Ticket>,
+}
+
+/// A request that waits for its count keeps its place until it is counted or gone.
+pub(crate) fn hold_ticket(context: &mut Context, ticket: Ticket) {
+    if let Some(undecided) = &mut context.undecided {
+        undecided.ticket = Some(ticket);
+    }
+}
+
+/// Counts a waiting request's input until about `until`; true once it can be decided.
+pub(crate) fn count_request(
+    w: &mut WorkerState,
+    request: &Request,
+    context: &mut Context,
+    until: Instant,
+) -> bool {
+    let Some(mut undecided) = context.undecided.take() else {
+        return true;
+    };
+    let counting = context.counting();
+    let body = request.body_in_place().unwrap_or_default();
+    // A panic must not bring the request back here again and again: it is decided by its upper bound.
+    undecided.counted = guarded("counting", Counted::Impossible, || {
+        counting.map_or(Counted::Impossible, |counting| {
+            let mut counter = w.tokenizers.counter(&counting);
+            undecided
+                .sliced
+                .slice(body, &counting.formula, &mut counter, until)
+        })
+    });
+    let done = undecided.counted != Counted::NotYet;
+    context.undecided = Some(undecided);
+    done
+}
+
+/// Decides a request whose body has been read, or whose input has been counted since.
 pub(crate) fn decide(w: &mut WorkerState, request: &mut Request, context: &mut Context) -> Verdict {
+    let undecided = context.undecided.take();
     let mut facts = std::mem::take(&mut w.facts);
     let mut scratch = std::mem::take(&mut w.scratch);
     let result = Decider {
@@ -59,7 +122,7 @@ pub(crate) fn decide(w: &mut WorkerState, request: &mut Request, context: &mut C
         facts: &mut facts,
         scratch: &mut scratch,
     }
-    .run(request);
+    .run(request, undecided);
     w.facts = facts;
     // A huge body's copy is not kept for all the small ones after it.
     if scratch.capacity() > 1 << 20 {
@@ -67,7 +130,7 @@ pub(crate) fn decide(w: &mut WorkerState, request: &mut Request, context: &mut C
     }
     w.scratch = scratch;
     match result {
-        Ok(delay_ms) => Verdict::Proxy { delay_ms },
+        Ok(verdict) => verdict,
         Err(reply) => {
             context.stage = Stage::Closed;
             Verdict::Reply(reply)
@@ -135,7 +198,11 @@ struct Asked {
 }
 
 impl Decider<'_> {
-    fn run(&mut self, request: &mut Request) -> Result<u64, Reply> {
+    fn run(&mut self, request: &mut Request, undecided: Option<Box<Undecided>>) -> Result<Verdict, Reply> {
+        if let Some(undecided) = undecided {
+            *self.facts = undecided.facts;
+            return self.admit(request, undecided.asked, undecided.terms, Some(undecided.counted));
+        }
         let generation = Rc::clone(&self.context.generation);
         if let Some(attached) = &self.w.attached {
             attached.worker.count_request(&attached.region);
@@ -152,7 +219,36 @@ impl Decider<'_> {
             return Err(self.list_models());
         }
         let terms = self.find_model(request, &asked, body_len)?;
-        let grant = self.reserve(request, &asked, &terms)?;
+        self.admit(request, asked, terms, None)
+    }
+
+    /// Reserves and prepares a request. `counted` is what came of counting its input, if that had to be done.
+    fn admit(
+        &mut self,
+        request: &mut Request,
+        asked: Asked,
+        terms: Rc<Terms>,
+        counted: Option<Counted>,
+    ) -> Result<Verdict, Reply> {
+        let grant = match self.reserve(request, &asked, &terms, counted) {
+            Ok(grant) => grant,
+            Err(Stop::Reply(reply)) => return Err(reply),
+            Err(Stop::Count(mut sliced)) => {
+                if request.body_in_place().is_none() {
+                    // `scan_body` has copied it.
+                    sliced.keep(std::mem::take(self.scratch));
+                }
+                self.context.undecided = Some(Box::new(Undecided {
+                    facts: std::mem::take(self.facts),
+                    asked,
+                    terms,
+                    sliced,
+                    counted: Counted::NotYet,
+                    ticket: None,
+                }));
+                return Ok(Verdict::Count);
+            }
+        };
         self.context.grant = Some(grant);
         // From here on a failure has to give the reservation back: settle() does, in the log phase.
         self.prepare(request, &asked, &grant)?;
@@ -161,7 +257,9 @@ impl Decider<'_> {
             .model_view()
             .map_or(0, |m| self.context.start_ms.saturating_add(m.timeouts().total));
         self.context.stage = Stage::Admitted;
-        Ok(grant.delay_ms)
+        Ok(Verdict::Proxy {
+            delay_ms: grant.delay_ms,
+        })
     }
 
     fn fail(&mut self, class: Class, status: u16, kind: ErrorKind, code: &str, message: &str) -> Reply {
@@ -177,6 +275,12 @@ impl Decider<'_> {
     }
 
     fn scan_body(&mut self, request: &Request, rules: &Rules) -> Result<usize, Reply> {
+        // Which model is asked for is not known yet, but what no model takes is not even read.
+        let (length, most) = (request.body_len(), self.context.generation.largest_body);
+        if length > most && self.context.api != Api::Other {
+            let text = format!("the body has {length} bytes, no model takes more than {most}");
+            return Err(self.fail(Class::Client, 413, ErrorKind::TooLarge, "body_too_large", &text));
+        }
         let Ok(body) = request.body(self.scratch) else {
             return Err(self.fail(
                 Class::Internal,
@@ -411,7 +515,13 @@ impl Decider<'_> {
             .min(ceiling)
     }
 
-    fn reserve(&mut self, request: &Request, asked: &Asked, terms: &Terms) -> Result<Grant, Reply> {
+    fn reserve(
+        &mut self,
+        request: &Request,
+        asked: &Asked,
+        terms: &Terms,
+        counted: Option<Counted>,
+    ) -> Result<Grant, Stop> {
         let generation = Rc::clone(&self.context.generation);
         let snapshot = generation.snapshot();
         let (Some(channel), Some(model), Some(counting)) = (
@@ -419,22 +529,26 @@ impl Decider<'_> {
             self.context.model.and_then(|m| snapshot.model_at(m)),
             self.context.counting(),
         ) else {
-            return Err(self.fail(
-                Class::Internal,
-                500,
-                ErrorKind::Internal,
-                "internal",
-                "the channel or model is gone",
-            ));
+            return Err(self
+                .fail(
+                    Class::Internal,
+                    500,
+                    ErrorKind::Internal,
+                    "internal",
+                    "the channel or model is gone",
+                )
+                .into());
         };
         if terms.too_many {
-            return Err(self.fail(
-                Class::Internal,
-                500,
-                ErrorKind::Internal,
-                "too_many_limits",
-                "more limits apply than a request can hold",
-            ));
+            return Err(self
+                .fail(
+                    Class::Internal,
+                    500,
+                    ErrorKind::Internal,
+                    "too_many_limits",
+                    "more limits apply than a request can hold",
+                )
+                .into());
         }
         self.context.usage = terms.usage;
         self.context.output_bounded = terms.output_bounded;
@@ -466,18 +580,25 @@ impl Decider<'_> {
             usage: self.context.usage,
             tag: u64::from(self.context.deployment.unwrap_or(0)),
         };
-        let exact = OnceCell::new();
+        // While it was counted, time went on.
+        let mut start_ms = self.context.start_ms;
+        if let Some(counted) = counted {
+            start_ms = process::now_ms();
+            take_count(&mut demand, counted);
+        }
         loop {
             let Some(attached) = self.w.attached.as_mut() else {
-                return Err(self.fail(
-                    Class::Internal,
-                    503,
-                    ErrorKind::Unavailable,
-                    "no_region",
-                    "the shared memory is not there",
-                ));
+                return Err(self
+                    .fail(
+                        Class::Internal,
+                        503,
+                        ErrorKind::Unavailable,
+                        "no_region",
+                        "the shared memory is not there",
+                    )
+                    .into());
             };
-            let now = attached.region.time_at(self.context.start_ms);
+            let now = attached.region.time_at(start_ms);
             match attached.region.reserve(&mut attached.worker, now, &demand) {
                 Ok(grant) => {
                     self.context.input = demand.input;
@@ -487,18 +608,19 @@ impl Decider<'_> {
                 Err(refusal) if refusal.kind == RefusalKind::NeedsExactInput && !demand.input_exact => {
                     // Only near a limit: the upper bound is replaced by the count.
                     let body = request.body(self.scratch).unwrap_or_default();
-                    let counted = exact.get_or_init(|| {
-                        let mut counter = self.w.tokenizers.counter(&counting);
-                        count_input(body, self.context.api, &counting.formula, &mut counter)
-                            .ok()
-                            .map(|c| c.tokens)
-                    });
-                    demand.input = counted.unwrap_or(demand.input).min(demand.input);
-                    demand.input_exact = true;
+                    let mut counter = self.w.tokenizers.counter(&counting);
+                    let (sliced, counted) =
+                        SlicedCount::begin(self.context.api, body, &counting.formula, &mut counter);
+                    if counted == Counted::NotYet {
+                        return Err(Stop::Count(Box::new(sliced)));
+                    }
+                    take_count(&mut demand, counted);
                 }
                 Err(refusal) => {
                     let limit = applicable(snapshot, &channel, &model).nth(refusal.limit);
-                    return Err(self.refused(&refusal, limit.as_ref(), terms.limits.get(refusal.limit)));
+                    return Err(self
+                        .refused(&refusal, limit.as_ref(), terms.limits.get(refusal.limit))
+                        .into());
                 }
             }
         }
@@ -632,6 +754,9 @@ impl Decider<'_> {
             ));
         };
 
+        if !self.context.input_exact {
+            request.preserve_body();
+        }
         let translated = self.context.translation.as_deref().is_some_and(|t| t.is_active());
         if !translated && (self.facts.model.is_some() || self.context.api != Api::Other) {
             let mut rewrite = Rewrite::new(self.facts);
@@ -811,6 +936,14 @@ impl Decider<'_> {
 /// Whether a stream of the API reports usage only if the request asks for it.
 fn reports_usage_if_asked(context: &Context) -> bool {
     context.stream && matches!(context.api, Api::ChatCompletions | Api::Completions)
+}
+
+/// The count takes the upper bound's place. Where none can be made, the bound has to do.
+fn take_count(demand: &mut Demand<'_>, counted: Counted) {
+    if let Counted::Tokens(tokens) = counted {
+        demand.input = tokens.min(demand.input);
+    }
+    demand.input_exact = true;
 }
 
 fn is_channel_header(settings: tollgate_policy::SettingsView<'_>, name: &[u8]) -> bool {

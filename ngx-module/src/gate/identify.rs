@@ -134,6 +134,7 @@ pub(crate) fn begin(w: &mut WorkerState, request: &Request) -> Result<Context, R
         upstream_head: PoolText::EMPTY,
         reply: None,
         translation: None,
+        undecided: None,
         response: Response::Opaque,
         charged: Charged::default(),
         output: Default::default(),

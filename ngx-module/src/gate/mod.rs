@@ -10,6 +10,7 @@
 //! | what comes back | response |
 //! | a deployment of another protocol | translate |
 //! | what it cost | settle |
+//! | counts that take longer than others should wait | slices |
 
 mod context;
 mod counting;
@@ -22,13 +23,14 @@ mod reply;
 mod response;
 mod route;
 mod settle;
+mod slices;
 mod terms;
 mod translate;
 mod worker;
 
 pub(crate) use context::{Context, Field, Stage, Variable};
 pub(crate) use credentials::MasterKey;
-pub(crate) use decide::{Verdict, decide};
+pub(crate) use decide::{Verdict, count_request, decide, hold_ticket};
 pub(crate) use identify::begin;
 pub(crate) use reply::Reply;
 pub(crate) use response::{
@@ -36,6 +38,7 @@ pub(crate) use response::{
     response_started, watch_json, watch_sse,
 };
 pub(crate) use route::{Outcome, attempt_begins, attempt_ended, next_deployment, target};
-pub(crate) use settle::settle;
+pub(crate) use settle::{count_unsettled, settle};
+pub(crate) use slices::turn;
 pub(crate) use translate::whole_answer;
 pub(crate) use worker::WorkerState;

@@ -1,16 +1,21 @@
 //! What a request cost: settled exactly once, whatever happened to it, then reported.
 
+use std::rc::Rc;
+use std::time::Instant;
+
 use tollgate_meter::Api;
 use tollgate_meter::request::count_input;
 use tollgate_meter::response::Usage;
 use tollgate_policy::documents::AbortPolicy;
-use tollgate_shm::{Class, Event, Settlement, UsageDelta};
+use tollgate_shm::{Class, Event, Grant, InflightIndex, Settlement, UsageDelta, UsageIndex};
 
 use super::context::{Charged, Context, Source, Stage};
 use super::response::Response;
-use super::worker::WorkerState;
-use crate::ngx::process;
+use super::slices::{Counted as InputCounted, SlicedCount};
+use super::worker::{Generation, WorkerState};
+use crate::ngx::guard::guarded;
 use crate::ngx::request::{PoolText, Request};
+use crate::ngx::{counting, process};
 
 /// Where counts come from, in the order of truth.
 struct Counted {
@@ -27,6 +32,7 @@ pub(crate) fn settle(w: &mut WorkerState, request: Option<&mut Request>, context
         return;
     }
     context.upstream_head = PoolText::EMPTY;
+    context.undecided = None;
     let status = request.as_ref().map_or(0, |r| r.response_status());
     let gone = request.as_ref().is_some_and(|r| r.client_is_gone());
     let admitted = context.stage == Stage::Admitted;
@@ -36,21 +42,114 @@ pub(crate) fn settle(w: &mut WorkerState, request: Option<&mut Request>, context
         // the two must not depend on how soon nginx saw it.
         Stage::Closed if context.class == Class::Internal && (400..500).contains(&status) => unread(gone),
         Stage::Closed => context.class,
-        Stage::Identified | Stage::Reading | Stage::Waiting | Stage::BodyRead => {
-            unread(gone || !(400..499).contains(&status))
-        }
+        Stage::Identified
+        | Stage::Reading
+        | Stage::Waiting
+        | Stage::BodyRead
+        | Stage::Counting
+        | Stage::Counted => unread(gone || !(400..499).contains(&status)),
     };
-    let mut estimated = 0;
-    let mut suspicious = false;
-    let mut sample = [0; 2];
+    let mut sum = Sum::default();
     if admitted && context.proxied && is_billable(context, status) {
         let counted = count(w, context);
-        (estimated, suspicious) = charge(w, request.as_deref(), context, &counted);
+        sum = charge(w, request.as_deref(), context, &counted);
         if context.class == Class::Ok && counted.usage.is_some_and(|u| u.input.is_some()) {
-            sample = counted_beside(w, request.as_deref(), context).unwrap_or_default();
+            sum.sample = counted_beside(w, request.as_deref(), context).unwrap_or_default();
         }
     }
-    report(w, context, status, estimated, suspicious, sample);
+    let Some(mut draft) = draft(w, context, status, &sum) else {
+        return;
+    };
+    let Some(sliced) = sum.sliced else {
+        return book(w, &draft);
+    };
+    // Should this worker die before the count is made, this is what is charged.
+    if let (Some(attached), Some(grant)) = (&w.attached, &draft.grant) {
+        attached.region.note_produced(grant.row, draft.charged.output);
+    }
+    draft.charged.source = Source::Counted;
+    w.unsettled.push(Box::new(Unsettled {
+        sliced,
+        generation: Rc::clone(&context.generation),
+        model: context.model,
+        least: sum.least_input,
+        estimated_output: sum.estimated_output,
+        draft,
+    }));
+    counting::wake();
+}
+
+/// A finished request whose input nobody has counted: it holds its reservation until its turn has come.
+pub(crate) struct Unsettled {
+    sliced: Box<SlicedCount>,
+    generation: Rc<Generation>,
+    model: Option<u32>,
+    /// The least input to charge, whatever the count says.
+    least: u64,
+    /// Tokens of the output that are estimates.
+    estimated_output: u64,
+    /// Everything else; its estimate holds the bound.
+    draft: Draft,
+}
+
+impl Unsettled {
+    /// Bytes that it keeps.
+    pub fn bytes(&self) -> usize {
+        self.sliced.kept()
+    }
+
+    fn finish(mut self: Box<Self>, counted: InputCounted) -> Draft {
+        if let InputCounted::Tokens(tokens) = counted {
+            self.draft.estimated = self.estimated_output;
+            self.draft.charged.input = tokens.max(self.least);
+        }
+        let counting = self.model.and_then(|m| self.generation.counting(m));
+        let estimate = counting.is_none_or(|c| c.estimate);
+        let draft = &mut self.draft;
+        (draft.charged.source, draft.estimated) = judged(draft.charged.source, draft.estimated, estimate);
+        self.draft
+    }
+}
+
+/// Counts for the finished request whose turn it is until about `until`, and settles it once it is counted.
+pub(crate) fn count_unsettled(w: &mut WorkerState, until: Instant) {
+    let Some(mut unsettled) = w.unsettled.pop() else {
+        return;
+    };
+    // A panic must not leave it unsettled.
+    let counted = guarded("counting", InputCounted::Impossible, || {
+        let counting = unsettled.model.and_then(|m| unsettled.generation.counting(m));
+        counting.map_or(InputCounted::Impossible, |counting| {
+            let mut counter = w.tokenizers.counter(&counting);
+            unsettled
+                .sliced
+                .slice(&[], &counting.formula, &mut counter, until)
+        })
+    });
+    if counted == InputCounted::NotYet {
+        return w.unsettled.push(unsettled);
+    }
+    let draft = unsettled.finish(counted);
+    book(w, &draft);
+}
+
+/// The process ends: what has not been counted by now is charged by its upper bound.
+pub(super) fn give_up_counting(w: &mut WorkerState) {
+    while let Some(unsettled) = w.unsettled.pop() {
+        let draft = unsettled.finish(InputCounted::Impossible);
+        book(w, &draft);
+    }
+}
+
+/// The source and the number of estimated tokens to report; `estimate` if the model's counts are estimates.
+fn judged(source: Source, estimated: u64, estimate: bool) -> (Source, u64) {
+    if source == Source::Upstream {
+        (source, 0)
+    } else if estimated > 0 || estimate {
+        (Source::Estimated, estimated.max(1))
+    } else {
+        (source, estimated)
+    }
 }
 
 /// The class of a request whose body did not come.
@@ -132,16 +231,32 @@ fn count(w: &mut WorkerState, context: &mut Context) -> Counted {
     }
 }
 
-/// Fills in `context.charged`. Returns the tokens that are estimates and whether the upstream's figures are suspicious.
-fn charge(
-    w: &mut WorkerState,
-    request: Option<&Request>,
-    context: &mut Context,
-    counted: &Counted,
-) -> (u64, bool) {
+/// What a request comes to besides `context.charged`.
+#[derive(Default)]
+struct Sum {
+    /// Tokens that are estimates.
+    estimated: u64,
+    /// Part of them that is output.
+    estimated_output: u64,
+    /// Whether the upstream's figures are suspicious.
+    suspicious: bool,
+    /// The count of the input that is still to be made.
+    sliced: Option<Box<SlicedCount>>,
+    /// The least input to charge.
+    least_input: u64,
+    /// See [`counted_beside`].
+    sample: [u32; 2],
+}
+
+/// Fills in `context.charged`.
+fn charge(w: &mut WorkerState, request: Option<&Request>, context: &mut Context, counted: &Counted) -> Sum {
     let usage = counted.usage.unwrap_or_default();
     let counting = context.counting();
-    let mut estimated = counted.estimated;
+    let mut sum = Sum {
+        estimated: counted.estimated,
+        estimated_output: counted.estimated,
+        ..Sum::default()
+    };
     let mut source = Source::Upstream;
     let output = match usage.output {
         // Anthropic reports as it goes: before the end its figure lags behind.
@@ -162,18 +277,22 @@ fn charge(
         None if context.input_exact => context.input,
         None => {
             source = Source::Counted;
-            local_input(w, request, context).unwrap_or_else(|| {
-                estimated += context.input;
-                context.input
-            })
+            match local_input(w, request, context) {
+                LocalInput::Tokens(tokens) => tokens,
+                LocalInput::Later(sliced) => {
+                    sum.sliced = Some(sliced);
+                    sum.estimated += context.input;
+                    context.input
+                }
+                LocalInput::Unknown => {
+                    sum.estimated += context.input;
+                    context.input
+                }
+            }
         }
     };
-    if source == Source::Upstream {
-        estimated = 0;
-    } else if estimated > 0 || counting.as_ref().is_none_or(|c| c.estimate) {
-        source = Source::Estimated;
-        estimated = estimated.max(1);
-    }
+    let estimate = counting.as_ref().is_none_or(|c| c.estimate);
+    (source, sum.estimated) = judged(source, sum.estimated, estimate);
     let bound = context
         .grant
         .filter(|_| context.output_bounded)
@@ -182,7 +301,7 @@ fn charge(
     // we have seen: reasoning may be hidden, and an answer that was cut or went by unread says nothing.
     let seen = counted.output.saturating_sub(counted.estimated);
     let whole = context.ended && !context.cut && counted.estimated == 0 && seen > 0;
-    let suspicious = usage.malformed
+    sum.suspicious = usage.malformed
         || usage.output.is_some_and(|o| o > bound)
         || counting.is_some_and(|c| {
             usage.input.is_some_and(|i| {
@@ -204,24 +323,42 @@ fn charge(
             .is_some_and(|c| c.abort_policy() == AbortPolicy::Reserved)
         && let Some(grant) = context.grant
     {
+        sum.least_input = context.input;
         context.charged.input = context.charged.input.max(context.input);
         context.charged.output = context.charged.output.max(grant.output);
     }
-    (estimated, suspicious)
+    sum
+}
+
+/// The input of a request that the upstream has said nothing of.
+enum LocalInput {
+    Tokens(u64),
+    /// It takes longer than others should wait.
+    Later(Box<SlicedCount>),
+    Unknown,
 }
 
 /// The exact count of the request's input, made only when nobody else knows it.
-fn local_input(w: &mut WorkerState, request: Option<&Request>, context: &Context) -> Option<u64> {
+fn local_input(w: &mut WorkerState, request: Option<&Request>, context: &Context) -> LocalInput {
     let mut scratch = Vec::new();
-    let body = match &context.translation {
-        Some(translation) => translation.original(),
-        None => request?.body(&mut scratch).ok()?,
+    let body = match (&context.translation, request) {
+        (Some(translation), _) => Some(translation.original()),
+        (None, Some(request)) => request.body(&mut scratch).ok(),
+        (None, None) => None,
     };
-    let counting = context.counting()?;
+    let (Some(body), Some(counting)) = (body, context.counting()) else {
+        return LocalInput::Unknown;
+    };
     let mut counter = w.tokenizers.counter(&counting);
-    count_input(body, context.api, &counting.formula, &mut counter)
-        .ok()
-        .map(|c| c.tokens)
+    let (mut sliced, counted) = SlicedCount::begin(context.api, body, &counting.formula, &mut counter);
+    match counted {
+        InputCounted::Tokens(tokens) => LocalInput::Tokens(tokens),
+        InputCounted::NotYet if w.unsettled.has_room(body.len()) => {
+            sliced.keep(body.to_vec());
+            LocalInput::Later(Box::new(sliced))
+        }
+        _ => LocalInput::Unknown,
+    }
 }
 
 /// Requests of which one is counted to learn from, by the request id.
@@ -254,83 +391,52 @@ fn counted_beside(w: &mut WorkerState, request: Option<&Request>, context: &Cont
     ])
 }
 
-fn report(
-    w: &mut WorkerState,
-    context: &mut Context,
-    status: u16,
+/// What is booked of a request.
+struct Draft {
+    grant: Option<Grant>,
+    /// What the last attempt holds of its provider's quota.
+    quota: Option<InflightIndex>,
+    usage: Option<UsageIndex>,
+    charged: Charged,
     estimated: u64,
     suspicious: bool,
-    sample: [u32; 2],
-) {
-    let used = Settlement {
-        input: context.charged.input,
-        output: context.charged.output,
-    };
-    super::route::settle_quota(w, context, used);
-    let Some(attached) = w.attached.as_mut() else {
-        return;
-    };
-    let region = &attached.region;
+    latency_us: Option<u64>,
+    first_token_us: Option<u64>,
+    class: Class,
+    /// But for what is charged.
+    event: Event,
+}
+
+/// Everything that is known at a request's end. `None` without a region: nothing is held and nothing can be booked then.
+fn draft(w: &mut WorkerState, context: &mut Context, status: u16, sum: &Sum) -> Option<Draft> {
+    let region = &w.attached.as_ref()?.region;
     let now_ms = process::now_ms();
-    let now = region.time_at(now_ms);
-    let charged = context.charged;
-    let debt = context.grant.map_or(0, |grant| {
-        region.settle(&mut attached.worker, grant.row, now, used)
-    });
     let usage = context.usage.or_else(|| {
         let channel = context.channel_view().map_or("", |c| c.code());
         let model = context.model_view().map_or("", |m| m.name());
         region.usage_index(channel.as_bytes(), model.as_bytes())
     });
-    let Some(usage) = usage else { return };
     let latency_us = context
         .proxied
         .then(|| now_ms.saturating_sub(context.start_ms) * 1_000);
     let first_token_us = context
         .first_byte_ms
         .map(|at| at.saturating_sub(context.start_ms) * 1_000);
-    let total = charged.input + charged.output;
-    let counted = if charged.source == Source::Counted {
-        total
-    } else {
-        0
-    };
-    let delta = UsageDelta {
-        class: context.class,
-        input_tokens: charged.input,
-        output_tokens: charged.output,
-        cached_tokens: charged.cached,
-        reasoning_tokens: charged.reasoning,
-        estimated_tokens: estimated.min(total),
-        counted_tokens: counted,
-        debt_tokens: debt,
-        suspicious,
-        latency_us,
-        first_token_us,
-    };
-    region.add_usage(usage, &delta);
-    let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
     let flags = u32::from(context.stream)
-        | u32::from(suspicious) << 1
+        | u32::from(sum.suspicious) << 1
         | u32::from(context.cut) << 2
         | u32::from(context.shadowed) << 3
         | context.counting().map_or(0, |c| c.version) << 8;
     let event = Event {
-        time_ms: now,
-        usage: usage.number(),
+        time_ms: region.time_at(now_ms),
+        usage: usage.map_or(0, UsageIndex::number),
         deployment: context.deployment.unwrap_or(u32::MAX),
         request_id: context.id_number,
         generation: small(context.generation.number),
         status,
         class: context.class as u8,
-        source: charged.source as u8,
-        input_tokens: small(charged.input),
-        output_tokens: small(charged.output),
-        cached_tokens: small(charged.cached),
-        reasoning_tokens: small(charged.reasoning),
         latency_us: latency_us.map_or(0, small),
         first_token_us: first_token_us.map_or(u32::MAX, small),
-        debt_tokens: small(debt),
         flags,
         limit_key: context.limit_key,
         rule_hash: context
@@ -338,9 +444,77 @@ fn report(
             .as_ref()
             .map_or(0, |r| tollgate_policy::hash_name(r.as_bytes())),
         reserved: [small(context.input), small(context.grant.map_or(0, |g| g.output))],
-        estimated_tokens: small(estimated.min(total)),
+        sample: sum.sample,
+        ..Event::default()
+    };
+    Some(Draft {
+        grant: context.grant,
+        quota: context.quota.take(),
+        usage,
+        charged: context.charged,
+        estimated: sum.estimated,
+        suspicious: sum.suspicious,
+        latency_us,
+        first_token_us,
+        class: context.class,
+        event,
+    })
+}
+
+/// Settles the reservation, adds to the statistics and puts one event on the ring.
+fn book(w: &mut WorkerState, draft: &Draft) {
+    let Some(attached) = w.attached.as_mut() else {
+        return;
+    };
+    let region = &attached.region;
+    let charged = draft.charged;
+    let used = Settlement {
+        input: charged.input,
+        output: charged.output,
+    };
+    let now = region.time_at(process::now_ms());
+    if let Some(row) = draft.quota {
+        region.settle(&mut attached.worker, row, now, used);
+    }
+    let debt = draft.grant.map_or(0, |grant| {
+        region.settle(&mut attached.worker, grant.row, now, used)
+    });
+    let Some(usage) = draft.usage else { return };
+    let total = charged.input + charged.output;
+    let estimated = draft.estimated.min(total);
+    let counted = if charged.source == Source::Counted {
+        total
+    } else {
+        0
+    };
+    let delta = UsageDelta {
+        class: draft.class,
+        input_tokens: charged.input,
+        output_tokens: charged.output,
+        cached_tokens: charged.cached,
+        reasoning_tokens: charged.reasoning,
+        estimated_tokens: estimated,
+        counted_tokens: counted,
+        debt_tokens: debt,
+        suspicious: draft.suspicious,
+        latency_us: draft.latency_us,
+        first_token_us: draft.first_token_us,
+    };
+    region.add_usage(usage, &delta);
+    let event = Event {
+        source: charged.source as u8,
+        input_tokens: small(charged.input),
+        output_tokens: small(charged.output),
+        cached_tokens: small(charged.cached),
+        reasoning_tokens: small(charged.reasoning),
+        debt_tokens: small(debt),
+        estimated_tokens: small(estimated),
         counted_tokens: small(counted),
-        sample,
+        ..draft.event
     };
     region.push_event(&attached.worker, &event);
+}
+
+fn small(n: u64) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }

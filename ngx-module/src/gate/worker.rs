@@ -14,6 +14,7 @@ use tollgate_shm::{MappedFile, Region, Sizes, SnapshotFiles, Worker};
 use super::counting::{Counting, Countings, Tokenizers};
 use super::credentials::MasterKey;
 use super::pool::Pool;
+use super::slices::UnsettledQueue;
 use super::terms::KeptTerms;
 use crate::ngx::{log, process};
 
@@ -36,6 +37,8 @@ pub(crate) struct Generation {
     pub number: u64,
     pub rules: Rc<Rules>,
     countings: Countings,
+    /// The longest body that any model takes.
+    pub largest_body: u64,
     /// What [`Generation::upstream_head`] has made, by provider index.
     heads: RefCell<Vec<Option<Rc<[u8]>>>>,
     /// What [`Generation::pool`] has made, by model index.
@@ -67,10 +70,12 @@ impl Generation {
             }
         };
         let number = snapshot.generation();
+        let largest_body = snapshot.models().map(|m| m.max_body_bytes()).max().unwrap_or(0);
         Ok(Generation {
             number,
             rules,
             countings: Countings::default(),
+            largest_body,
             heads: RefCell::default(),
             pools: RefCell::default(),
             file,
@@ -161,6 +166,7 @@ pub(crate) struct WorkerState {
     pub facts: RequestFacts,
     pub scratch: Vec<u8>,
     pub tokenizers: Tokenizers,
+    pub unsettled: UnsettledQueue,
     pub terms: KeptTerms,
     /// Hundredths of further attempts that this worker may make: see [`WorkerState::take_retry`].
     retries: u64,
@@ -188,6 +194,7 @@ impl WorkerState {
             facts: RequestFacts::new(),
             scratch: Vec::new(),
             tokenizers: Tokenizers::default(),
+            unsettled: UnsettledQueue::default(),
             terms: KeptTerms::default(),
             retries: MOST_RETRIES,
             retries_ms: 0,
@@ -329,6 +336,7 @@ impl WorkerState {
 
     /// The process ends: whatever is still in flight is settled by what was noted of it.
     pub fn leave(mut self) {
+        super::settle::give_up_counting(&mut self);
         if let Some(Attached { region, worker }) = self.attached.take() {
             worker.detach(&region);
         }

@@ -2,6 +2,7 @@
 
 pub(crate) mod balancer;
 pub(crate) mod conf;
+pub(crate) mod counting;
 pub(crate) mod filter;
 pub(crate) mod guard;
 pub(crate) mod keepalive;

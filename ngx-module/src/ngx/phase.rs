@@ -7,7 +7,7 @@ use ngx::ffi::{
 
 use super::guard::{AGAIN, DECLINED, DONE, ERROR, guarded};
 use super::request::Request;
-use super::{process, reply};
+use super::{counting, process, reply};
 use crate::gate::{self, Stage, Verdict};
 
 const INTERNAL_SERVER_ERROR: ngx_int_t = 500;
@@ -46,11 +46,14 @@ fn step(request: &mut Request) -> ngx_int_t {
         return DECLINED;
     };
     match context.stage {
-        Stage::BodyRead => match process::with_worker(|w| gate::decide(w, request, context)) {
+        Stage::BodyRead | Stage::Counted => match process::with_worker(|w| gate::decide(w, request, context))
+        {
             Verdict::Proxy { delay_ms: 0 } => DECLINED,
             Verdict::Proxy { delay_ms } => delay(request, delay_ms),
+            Verdict::Count => counting::park(request),
             Verdict::Reply(answer) => reply::send(request, &answer),
         },
+        Stage::Counting => AGAIN,
         Stage::Admitted | Stage::Closed => DECLINED,
         Stage::Waiting | Stage::Reading | Stage::Identified => DONE,
     }

@@ -22,7 +22,7 @@ const PROCESS_WORKER: usize = 3;
 const TICK_MS: usize = 50;
 
 /// State of this process. nginx runs all of a process's hooks and handlers on one thread.
-struct OneThread<T>(T);
+pub(super) struct OneThread<T>(pub(super) T);
 // SAFETY: only ever touched from nginx's main thread: every access is inside a hook or handler that nginx calls.
 unsafe impl<T> Sync for OneThread<T> {}
 
@@ -123,6 +123,7 @@ pub(crate) unsafe extern "C" fn init_process(_cycle: *mut ngx_cycle_t) -> ngx_in
         worker.tick(now_ms());
         *WORKER.0.borrow_mut() = Some(worker);
         start_tick();
+        super::counting::init();
         OK
     })
 }
@@ -158,7 +159,8 @@ fn start_tick() {
     }
 }
 
-static NO_CONNECTION: [usize; 32] = [usize::MAX; 32];
+/// What our events have as their data.
+pub(super) static NO_CONNECTION: [usize; 32] = [usize::MAX; 32];
 
 unsafe extern "C" fn on_tick(event: *mut ngx_event_t) {
     guarded("tick", (), || with_worker(|w| w.tick(now_ms())));

@@ -264,6 +264,44 @@ impl Request {
         Some(())
     }
 
+    /// The body that has been read, if it is in memory in one piece. It stays there as long as the request is not changed.
+    pub fn body_in_place(&self) -> Option<&[u8]> {
+        // SAFETY: request_body and its chain belong to the request; a buffer in memory holds pos..last.
+        unsafe {
+            let Some(first) = self.0.request_body.as_ref().and_then(|body| body.bufs.as_ref()) else {
+                return Some(&[]);
+            };
+            (first.next.is_null() && (*first.buf).in_file() == 0).then(|| memory(&*first.buf))
+        }
+    }
+
+    /// Bytes of the body that has been read, wherever they are.
+    pub fn body_len(&self) -> u64 {
+        let mut len = 0;
+        // SAFETY: as above; a buffer in a file holds file_pos..file_last.
+        unsafe {
+            let mut link: *const ngx_chain_t = match self.0.request_body.as_ref() {
+                Some(body) => body.bufs,
+                None => std::ptr::null(),
+            };
+            while let Some(chain) = link.as_ref() {
+                let buf = &*chain.buf;
+                len += if buf.in_file() == 1 {
+                    u64::try_from(buf.file_last - buf.file_pos).unwrap_or(0)
+                } else {
+                    memory(buf).len() as u64
+                };
+                link = chain.next;
+            }
+        }
+        len
+    }
+
+    /// The body's temporary file, if it is in one, stays open until the request ends: it may have to be counted then.
+    pub fn preserve_body(&mut self) {
+        self.0.set_preserve_body(1);
+    }
+
     /// The body that has been read, in one piece: in place when it is in one buffer, else copied into `scratch`.
     /// `Err` when a temporary file cannot be read.
     pub fn body<'a>(&'a self, scratch: &'a mut Vec<u8>) -> Result<&'a [u8], ()> {
