@@ -22,12 +22,16 @@ use crate::generator::Generator;
 
 /// The caller of all timed requests.
 pub const CHANNEL: &str = "wechat042";
+/// A caller who has used four fifths of its limits, so that every input is counted exactly before it is admitted.
+pub const NEAR: &str = "near";
 /// Bytes of a request's body.
 const REQUEST_BYTES: usize = 1024;
 /// Bytes of an answer's body.
 const ANSWER_BYTES: usize = 600;
 /// Far above what any round can use.
 const NEVER: u64 = 100_000_000_000;
+/// What makes the channel [`NEAR`] near its limits.
+const FOUR_FIFTHS: &str = "mock?tokens=1&prompt_tokens=80000000000";
 
 const BARE: &str = include_str!("../../../../bench/bare.conf");
 const OFF: &str = include_str!("../../../../bench/off.conf");
@@ -143,10 +147,12 @@ pub enum Upstream {
     Open,
     /// 20 tokens, for the limit test.
     Tight,
+    /// An answer that claims four fifths of a channel's limits.
+    Claim,
 }
 
 impl Upstream {
-    const ALL: [Self; 3] = [Self::Stream, Self::Open, Self::Tight];
+    const ALL: [Self; 4] = [Self::Stream, Self::Open, Self::Tight, Self::Claim];
 
     /// The model name that tells the mock.
     pub fn mock_model(self) -> &'static str {
@@ -154,6 +160,7 @@ impl Upstream {
             Self::Stream => "mock?tokens=200&chunks=200&interval=2ms",
             Self::Open => "mock?tokens=250&chunks=250&interval=1s",
             Self::Tight => "mock?tokens=20",
+            Self::Claim => FOUR_FIFTHS,
         }
     }
 
@@ -162,6 +169,7 @@ impl Upstream {
             Self::Stream => "stream",
             Self::Open => "open",
             Self::Tight => "tight",
+            Self::Claim => "claim",
         }
     }
 
@@ -172,16 +180,15 @@ impl Upstream {
         } else {
             self.mock_model()
         };
-        let channel = if matches!(self, Self::Tight) {
-            "tight"
-        } else {
-            CHANNEL
+        let channel = match self {
+            Self::Tight => "tight",
+            Self::Claim => NEAR,
+            Self::Stream | Self::Open => CHANNEL,
         };
         let request = Request::chat(model, "How cold is the water today?").channel(channel);
-        let request = if matches!(self, Self::Tight) {
-            request
-        } else {
-            request.set("stream", true)
+        let request = match self {
+            Self::Tight | Self::Claim => request,
+            Self::Stream | Self::Open => request.set("stream", true),
         };
         let prefix = if kind.is_tollgate() { "" } else { "/stream" };
         Request {
@@ -368,7 +375,10 @@ fn documents(fast: SocketAddr, mock: SocketAddr) -> Documents {
     let mut documents = Documents::new()
         // The region's sizes are those of operation.
         .setting("region", json!({}))
-        .setting("limits", total.clone())
+        .setting(
+            "limits",
+            json!([{ "metric": "total_tokens", "max": 5 * NEVER, "window": "10m" }]),
+        )
         .openai("fast", &format!("http://{fast}"))
         .openai("mock", &format!("http://{mock}"))
         .template(json!({ "name": "all", "limits": [
@@ -384,6 +394,7 @@ fn documents(fast: SocketAddr, mock: SocketAddr) -> Documents {
             "tight",
             json!([{ "metric": "total_tokens", "max": crate::limit_test::LIMIT, "window": "10m" }]),
         );
+    documents = documents.channel(json!({ "code": NEAR, "trusted": true, "extends": "all" }));
     for upstream in Upstream::ALL {
         documents = documents.model_value(model(
             upstream.public_model(),
@@ -404,6 +415,13 @@ fn model(name: &str, provider: &str, upstream: &str, limits: &Value) -> Value {
         "name": name, "tokenizer": "o200k_base", "default_max_tokens": 256, "limits": limits,
         "deployments": [{ "provider": provider, "upstream_model": upstream }],
     })
+}
+
+/// A chat request with this text.
+pub fn with_text(text: &str) -> Vec<u8> {
+    json!({ "model": "gpt-4o", "messages": [{ "role": "user", "content": text }] })
+        .to_string()
+        .into_bytes()
 }
 
 /// A chat request of [`REQUEST_BYTES`].

@@ -33,6 +33,10 @@ pub struct Order {
     pub address: SocketAddr,
     /// The request's bytes, head and body.
     pub request: Vec<u8>,
+    /// Requests that now and then take its place, in turn.
+    pub others: Vec<Vec<u8>>,
+    /// How often: every so many requests one of them. Their latencies are not taken.
+    pub every: u64,
     /// Connections.
     pub connections: usize,
     /// How long.
@@ -126,16 +130,26 @@ struct Peer {
     stream: TcpStream,
     buffer: Vec<u8>,
     role: Role,
+    /// What the socket did not take yet.
+    unsent: Vec<u8>,
 }
 
 enum Role {
     /// The gateway's connection to the upstream.
     Upstream,
-    /// A client's, with the time at which its request was sent; none when it has nothing to wait for.
-    Client(Option<Instant>),
+    /// A client's, with what it waits for.
+    Client(Option<Waiting>),
+}
+
+/// A request that was sent.
+#[derive(Clone, Copy)]
+struct Waiting {
+    since: Instant,
+    timed: bool,
 }
 
 struct Load {
+    sent: u64,
     order: Order,
     start: Instant,
     waiting: usize,
@@ -147,6 +161,8 @@ struct Engine {
     listener: TcpListener,
     answer: Vec<u8>,
     peers: Vec<Option<Peer>>,
+    /// Those with something unsent.
+    writing: Vec<usize>,
     load: Option<Load>,
 }
 
@@ -160,6 +176,7 @@ impl Engine {
             listener,
             answer,
             peers: Vec::new(),
+            writing: Vec::new(),
             load: None,
         }
     }
@@ -194,6 +211,7 @@ impl Engine {
                     index => self.readable(usize::try_from(index).expect("an index")),
                 }
             }
+            self.write_on();
             if let Some(outcome) = self.ended() {
                 let _ = results.send(outcome);
             }
@@ -202,6 +220,7 @@ impl Engine {
 
     fn begin(&mut self, order: Order) {
         self.load = Some(Load {
+            sent: 0,
             start: Instant::now(),
             waiting: 0,
             outcome: Outcome::default(),
@@ -210,7 +229,11 @@ impl Engine {
         for _ in 0..order.connections {
             let mut stream = TcpStream::connect(order.address).expect("the gateway accepts");
             stream.write_all(&order.request).expect("a request is sent");
-            self.watch(stream, Role::Client(Some(Instant::now())));
+            let waiting = Waiting {
+                since: Instant::now(),
+                timed: true,
+            };
+            self.watch(stream, Role::Client(Some(waiting)));
             self.load.iter_mut().for_each(|load| load.waiting += 1);
         }
     }
@@ -253,14 +276,37 @@ impl Engine {
             stream,
             buffer: Vec::with_capacity(16 * 1024),
             role,
+            unsent: Vec::new(),
         });
+    }
+
+    /// Sends on what sockets did not take at once.
+    fn write_on(&mut self) {
+        let mut writing = std::mem::take(&mut self.writing);
+        writing.retain(|&index| {
+            let Some(Some(peer)) = self.peers.get_mut(index) else {
+                return false;
+            };
+            match peer.stream.write(&peer.unsent) {
+                Ok(length) => drop(peer.unsent.drain(..length)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => {
+                    self.lost(index, &error.to_string());
+                    return false;
+                }
+            }
+            self.peers[index]
+                .as_ref()
+                .is_some_and(|peer| !peer.unsent.is_empty())
+        });
+        self.writing = writing;
     }
 
     fn readable(&mut self, index: usize) {
         let Some(Some(peer)) = self.peers.get_mut(index) else {
             return;
         };
-        let mut bytes = [0; 8 * 1024];
+        let mut bytes = [0; 64 * 1024];
         match peer.stream.read(&mut bytes) {
             Ok(0) => return self.lost(index, "closed"),
             Ok(length) => peer.buffer.extend_from_slice(&bytes[..length]),
@@ -273,12 +319,12 @@ impl Engine {
         assert_eq!(end, peer.buffer.len(), "nobody pipelines");
         let sent = match &mut peer.role {
             Role::Upstream => peer.stream.write_all(&self.answer),
-            Role::Client(since) => {
+            Role::Client(waiting) => {
                 let Some(load) = &mut self.load else {
                     return;
                 };
                 let now = Instant::now();
-                if let Some(since) = since.take() {
+                if let Some(Waiting { since, .. }) = waiting.take().filter(|waiting| waiting.timed) {
                     let taken = now.duration_since(since).as_nanos();
                     load.outcome
                         .latencies
@@ -293,8 +339,29 @@ impl Engine {
                 }
                 if now.duration_since(load.start) < load.order.time {
                     load.waiting += 1;
-                    *since = Some(now);
-                    peer.stream.write_all(&load.order.request)
+                    load.sent += 1;
+                    let order = &load.order;
+                    let turn = load
+                        .sent
+                        .checked_div(order.every)
+                        .filter(|_| load.sent % order.every == 0);
+                    let other = turn.and_then(|turn| {
+                        let count = u64::try_from(order.others.len()).expect("a number");
+                        order
+                            .others
+                            .get(usize::try_from(turn.checked_rem(count)?).expect("an index"))
+                    });
+                    let timed = other.is_none();
+                    *waiting = Some(Waiting { since: now, timed });
+                    let request = other.unwrap_or(&order.request);
+                    match peer.stream.write(request) {
+                        Ok(length) if length < request.len() => {
+                            peer.unsent = request[length..].to_vec();
+                            self.writing.push(index);
+                            Ok(())
+                        }
+                        other => other.map(drop),
+                    }
                 } else {
                     Ok(())
                 }
@@ -361,6 +428,8 @@ mod tests {
             address: generator.address(),
             request: b"GET / HTTP/1.1\r\nContent-Length: 0\r\n\r\n".to_vec(),
             connections,
+            others: Vec::new(),
+            every: 0,
             time: Duration::from_millis(50),
         };
         for connections in [1, 8] {
@@ -372,5 +441,30 @@ mod tests {
             );
             assert!(outcome.latency(0.5) <= outcome.latency(0.99));
         }
+    }
+
+    #[test]
+    fn other_requests_take_their_turns() {
+        let generator = Generator::start(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec());
+        let long = 3_000_000;
+        let other = format!(
+            "POST / HTTP/1.1\r\nContent-Length: {long}\r\n\r\n{}",
+            "x".repeat(long)
+        );
+        let outcome = generator.run(Order {
+            address: generator.address(),
+            request: b"GET / HTTP/1.1\r\nContent-Length: 0\r\n\r\n".to_vec(),
+            others: vec![other.into_bytes()],
+            every: 10,
+            connections: 2,
+            time: Duration::from_millis(100),
+        });
+        let timed = outcome.latencies.len() as u64;
+        assert!(outcome.failures == 0 && timed < outcome.answers, "{outcome:?}");
+        assert!(
+            timed >= outcome.answers / 10 * 8,
+            "{timed} of {}",
+            outcome.answers
+        );
     }
 }

@@ -82,13 +82,29 @@ fn waited(pid: u32) -> Duration {
 /// # Panics
 /// If any request fails.
 pub fn post(bench: &Bench, gateway: &Running, body: &[u8], connections: usize, time: Duration) -> Sample {
-    let request = Request::post_bytes("/v1/chat/completions", body.to_vec()).channel(CHANNEL);
     let order = Order {
         address: gateway.nginx.address(),
-        request: request.to_bytes(),
+        request: request(body, CHANNEL),
+        others: Vec::new(),
+        every: 0,
         connections,
         time,
     };
+    run(bench, gateway, order)
+}
+
+/// A chat request's bytes.
+pub fn request(body: &[u8], channel: &str) -> Vec<u8> {
+    Request::post_bytes("/v1/chat/completions", body.to_vec())
+        .channel(channel)
+        .to_bytes()
+}
+
+/// Runs a load.
+///
+/// # Panics
+/// If any request fails.
+pub fn run(bench: &Bench, gateway: &Running, order: Order) -> Sample {
     let before = Clock::read(gateway);
     let outcome = bench.fast.run(order);
     let (worker, others, beside, waited) = Clock::read(gateway).since(&before);

@@ -2,6 +2,7 @@
 //!
 //! How it measures is written in `bench/README.md`. The table goes to the standard output and to `target/bench.md`.
 
+mod exact;
 mod gateways;
 mod generator;
 mod limit_test;
@@ -15,7 +16,7 @@ use gateways::{Bench, Kind};
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: bench [--quick] [--rounds 5] [--seconds 3] [--streams 2000] \
-[--only bare,off,on,debian-bare,debian-on,lua-dict,lua-redis] [--parts requests,latency,streams,memory]";
+[--only bare,off,on,debian-bare,debian-on,lua-dict,lua-redis] [--parts requests,latency,exact,streams,memory]";
 
 /// What to measure and how long.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ pub struct Plan {
     pub streams: usize,
     /// Gateways that take part.
     pub kinds: Vec<Kind>,
-    /// Which tables are made: `requests`, `latency`, `streams`, `memory`.
+    /// Which tables are made: `requests`, `latency`, `exact`, `streams`, `memory`.
     pub parts: Vec<String>,
 }
 
@@ -39,7 +40,7 @@ impl Plan {
             seconds: 3,
             streams: 2000,
             kinds: Kind::available(),
-            parts: ["requests", "latency", "streams", "memory"]
+            parts: ["requests", "latency", "exact", "streams", "memory"]
                 .map(str::to_owned)
                 .to_vec(),
         };
@@ -103,6 +104,9 @@ async fn run(plan: &Plan) {
     }
     if plan.has("latency") {
         report.latency(&rounds::latency(&bench, &running, plan));
+    }
+    if plan.has("exact") {
+        report.exact(&exact::measure(&bench, &running, plan).await);
     }
     if plan.has("streams") {
         report.streams(&streams::measure(&running, plan).await);
