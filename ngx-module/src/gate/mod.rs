@@ -7,11 +7,13 @@
 //! | what is wanted, is it allowed, does it fit | decide, terms |
 //! | which deployment, with which credentials | route, pool |
 //! | how is it counted | counting |
+//! | what the gateway answers itself | answers |
 //! | what comes back | response |
 //! | a deployment of another protocol | translate |
 //! | what it cost | settle |
 //! | counts that take longer than others should wait | slices |
 
+mod answers;
 mod context;
 mod counting;
 mod credentials;
