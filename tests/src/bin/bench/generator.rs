@@ -26,7 +26,7 @@ const NOW: Timespec = Timespec {
 /// How long after its end a load waits for the last answers.
 const LAST_ANSWERS: Duration = Duration::from_secs(10);
 
-/// A closed loop: each connection sends the request again as soon as it is answered.
+/// A load: each connection sends one request after the other.
 #[derive(Clone, Debug)]
 pub struct Order {
     /// Where to.
@@ -37,6 +37,8 @@ pub struct Order {
     pub others: Vec<Vec<u8>>,
     /// How often: every so many requests one of them. Their latencies are not taken.
     pub every: u64,
+    /// Requests a second; 0 for a closed loop, in which each connection sends as soon as it is answered.
+    pub rate: u64,
     /// Connections.
     pub connections: usize,
     /// How long.
@@ -150,6 +152,8 @@ struct Waiting {
 
 struct Load {
     sent: u64,
+    /// Connections whose turn has not come yet.
+    idle: Vec<usize>,
     order: Order,
     start: Instant,
     waiting: usize,
@@ -212,6 +216,7 @@ impl Engine {
                 }
             }
             self.write_on();
+            self.send_due();
             if let Some(outcome) = self.ended() {
                 let _ = results.send(outcome);
             }
@@ -221,6 +226,7 @@ impl Engine {
     fn begin(&mut self, order: Order) {
         self.load = Some(Load {
             sent: 0,
+            idle: Vec::new(),
             start: Instant::now(),
             waiting: 0,
             outcome: Outcome::default(),
@@ -242,7 +248,8 @@ impl Engine {
     fn ended(&mut self) -> Option<Outcome> {
         let load = self.load.as_ref()?;
         let late = load.start.elapsed() > load.order.time + LAST_ANSWERS;
-        if load.waiting > 0 && !late {
+        let early = load.start.elapsed() < load.order.time;
+        if early || (load.waiting > 0 && !late) {
             return None;
         }
         let mut load = self.load.take()?;
@@ -337,39 +344,66 @@ impl Engine {
                     load.outcome.failures += 1;
                     load.outcome.failure = String::from_utf8_lossy(&peer.buffer).into_owned();
                 }
-                if now.duration_since(load.start) < load.order.time {
-                    load.waiting += 1;
-                    load.sent += 1;
-                    let order = &load.order;
-                    let turn = load
-                        .sent
-                        .checked_div(order.every)
-                        .filter(|_| load.sent % order.every == 0);
-                    let other = turn.and_then(|turn| {
-                        let count = u64::try_from(order.others.len()).expect("a number");
-                        order
-                            .others
-                            .get(usize::try_from(turn.checked_rem(count)?).expect("an index"))
-                    });
-                    let timed = other.is_none();
-                    *waiting = Some(Waiting { since: now, timed });
-                    let request = other.unwrap_or(&order.request);
-                    match peer.stream.write(request) {
-                        Ok(length) if length < request.len() => {
-                            peer.unsent = request[length..].to_vec();
-                            self.writing.push(index);
-                            Ok(())
-                        }
-                        other => other.map(drop),
-                    }
-                } else {
+                if now.duration_since(load.start) >= load.order.time {
                     Ok(())
+                } else if load.order.rate > 0 {
+                    load.idle.push(index);
+                    Ok(())
+                } else {
+                    peer.buffer.clear();
+                    return self.send(index);
                 }
             }
         };
         peer.buffer.clear();
         if let Err(error) = sent {
             self.lost(index, &error.to_string());
+        }
+    }
+
+    /// Sends what is due by now at the load's rate.
+    fn send_due(&mut self) {
+        while let Some(load) = &mut self.load {
+            let elapsed = load.start.elapsed();
+            let due = elapsed.as_secs_f64() * load.order.rate as f64;
+            if elapsed >= load.order.time || load.sent as f64 >= due {
+                return;
+            }
+            let Some(index) = load.idle.pop() else { return };
+            self.send(index);
+        }
+    }
+
+    /// Sends the next request over a client's connection.
+    fn send(&mut self, index: usize) {
+        let (Some(load), Some(Some(peer))) = (&mut self.load, self.peers.get_mut(index)) else {
+            return;
+        };
+        load.sent += 1;
+        load.waiting += 1;
+        let order = &load.order;
+        let turn = load
+            .sent
+            .checked_div(order.every)
+            .filter(|_| load.sent.is_multiple_of(order.every));
+        let other = turn.and_then(|turn| {
+            let count = u64::try_from(order.others.len()).expect("a number");
+            order
+                .others
+                .get(usize::try_from(turn.checked_rem(count)?).expect("an index"))
+        });
+        peer.role = Role::Client(Some(Waiting {
+            since: Instant::now(),
+            timed: other.is_none(),
+        }));
+        let request = other.unwrap_or(&order.request);
+        match peer.stream.write(request) {
+            Ok(length) if length < request.len() => {
+                peer.unsent = request[length..].to_vec();
+                self.writing.push(index);
+            }
+            Ok(_) => {}
+            Err(error) => self.lost(index, &error.to_string()),
         }
     }
 
@@ -430,6 +464,7 @@ mod tests {
             connections,
             others: Vec::new(),
             every: 0,
+            rate: 0,
             time: Duration::from_millis(50),
         };
         for connections in [1, 8] {
@@ -441,6 +476,25 @@ mod tests {
             );
             assert!(outcome.latency(0.5) <= outcome.latency(0.99));
         }
+    }
+
+    #[test]
+    fn a_rate_is_kept() {
+        let generator = Generator::start(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec());
+        let outcome = generator.run(Order {
+            address: generator.address(),
+            request: b"GET / HTTP/1.1\r\nContent-Length: 0\r\n\r\n".to_vec(),
+            others: Vec::new(),
+            every: 0,
+            rate: 200,
+            connections: 4,
+            time: Duration::from_millis(300),
+        });
+        // The first of each connection, and 60 in 300 ms.
+        assert!(
+            outcome.failures == 0 && (40..=64).contains(&outcome.answers),
+            "{outcome:?}"
+        );
     }
 
     #[test]
@@ -456,6 +510,7 @@ mod tests {
             request: b"GET / HTTP/1.1\r\nContent-Length: 0\r\n\r\n".to_vec(),
             others: vec![other.into_bytes()],
             every: 10,
+            rate: 0,
             connections: 2,
             time: Duration::from_millis(100),
         });

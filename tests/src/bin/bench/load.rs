@@ -87,6 +87,7 @@ pub fn post(bench: &Bench, gateway: &Running, body: &[u8], connections: usize, t
         request: request(body, CHANNEL),
         others: Vec::new(),
         every: 0,
+        rate: 0,
         connections,
         time,
     };

@@ -1,7 +1,7 @@
 //! The tables, ratios first.
 
 use crate::Plan;
-use crate::exact::{Exact, LARGE_EVERY};
+use crate::exact::{Exact, LARGE_EVERY, RATE};
 use crate::limit_test::Held;
 use crate::memory::StreamMemory;
 use crate::rounds::{Cost, Latency};
@@ -88,8 +88,8 @@ impl Report {
                 "\n## Exact counts, {}\n\nThe caller has used four fifths of its limits: every input is counted before it is \
                  admitted.\n\n| 1 KB requests | µs CPU / request |\n| --- | --: |\n| upper bound does (the default) | {:.1} |\n\
                  | counted exactly | {:.1} ({:.2} times) |\n\n\
-                 Small requests while one in {LARGE_EVERY} is a megabyte of the worst text (spaces, hyphens, random letters), 64 \
-                 connections:\n\n| the megabytes | p99 of small requests, µs | times |\n| --- | --: | --: |\n\
+                 Small requests while one in {LARGE_EVERY} is a megabyte of the worst text (spaces, hyphens, random letters), {RATE} \
+                 requests a second:\n\n| the megabytes | p99 of small requests, µs | times |\n| --- | --: | --: |\n\
                  | are not there | {alone:.0} | |\n| pass by their upper bound | {passed:.0} | {:.2} times that |\n\
                  | are counted exactly | {counted:.0} | {:.2} times that, {:.2} times none |",
                 it.title,
