@@ -150,7 +150,7 @@ mod tests {
             ("limit", "counted", "stream,cut")
         );
         assert_eq!((record.first_token_us, &*record.rule), (None, ""));
-        assert_eq!(record.counting, "00abc0");
+        assert_eq!(record.counting, "0abc00");
         assert_eq!(record.limit_key, "00000000000000ab");
     }
 }
