@@ -33,6 +33,7 @@ mod request;
 mod response;
 mod sse;
 mod stream;
+mod turns;
 
 pub use error::{ErrorKind, error_body};
 pub use json::SyntaxError;

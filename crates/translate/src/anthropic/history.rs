@@ -12,6 +12,7 @@ use crate::openai::{
 };
 use crate::refusal::{At, Refusal};
 use crate::request::required;
+use crate::turns::Turns;
 
 /// The messages as turns and as blocks of the system prompt, each with commas between.
 pub(super) struct History {
@@ -23,10 +24,7 @@ pub(super) struct History {
 impl History {
     pub(super) fn read(chat: &Chat<'_>) -> Result<Self, Refusal> {
         let mut system = Vec::new();
-        let mut turns = Turns {
-            out: Vec::with_capacity(chat.messages.raw().len() + 256),
-            role: None,
-        };
+        let mut turns = Turns::new("content", write_part, chat.messages.raw().len() + 256);
         let mut ends_with_result = false;
         for_each_message(chat.messages, |message, at| {
             let content_at = at.key("content");
@@ -66,7 +64,7 @@ impl History {
                     if let Some(calls) = message.tool_calls {
                         for_each_call(calls, at, |call, at| {
                             let input = arguments_object(call.arguments, at)?;
-                            let mut block = Object::open(turns.block("assistant"));
+                            let mut block = Object::open(turns.begin("assistant"));
                             block
                                 .text("type", "tool_use")
                                 .text("id", &safe_id(call.id))
@@ -79,7 +77,7 @@ impl History {
                 }
                 Role::Tool => {
                     let id = required(message.tool_call_id, at, "tool_call_id")?;
-                    let mut block = Object::open(turns.block("user"));
+                    let mut block = Object::open(turns.begin("user"));
                     block
                         .text("type", "tool_result")
                         .text("tool_use_id", &safe_id(id));
@@ -97,15 +95,9 @@ impl History {
             ends_with_result = message.role == Role::Tool;
             Ok(())
         })?;
-        if turns.role.is_none() {
-            return Err(At::ROOT
-                .key("messages")
-                .refuse("must contain something besides system messages"));
-        }
-        turns.out.extend_from_slice(b"]}");
         Ok(Self {
             system,
-            turns: turns.out,
+            turns: turns.finish()?,
             ends_with_result,
         })
     }
@@ -116,37 +108,6 @@ fn comma(out: &mut Vec<u8>) -> &mut Vec<u8> {
         out.push(b',');
     }
     out
-}
-
-struct Turns {
-    out: Vec<u8>,
-    role: Option<&'static str>,
-}
-
-impl Turns {
-    /// Begins a block of a turn, and the turn if the last one was the other side's.
-    fn block(&mut self, role: &'static str) -> &mut Vec<u8> {
-        if self.role == Some(role) {
-            self.out.push(b',');
-        } else {
-            if self.role.is_some() {
-                self.out.extend_from_slice(b"]},");
-            }
-            self.out.extend_from_slice(b"{\"role\":\"");
-            self.out.extend_from_slice(role.as_bytes());
-            self.out.extend_from_slice(b"\",\"content\":[");
-            self.role = Some(role);
-        }
-        &mut self.out
-    }
-
-    /// Empty texts are left out: the protocol forbids them.
-    fn part(&mut self, role: &'static str, part: Part<'_>, at: &At<'_>) -> Result<(), Refusal> {
-        match part {
-            Part::Text { text, .. } if text.is_empty() => Ok(()),
-            _ => write_part(part, at, self.block(role)),
-        }
-    }
 }
 
 fn write_part(part: Part<'_>, at: &At<'_>, out: &mut Vec<u8>) -> Result<(), Refusal> {

@@ -13,6 +13,7 @@ use crate::openai::{
 use crate::refusal::{At, Refusal};
 use crate::request::required;
 use crate::response::MADE_UP_TOOL_ID;
+use crate::turns::Turns;
 
 /// What the provider documents for calls whose signature is not at hand, e.g. because another model made them.
 const SKIP_SIGNATURE: &str = "skip_thought_signature_validator";
@@ -26,10 +27,7 @@ pub(super) struct History {
 impl History {
     pub(super) fn read(chat: &Chat<'_>, model: &str) -> Result<Self, Refusal> {
         let mut system = Vec::new();
-        let mut turns = Turns {
-            out: Vec::with_capacity(chat.messages.raw().len() + 256),
-            role: None,
-        };
+        let mut turns = Turns::new("parts", write_part, chat.messages.raw().len() + 256);
         let mut names = HashMap::new();
         let demands_signatures = !is_old(model);
         for_each_message(chat.messages, |message, at| {
@@ -77,7 +75,7 @@ impl History {
                         let own_id = call.signature.is_some() && !call.id.raw().starts_with(MADE_UP_TOOL_ID);
                         let own_id = own_id.then_some(call.id);
                         names.insert(call.id.text(), (call.name, own_id));
-                        let mut part = Object::open(turns.part_of("model"));
+                        let mut part = Object::open(turns.begin("model"));
                         let mut written = Object::open(part.key("functionCall"));
                         if let Some(id) = own_id {
                             written.string("id", id);
@@ -120,7 +118,7 @@ impl History {
                             }
                         })?;
                     }
-                    let out = turns.part_of("user");
+                    let out = turns.begin("user");
                     let mut part = Object::open(out);
                     let mut response = Object::open(part.key("functionResponse"));
                     if let Some(id) = own_id {
@@ -140,51 +138,15 @@ impl History {
                     }
                     response.close();
                     part.close();
-                    turns.out.append(&mut images);
+                    turns.append(&mut images);
                     Ok(())
                 }
             }
         })?;
-        if turns.role.is_none() {
-            return Err(At::ROOT
-                .key("messages")
-                .refuse("must contain something besides system messages"));
-        }
-        turns.out.extend_from_slice(b"]}");
         Ok(Self {
             system,
-            turns: turns.out,
+            turns: turns.finish()?,
         })
-    }
-}
-
-struct Turns {
-    out: Vec<u8>,
-    role: Option<&'static str>,
-}
-
-impl Turns {
-    /// Begins a part of a turn, and the turn if the last one was the other side's.
-    fn part_of(&mut self, role: &'static str) -> &mut Vec<u8> {
-        if self.role == Some(role) {
-            self.out.push(b',');
-        } else {
-            if self.role.is_some() {
-                self.out.extend_from_slice(b"]},");
-            }
-            self.out.extend_from_slice(b"{\"role\":\"");
-            self.out.extend_from_slice(role.as_bytes());
-            self.out.extend_from_slice(b"\",\"parts\":[");
-            self.role = Some(role);
-        }
-        &mut self.out
-    }
-
-    fn part(&mut self, role: &'static str, part: Part<'_>, at: &At<'_>) -> Result<(), Refusal> {
-        match part {
-            Part::Text { text, .. } if text.is_empty() => Ok(()),
-            _ => write_part(part, at, self.part_of(role)),
-        }
     }
 }
 
