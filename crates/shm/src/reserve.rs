@@ -173,10 +173,7 @@ impl Region {
                 })
             }
             Err(refusal) => {
-                row.state.store(SETTLING, SeqCst);
-                self.give_back(worker.slot, row, 0);
-                row.state.store(FREE, Release);
-                worker.rows.put(self, index);
+                self.release(worker, index);
                 Err(refusal)
             }
         }
@@ -413,38 +410,33 @@ impl Region {
 
     /// Gives a whole reservation back, as if it had never been made: its request goes on under another one.
     pub fn release(&self, worker: &mut Worker, index: InflightIndex) {
-        let Some(row) = self.inflight_row(index) else {
-            return;
-        };
-        if row
-            .state
-            .compare_exchange(ACTIVE, SETTLING, SeqCst, SeqCst)
-            .is_err()
-        {
-            return;
-        }
-        self.give_back(worker.slot, row, 0);
-        row.state.store(FREE, Release);
-        worker.rows.put(self, index);
+        let slot = worker.slot;
+        self.end(worker, index, |row| self.give_back(slot, row, 0));
     }
 
     /// Corrects a reservation to what was really used and frees its row. Returns the debt in tokens. Settling a row
     /// that is not active does nothing.
     pub fn settle(&self, worker: &mut Worker, index: InflightIndex, now_ms: u64, used: Settlement) -> u64 {
-        let Some(row) = self.inflight_row(index) else {
-            return 0;
-        };
-        if row
-            .state
+        let slot = worker.slot;
+        self.end(worker, index, |row| self.settle_entries(slot, row, now_ms, used))
+            .unwrap_or(0)
+    }
+
+    /// Ends an active row by what `correct` does; a row is ended once (F2).
+    fn end<R>(
+        &self,
+        worker: &mut Worker,
+        index: InflightIndex,
+        correct: impl FnOnce(&InflightRow) -> R,
+    ) -> Option<R> {
+        let row = self.inflight_row(index)?;
+        row.state
             .compare_exchange(ACTIVE, SETTLING, SeqCst, SeqCst)
-            .is_err()
-        {
-            return 0;
-        }
-        let debt = self.settle_entries(worker.slot, row, now_ms, used);
+            .ok()?;
+        let done = correct(row);
         row.state.store(FREE, Release);
         worker.rows.put(self, index);
-        debt
+        Some(done)
     }
 
     pub(crate) fn settle_entries(
