@@ -251,14 +251,10 @@ impl Region {
             .map_or(Readiness::Ready, |row| row.readiness(now_ms))
     }
 
-    /// Requests in flight, latency in microseconds, and when it last began to work again: what a choice needs.
-    pub fn deployment_load(&self, index: DeploymentIndex) -> (u64, u64, u64) {
-        self.deployment_row(index).map_or((0, 0, 0), |row| {
-            (
-                row.connections().sum(),
-                row.latency_us.load(Relaxed),
-                row.recovered_ms.load(Relaxed),
-            )
+    /// Requests in flight and latency in microseconds: what a choice by load needs.
+    pub fn deployment_load(&self, index: DeploymentIndex) -> (u64, u64) {
+        self.deployment_row(index).map_or((0, 0), |row| {
+            (row.connections().sum(), row.latency_us.load(Relaxed))
         })
     }
 

@@ -102,6 +102,8 @@ pub(crate) struct Context {
     pub tried: Tried,
     /// The version that was asked for (`model@version`).
     pub version: Option<Rc<str>>,
+    /// Upstream attempts that the request may make.
+    pub most_attempts: u32,
     /// What keeps the caller with one deployment.
     pub affinity: Option<u64>,
     /// What the attempt holds of its provider's quota.
@@ -228,20 +230,6 @@ impl Context {
 
     pub fn take_reply(&mut self) -> Option<Box<Reply>> {
         self.reply.take()
-    }
-
-    /// Upstream attempts that the request may make.
-    pub fn max_attempts(&self) -> u32 {
-        let snapshot = self.generation.snapshot();
-        let usable = |m: ModelView<'_>| m.deployments().filter(super::pool::is_usable).count();
-        let Some(model) = self.model_view() else { return 1 };
-        let stand_ins = model
-            .fallback()
-            .filter_map(|name| snapshot.model(name.as_bytes()));
-        let all: usize = usable(model) + stand_ins.map(usable).sum::<usize>();
-        u32::try_from(all)
-            .unwrap_or(u32::MAX)
-            .clamp(1, model.routing().attempts)
     }
 
     /// How long to wait for the upstream: to connect, for the first byte, between pieces; milliseconds.

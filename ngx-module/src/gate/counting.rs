@@ -1,7 +1,6 @@
 //! How models are counted: the snapshot's rules made ready once per generation, and the tokenizers that they use.
 
 use std::path::Path;
-use std::rc::Rc;
 
 use self_cell::self_cell;
 use tollgate_meter::counting::{Engine, ModelCounter, TextPattern, TextRule};
@@ -152,9 +151,7 @@ impl FromFile {
             counter,
         })
     }
-}
 
-impl FromFile {
     /// The same from the first folder where it can be used: the region's, which the daemon fills, or the state folder's, for
     /// an nginx that starts first.
     fn open_any(folders: [&Path; 2], file: &str, source: u64, name: &str) -> Result<FromFile, String> {
@@ -247,27 +244,5 @@ impl Tokenizers {
             *slot = builtin(encoding).ok().map(Counter::new);
         }
         slot.as_mut().map(|counter| counter as &mut dyn Engine)
-    }
-}
-
-/// The rules of one generation, by the models' numbers, made at first use.
-#[derive(Default)]
-pub(crate) struct Countings(std::cell::RefCell<Vec<Option<Rc<Counting>>>>);
-
-impl Countings {
-    pub fn get(&self, snapshot: Snapshot<'_>, model: u32) -> Option<Rc<Counting>> {
-        let index = model as usize;
-        if let Some(Some(known)) = self.0.borrow().get(index) {
-            return Some(Rc::clone(known));
-        }
-        let counting = Rc::new(Counting::new(&snapshot.model_at(model)?.counting()?));
-        let mut all = self.0.borrow_mut();
-        if all.len() <= index {
-            all.resize(index + 1, None);
-        }
-        if let Some(slot) = all.get_mut(index) {
-            *slot = Some(Rc::clone(&counting));
-        }
-        Some(counting)
     }
 }

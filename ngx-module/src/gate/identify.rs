@@ -108,6 +108,7 @@ pub(crate) fn begin(w: &mut WorkerState, request: &Request) -> Result<Context, R
         fallbacks: 0,
         tried: [0; 4],
         version: None,
+        most_attempts: 1,
         affinity: None,
         quota: None,
         quota_retry_ms: None,

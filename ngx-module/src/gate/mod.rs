@@ -20,6 +20,7 @@ mod credentials;
 mod decide;
 mod facts;
 mod identify;
+mod memo;
 mod pool;
 mod reply;
 mod response;

@@ -6,13 +6,12 @@ use std::rc::Rc;
 use tollgate_meter::Api;
 use tollgate_policy::balance::{self, Candidate, RoundRobin};
 use tollgate_policy::documents::{Balance, Protocol};
-use tollgate_policy::{DeploymentView, ModelView};
+use tollgate_policy::{DeploymentView, ModelView, Snapshot};
 use tollgate_shm::{
     BreakerSpec, CounterIndex, DeploymentIndex, LimitSpec, MAX_LIMITS_PER_REQUEST, Readiness, Region,
 };
 
 use super::terms::spec;
-
 use super::translate::{Way, way};
 
 /// Deployments that were tried for one request, by position.
@@ -39,6 +38,8 @@ pub(crate) struct Pool {
     /// The members at full weight, by position.
     full: Vec<Candidate>,
     pub breaker: BreakerSpec,
+    /// Attempts that a request for the model may make, those at models that stand in included.
+    pub most_attempts: u32,
     balance: Balance,
     panic_percent: u32,
     slow_start_ms: u64,
@@ -79,7 +80,7 @@ pub(super) fn set_tried(tried: &mut Tried, position: usize) {
 }
 
 impl Pool {
-    pub fn new(model: &ModelView<'_>, region: &Region) -> Rc<Pool> {
+    pub fn new(model: &ModelView<'_>, snapshot: Snapshot<'_>, region: &Region) -> Rc<Pool> {
         let members: Vec<Member> = model
             .deployments()
             .filter(is_usable)
@@ -104,7 +105,13 @@ impl Pool {
             })
             .collect();
         let routing = model.routing();
+        let usable = |m: ModelView<'_>| m.deployments().filter(is_usable).count();
+        let stand_ins = model
+            .fallback()
+            .filter_map(|name| snapshot.model(name.as_bytes()));
+        let all = members.len() + stand_ins.map(usable).sum::<usize>();
         Rc::new(Pool {
+            most_attempts: u32::try_from(all).unwrap_or(u32::MAX).clamp(1, routing.attempts),
             full: members
                 .iter()
                 .enumerate()
@@ -241,10 +248,7 @@ impl Pool {
             )
         };
         let (in_flight, latency_us) = match self.balance {
-            Balance::LeastConnections | Balance::Latency => {
-                let (in_flight, latency_us, _) = region.deployment_load(row);
-                (in_flight, latency_us)
-            }
+            Balance::LeastConnections | Balance::Latency => region.deployment_load(row),
             _ => (0, 0),
         };
         Candidate {

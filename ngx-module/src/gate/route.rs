@@ -31,6 +31,9 @@ pub(crate) struct Target<'a> {
 pub(super) fn choose(w: &mut WorkerState, context: &mut Context) -> Option<u32> {
     let generation = Rc::clone(&context.generation);
     let pool = generation.pool(context.model?, &w.attached.as_ref()?.region)?;
+    if context.model == context.first_model {
+        context.most_attempts = pool.most_attempts;
+    }
     loop {
         let random = w.random();
         let attached = w.attached.as_mut()?;

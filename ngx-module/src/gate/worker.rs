@@ -1,6 +1,5 @@
 //! What one worker holds: the region, its slot in it, the current snapshot, scratch space.
 
-use std::cell::RefCell;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,8 +10,9 @@ use tollgate_policy::documents::CredentialKind;
 use tollgate_policy::{ProviderView, RuleSet, Snapshot};
 use tollgate_shm::{MappedFile, Region, Sizes, SnapshotFiles, Worker};
 
-use super::counting::{Counting, Countings, Tokenizers};
+use super::counting::{Counting, Tokenizers};
 use super::credentials::MasterKey;
+use super::memo::Memo;
 use super::pool::Pool;
 use super::slices::UnsettledQueue;
 use super::terms::KeptTerms;
@@ -36,13 +36,13 @@ pub(crate) struct Generation {
     file: MappedSnapshot,
     pub number: u64,
     pub rules: Rc<Rules>,
-    countings: Countings,
+    countings: Memo<Counting>,
     /// The longest body that any model takes.
     pub largest_body: u64,
     /// What [`Generation::upstream_head`] has made, by provider index.
-    heads: RefCell<Vec<Option<Rc<[u8]>>>>,
+    heads: Memo<[u8]>,
     /// What [`Generation::pool`] has made, by model index.
-    pools: RefCell<Vec<Option<Rc<Pool>>>>,
+    pools: Memo<Pool>,
 }
 
 /// Compiled rules; shared by generations whose rules are the same.
@@ -74,10 +74,10 @@ impl Generation {
         Ok(Generation {
             number,
             rules,
-            countings: Countings::default(),
+            countings: Memo::default(),
             largest_body,
-            heads: RefCell::default(),
-            pools: RefCell::default(),
+            heads: Memo::default(),
+            pools: Memo::default(),
             file,
         })
     }
@@ -88,24 +88,24 @@ impl Generation {
 
     /// A model's deployments, looked up once per generation and worker.
     pub fn pool(&self, model: u32, region: &Region) -> Option<Rc<Pool>> {
-        let index = model as usize;
-        if let Some(Some(pool)) = self.pools.borrow().get(index) {
-            return Some(Rc::clone(pool));
-        }
-        let pool = Pool::new(&self.snapshot().model_at(model)?, region);
-        let mut pools = self.pools.borrow_mut();
-        if pools.len() <= index {
-            pools.resize(index + 1, None);
-        }
-        if let Some(slot) = pools.get_mut(index) {
-            *slot = Some(Rc::clone(&pool));
-        }
-        Some(pool)
+        let make = || {
+            Some(Pool::new(
+                &self.snapshot().model_at(model)?,
+                self.snapshot(),
+                region,
+            ))
+        };
+        self.pools.get(model, || make().ok_or(())).ok()
     }
 
     /// How the model of that number is counted.
     pub fn counting(&self, model: u32) -> Option<Rc<Counting>> {
-        self.countings.get(self.snapshot(), model)
+        let make = || {
+            Some(Rc::new(Counting::new(
+                &self.snapshot().model_at(model)?.counting()?,
+            )))
+        };
+        self.countings.get(model, || make().ok_or(())).ok()
     }
 
     /// What a provider's own header lines say, without the first one's name: `<Host>` and the credential's line behind it.
@@ -115,36 +115,29 @@ impl Generation {
         provider: &ProviderView<'_>,
         key: Option<&MasterKey>,
     ) -> Result<Rc<[u8]>, &'static str> {
-        let index = provider.index() as usize;
-        if let Some(Some(head)) = self.heads.borrow().get(index) {
-            return Ok(Rc::clone(head));
-        }
-        let mut head = provider.host().as_bytes().to_vec();
-        if provider.credential_kind() != CredentialKind::None {
-            let secret = key
-                .and_then(|key| key.open(provider.id(), provider.sealed_credential()))
-                .ok_or("the provider's credential cannot be opened; is the master key the daemon's?")?;
-            if secret.bytes().any(|b| b.is_ascii_control()) {
-                return Err("the provider's credential has a character that no header can carry");
-            }
-            head.extend_from_slice(b"\r\n");
-            head.extend_from_slice(provider.credential_header().as_bytes());
-            head.extend_from_slice(b": ");
-            if provider.credential_kind() == CredentialKind::Bearer {
-                head.extend_from_slice(b"Bearer ");
-            }
-            head.extend_from_slice(secret.as_bytes());
-        }
-        let head: Rc<[u8]> = head.into();
-        let mut heads = self.heads.borrow_mut();
-        if heads.len() <= index {
-            heads.resize(index + 1, None);
-        }
-        if let Some(slot) = heads.get_mut(index) {
-            *slot = Some(Rc::clone(&head));
-        }
-        Ok(head)
+        self.heads
+            .get(provider.index(), || write_head(provider, key).map(Rc::from))
     }
+}
+
+fn write_head(provider: &ProviderView<'_>, key: Option<&MasterKey>) -> Result<Vec<u8>, &'static str> {
+    let mut head = provider.host().as_bytes().to_vec();
+    if provider.credential_kind() != CredentialKind::None {
+        let secret = key
+            .and_then(|key| key.open(provider.id(), provider.sealed_credential()))
+            .ok_or("the provider's credential cannot be opened; is the master key the daemon's?")?;
+        if secret.bytes().any(|b| b.is_ascii_control()) {
+            return Err("the provider's credential has a character that no header can carry");
+        }
+        head.extend_from_slice(b"\r\n");
+        head.extend_from_slice(provider.credential_header().as_bytes());
+        head.extend_from_slice(b": ");
+        if provider.credential_kind() == CredentialKind::Bearer {
+            head.extend_from_slice(b"Bearer ");
+        }
+        head.extend_from_slice(secret.as_bytes());
+    }
+    Ok(head)
 }
 
 /// A worker that is attached to a region.

@@ -71,7 +71,7 @@ unsafe extern "C" fn init_peer(
         // SAFETY: nginx passes the live request, whose upstream exists by now.
         unsafe {
             let request = Request::from_ptr(r);
-            let Some(tries) = request.context().map(|c| c.max_attempts()) else {
+            let Some(tries) = request.context().map(|c| c.most_attempts) else {
                 super::log::error(format_args!(
                     "tollgate: a request reached \"tollgate_balancer\" without \"tollgate on\" in its location"
                 ));
