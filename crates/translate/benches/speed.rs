@@ -4,7 +4,9 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use tollgate_translate::{Context, Options, Pair, StreamTranslator, translate_request, translate_response};
+use tollgate_translate::{
+    Context, Options, Pair, Protocol, StreamTranslator, translate_request, translate_response,
+};
 
 const TEXT: &str = "The quarterly report shows that revenue grew by 14 % while costs stayed flat.\\nSummarize it for the \
                     board in three sentences, and name the two largest risks that the authors see. ";
@@ -22,28 +24,28 @@ fn anthropic_request() -> String {
 }
 
 fn answer(pair: Pair) -> String {
-    match pair {
-        Pair::OpenAiToAnthropic => format!(
+    match pair.upstream() {
+        Protocol::AnthropicMessages => format!(
             r#"{{"id":"msg_01","type":"message","role":"assistant","model":"claude","content":[{{"type":"text","text":"{TEXT}{TEXT}"}}],"stop_reason":"end_turn","stop_sequence":null,"usage":{{"input_tokens":250,"cache_creation_input_tokens":0,"cache_read_input_tokens":0,"output_tokens":90}}}}"#
         ),
-        Pair::OpenAiToGemini => format!(
+        Protocol::Gemini => format!(
             r#"{{"candidates":[{{"content":{{"parts":[{{"text":"{TEXT}{TEXT}"}}],"role":"model"}},"finishReason":"STOP","index":0}}],"usageMetadata":{{"promptTokenCount":250,"candidatesTokenCount":90,"totalTokenCount":340}},"modelVersion":"gemini-2.5-flash","responseId":"r1"}}"#
         ),
-        Pair::AnthropicToOpenAi => format!(
+        Protocol::OpenAiChat => format!(
             r#"{{"id":"chatcmpl-1","object":"chat.completion","created":1,"model":"gpt","choices":[{{"index":0,"message":{{"role":"assistant","content":"{TEXT}{TEXT}","refusal":null}},"logprobs":null,"finish_reason":"stop"}}],"usage":{{"prompt_tokens":250,"completion_tokens":90,"total_tokens":340}}}}"#
         ),
     }
 }
 
 fn event(pair: Pair) -> &'static str {
-    match pair {
-        Pair::OpenAiToAnthropic => {
+    match pair.upstream() {
+        Protocol::AnthropicMessages => {
             "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\" token\"}}\n\n"
         }
-        Pair::OpenAiToGemini => {
+        Protocol::Gemini => {
             "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\" token\"}],\"role\":\"model\"},\"index\":0}],\"usageMetadata\":{\"promptTokenCount\":9,\"totalTokenCount\":9},\"modelVersion\":\"gemini-2.5-flash\",\"responseId\":\"r\"}\r\n\r\n"
         }
-        Pair::AnthropicToOpenAi => {
+        Protocol::OpenAiChat => {
             "data: {\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1,\"model\":\"gpt\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\" token\"},\"logprobs\":null,\"finish_reason\":null}]}\n\n"
         }
     }
@@ -68,16 +70,16 @@ fn measure(mut call: impl FnMut()) -> f64 {
 #[expect(clippy::print_stdout, reason = "a benchmark's output")]
 fn main() {
     for pair in Pair::ALL {
-        let request = if pair == Pair::AnthropicToOpenAi {
+        let request = if pair.client() == Protocol::AnthropicMessages {
             anthropic_request()
         } else {
             openai_request()
         };
         let answer = answer(pair);
-        let options = Options::new(match pair {
-            Pair::OpenAiToAnthropic => "claude-sonnet-4-6",
-            Pair::OpenAiToGemini => "gemini-2.5-flash",
-            Pair::AnthropicToOpenAi => "gpt-4o",
+        let options = Options::new(match pair.upstream() {
+            Protocol::AnthropicMessages => "claude-sonnet-4-6",
+            Protocol::Gemini => "gemini-2.5-flash",
+            Protocol::OpenAiChat => "gpt-4o",
         });
         let context = Context {
             id: "request-1".to_owned(),

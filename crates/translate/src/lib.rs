@@ -6,6 +6,7 @@
 //! | OpenAI chat completions → Anthropic messages | [`translate_request`] | [`translate_response`], [`StreamTranslator`] |
 //! | OpenAI chat completions → Gemini generateContent | the same | the same |
 //! | Anthropic messages → OpenAI chat completions | the same | the same |
+//! | Anthropic messages → Gemini generateContent | the same | the same |
 //!
 //! A request is translated field by field. What the other protocol cannot express is refused with the field's path
 //! ([`Refusal`]); what may be left out without harm is on the lists in the crate's README, and nothing else is left out.
@@ -36,6 +37,7 @@ mod stream;
 mod turns;
 
 pub use error::{ErrorKind, error_body};
+pub use gemini::{GeminiArray, gemini_path};
 pub use json::SyntaxError;
 pub use pair::{Pair, Protocol};
 pub use refusal::Refusal;

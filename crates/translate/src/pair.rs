@@ -20,14 +20,17 @@ pub enum Pair {
     OpenAiToGemini,
     /// The client speaks Anthropic messages, the deployment OpenAI chat completions.
     AnthropicToOpenAi,
+    /// The client speaks Anthropic messages, the deployment Gemini generateContent.
+    AnthropicToGemini,
 }
 
 impl Pair {
     /// Every pair there is.
-    pub const ALL: [Self; 3] = [
+    pub const ALL: [Self; 4] = [
         Self::OpenAiToAnthropic,
         Self::OpenAiToGemini,
         Self::AnthropicToOpenAi,
+        Self::AnthropicToGemini,
     ];
 
     /// The pair of two protocols; `None` if they are the same or nothing translates between them.
@@ -37,6 +40,7 @@ impl Pair {
             (Protocol::OpenAiChat, Protocol::AnthropicMessages) => Some(Self::OpenAiToAnthropic),
             (Protocol::OpenAiChat, Protocol::Gemini) => Some(Self::OpenAiToGemini),
             (Protocol::AnthropicMessages, Protocol::OpenAiChat) => Some(Self::AnthropicToOpenAi),
+            (Protocol::AnthropicMessages, Protocol::Gemini) => Some(Self::AnthropicToGemini),
             _ => None,
         }
     }
@@ -46,7 +50,7 @@ impl Pair {
     pub const fn client(self) -> Protocol {
         match self {
             Self::OpenAiToAnthropic | Self::OpenAiToGemini => Protocol::OpenAiChat,
-            Self::AnthropicToOpenAi => Protocol::AnthropicMessages,
+            Self::AnthropicToOpenAi | Self::AnthropicToGemini => Protocol::AnthropicMessages,
         }
     }
 
@@ -55,7 +59,7 @@ impl Pair {
     pub const fn upstream(self) -> Protocol {
         match self {
             Self::OpenAiToAnthropic => Protocol::AnthropicMessages,
-            Self::OpenAiToGemini => Protocol::Gemini,
+            Self::OpenAiToGemini | Self::AnthropicToGemini => Protocol::Gemini,
             Self::AnthropicToOpenAi => Protocol::OpenAiChat,
         }
     }

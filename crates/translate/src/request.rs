@@ -102,6 +102,7 @@ pub fn translate_request(pair: Pair, body: &[u8], options: &Options<'_>) -> Resu
         Pair::OpenAiToAnthropic => anthropic::write_request(&Chat::read(json)?, options),
         Pair::OpenAiToGemini => gemini::write_request(&Chat::read(json)?, options),
         Pair::AnthropicToOpenAi => openai::write_request(json, options),
+        Pair::AnthropicToGemini => gemini::write_request_of_anthropic(json, options),
     }
 }
 

@@ -12,16 +12,14 @@ pub(crate) struct Turns {
     role: Option<&'static str>,
     /// The key of a turn's parts.
     list: &'static str,
-    write_part: WritePart,
 }
 
 impl Turns {
-    pub(crate) fn new(list: &'static str, write_part: WritePart, capacity: usize) -> Self {
+    pub(crate) fn new(list: &'static str, capacity: usize) -> Self {
         Self {
             out: Vec::with_capacity(capacity),
             role: None,
             list,
-            write_part,
         }
     }
 
@@ -43,11 +41,17 @@ impl Turns {
         &mut self.out
     }
 
-    /// Writes a part. Empty texts are left out: Anthropic forbids them, and to Gemini they say nothing.
-    pub(crate) fn part(&mut self, role: &'static str, part: Part<'_>, at: &At<'_>) -> Result<(), Refusal> {
+    /// Writes a part of a chat's message. Empty texts are left out: Anthropic forbids them, and to Gemini they say nothing.
+    pub(crate) fn part(
+        &mut self,
+        role: &'static str,
+        part: Part<'_>,
+        at: &At<'_>,
+        write: WritePart,
+    ) -> Result<(), Refusal> {
         match part {
             Part::Text { text, .. } if text.is_empty() => Ok(()),
-            _ => (self.write_part)(part, at, self.begin(role)),
+            _ => write(part, at, self.begin(role)),
         }
     }
 

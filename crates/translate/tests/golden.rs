@@ -21,10 +21,11 @@ use tollgate_translate::{
     translate_request, translate_response,
 };
 
-const PAIRS: [(Pair, &str); 3] = [
+const PAIRS: [(Pair, &str); 4] = [
     (Pair::OpenAiToAnthropic, "openai-to-anthropic"),
     (Pair::OpenAiToGemini, "openai-to-gemini"),
     (Pair::AnthropicToOpenAi, "anthropic-to-openai"),
+    (Pair::AnthropicToGemini, "anthropic-to-gemini"),
 ];
 
 fn folder(pair: &str) -> PathBuf {

@@ -1,10 +1,9 @@
 //! Reads the blocks of contents in requests of Anthropic's messages.
 
+use super::ask::NO_EQUIVALENT;
 use crate::json::{Json, Kind, Str};
 use crate::refusal::{At, Refusal};
 use crate::request::{for_each_element, only, required};
-
-const NO_EQUIVALENT: &str = "has no equivalent in this deployment's protocol";
 
 /// One block of a content.
 pub(crate) enum Block<'a> {

@@ -24,7 +24,7 @@ pub(super) struct History {
 impl History {
     pub(super) fn read(chat: &Chat<'_>) -> Result<Self, Refusal> {
         let mut system = Vec::new();
-        let mut turns = Turns::new("content", write_part, chat.messages.raw().len() + 256);
+        let mut turns = Turns::new("content", chat.messages.raw().len() + 256);
         let mut ends_with_result = false;
         for_each_message(chat.messages, |message, at| {
             let content_at = at.key("content");
@@ -44,12 +44,14 @@ impl History {
                     for_each_part(
                         required(message.content, at, "content")?,
                         &content_at,
-                        |part, at| turns.part("user", part, at),
+                        |part, at| turns.part("user", part, at, write_part),
                     )?;
                 }
                 Role::Assistant => {
                     if let Some(content) = message.content {
-                        for_each_part(content, &content_at, |part, at| turns.part("assistant", part, at))?;
+                        for_each_part(content, &content_at, |part, at| {
+                            turns.part("assistant", part, at, write_part)
+                        })?;
                     }
                     if let Some(text) = message.refusal {
                         turns.part(
@@ -59,6 +61,7 @@ impl History {
                                 cache_control: None,
                             },
                             at,
+                            write_part,
                         )?;
                     }
                     if let Some(calls) = message.tool_calls {

@@ -2,15 +2,11 @@
 
 use super::history::History;
 use super::schema::{self, Names};
-use crate::json::{Array, Kind, Object, quoted};
+use super::{HEADERS, is_old, path, tools};
+use crate::json::{Array, Kind, Object};
 use crate::openai::{Chat, Effort, Format, ToolChoice, for_each_tool};
 use crate::refusal::{At, Refusal};
 use crate::request::{Ask, Options, Thinking, Translated};
-
-const HEADERS: &[(&str, &str)] = &[("content-type", "application/json")];
-
-/// Bytes of all tools together: their schemas are walked level by level, which must not hold up a worker.
-const MAX_TOOLS: usize = 1 << 20;
 
 pub(crate) fn write_request(chat: &Chat<'_>, options: &Options<'_>) -> Result<Translated, Refusal> {
     if !chat.parallel_tool_calls && chat.tools.is_some() {
@@ -47,81 +43,27 @@ pub(crate) fn write_request(chat: &Chat<'_>, options: &Options<'_>) -> Result<Tr
     })
 }
 
-/// The method's path. A name that says which collection it is in (`tunedModels/x`) stays in that collection.
-fn path(model: &str, stream: bool) -> String {
-    let mut path = String::from("/v1beta/");
-    if !model.contains('/') {
-        path.push_str("models/");
-    }
-    for byte in model.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~/@".contains(&byte) {
-            path.push(char::from(byte));
-        } else {
-            path.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    path.push_str(if stream {
-        ":streamGenerateContent?alt=sse"
-    } else {
-        ":generateContent"
-    });
-    path
-}
-
-/// Models before Gemini 3: they think by a budget and demand no signatures.
-pub(super) fn is_old(model: &str) -> bool {
-    model.contains("gemini-1.") || model.contains("gemini-2.")
-}
-
 fn write_tools(chat: &Chat<'_>, object: &mut Object<'_>) -> Result<(), Refusal> {
-    const NAMES: Names = Names {
-        open_api: "parameters",
-        json_schema: "parametersJsonSchema",
-    };
     let Some(tools) = chat.tools else { return Ok(()) };
-    if tools.raw().len() > MAX_TOOLS {
-        return Err(At::ROOT
-            .key("tools")
-            .refuse("more than 1 MiB of tools is not translated"));
-    }
-    let out = object.key("tools");
-    out.extend_from_slice(b"[{\"functionDeclarations\":");
-    let mut array = Array::open(out);
+    tools::check(tools)?;
+    let mut array = tools::open(object);
     for_each_tool(tools, |tool, at| {
-        let mut written = Object::open(array.item());
-        written.string("name", tool.name);
-        if let Some(description) = tool.description {
-            written.string("description", description);
-        }
-        if let Some(parameters) = tool
+        let parameters = tool
             .parameters
-            .filter(|parameters| !schema::is_empty(*parameters))
-        {
-            schema::write(parameters, &NAMES, &at.key("parameters"), &mut written)?;
-        }
-        written.close();
-        Ok(())
+            .map(|parameters| (parameters, at.key("parameters")));
+        tools::declare(&mut array, tool.name, tool.description, parameters)
     })?;
     array.close();
-    object.raw_end("}]");
-    let Some(choice) = chat.tool_choice else {
-        return Ok(());
-    };
-    let mut config = Object::open(object.key("toolConfig"));
-    let mut calling = Object::open(config.key("functionCallingConfig"));
-    match choice {
-        ToolChoice::Auto => calling.text("mode", "AUTO"),
-        ToolChoice::None => calling.text("mode", "NONE"),
-        ToolChoice::Required => calling.text("mode", "ANY"),
-        ToolChoice::Named(name) => {
-            let mut names = Array::open(calling.text("mode", "ANY").key("allowedFunctionNames"));
-            quoted(name, names.item());
-            names.close();
-            &mut calling
-        }
-    };
-    calling.close();
-    config.close();
+    tools::close(object);
+    if let Some(choice) = chat.tool_choice {
+        let (mode, name) = match choice {
+            ToolChoice::Auto => ("AUTO", None),
+            ToolChoice::None => ("NONE", None),
+            ToolChoice::Required => ("ANY", None),
+            ToolChoice::Named(name) => ("ANY", Some(name)),
+        };
+        tools::choose(mode, name, object);
+    }
     Ok(())
 }
 
@@ -208,21 +150,4 @@ fn write_thinking(effort: Effort, options: &Options<'_>, config: &mut Object<'_>
         thinking.raw("includeThoughts", "true");
     }
     thinking.close();
-}
-
-#[cfg(test)]
-mod tests {
-    use super::path;
-
-    #[test]
-    fn the_path_names_the_model_and_the_method() {
-        assert_eq!(
-            path("gemini-2.5-flash", false),
-            "/v1beta/models/gemini-2.5-flash:generateContent"
-        );
-        assert_eq!(
-            path("tunedModels/x y?", true),
-            "/v1beta/tunedModels/x%20y%3F:streamGenerateContent?alt=sse"
-        );
-    }
 }

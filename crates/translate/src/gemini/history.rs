@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::from_openai::is_old;
+use super::is_old;
 use crate::json::{Json, Kind, Object, escape};
 use crate::openai::{
     Chat, DataUrl, Part, Role, arguments_object, for_each_call, for_each_message, for_each_part,
@@ -16,7 +16,7 @@ use crate::response::MADE_UP_TOOL_ID;
 use crate::turns::Turns;
 
 /// What the provider documents for calls whose signature is not at hand, e.g. because another model made them.
-const SKIP_SIGNATURE: &str = "skip_thought_signature_validator";
+pub(super) const SKIP_SIGNATURE: &str = "skip_thought_signature_validator";
 
 /// The messages as contents and as parts of the system instruction, each with commas between.
 pub(super) struct History {
@@ -27,7 +27,7 @@ pub(super) struct History {
 impl History {
     pub(super) fn read(chat: &Chat<'_>, model: &str) -> Result<Self, Refusal> {
         let mut system = Vec::new();
-        let mut turns = Turns::new("parts", write_part, chat.messages.raw().len() + 256);
+        let mut turns = Turns::new("parts", chat.messages.raw().len() + 256);
         let mut names = HashMap::new();
         let demands_signatures = !is_old(model);
         for_each_message(chat.messages, |message, at| {
@@ -50,11 +50,13 @@ impl History {
                 Role::User => for_each_part(
                     required(message.content, at, "content")?,
                     &content_at,
-                    |part, at| turns.part("user", part, at),
+                    |part, at| turns.part("user", part, at, write_part),
                 ),
                 Role::Assistant => {
                     if let Some(content) = message.content {
-                        for_each_part(content, &content_at, |part, at| turns.part("model", part, at))?;
+                        for_each_part(content, &content_at, |part, at| {
+                            turns.part("model", part, at, write_part)
+                        })?;
                     }
                     if let Some(text) = message.refusal {
                         turns.part(
@@ -64,6 +66,7 @@ impl History {
                                 cache_control: None,
                             },
                             at,
+                            write_part,
                         )?;
                     }
                     let mut first = true;
@@ -125,17 +128,7 @@ impl History {
                         response.string("id", *id);
                     }
                     response.string("name", *name);
-                    let out = response.key("response");
-                    match Json::parse(text.as_bytes()) {
-                        Ok(json) if json.kind() == Kind::Object => {
-                            out.extend_from_slice(json.raw().as_bytes())
-                        }
-                        _ => {
-                            let mut result = Object::open(out);
-                            result.text("result", &text);
-                            result.close();
-                        }
-                    }
+                    write_result(&text, "result", response.key("response"));
                     response.close();
                     part.close();
                     turns.append(&mut images);
@@ -147,6 +140,18 @@ impl History {
             system,
             turns: turns.finish()?,
         })
+    }
+}
+
+/// A tool's result has to be an object: any other text goes under a key.
+pub(super) fn write_result(text: &str, key: &str, out: &mut Vec<u8>) {
+    match Json::parse(text.as_bytes()) {
+        Ok(json) if json.kind() == Kind::Object => out.extend_from_slice(json.raw().as_bytes()),
+        _ => {
+            let mut result = Object::open(out);
+            result.text(key, text);
+            result.close();
+        }
     }
 }
 
@@ -182,7 +187,7 @@ fn write_part(part: Part<'_>, at: &At<'_>, out: &mut Vec<u8>) -> Result<(), Refu
 
 /// Gemini fetches nothing but its own files and Cloud Storage; other URLs would have to be fetched by the gateway, which
 /// does not do that for a client.
-fn write_url(url: &str, at: &At<'_>, part: &mut Object<'_>) -> Result<(), Refusal> {
+pub(super) fn write_url(url: &str, at: &At<'_>, part: &mut Object<'_>) -> Result<(), Refusal> {
     const OWN_FILES: &str = "https://generativelanguage.googleapis.com/";
     if let Some(DataUrl { media_type, data }) = DataUrl::parse(url) {
         if media_type.is_empty() {
@@ -200,7 +205,7 @@ fn write_url(url: &str, at: &At<'_>, part: &mut Object<'_>) -> Result<(), Refusa
     }
 }
 
-fn write_inline(media_type: &str, data: &str, part: &mut Object<'_>) {
+pub(super) fn write_inline(media_type: &str, data: &str, part: &mut Object<'_>) {
     let mut inline = Object::open(part.key("inlineData"));
     inline.text("mimeType", media_type);
     let out = inline.key("data");

@@ -1,133 +1,18 @@
 //! Writes a request of Anthropic's messages as a request of chat completions.
 
 use super::history::Messages;
-use crate::json::{Array, Json, Kind, Object, Str};
+use crate::anthropic::{NO_EQUIVALENT, Request, Thought, ToolChoice, for_each_tool};
+use crate::json::{Array, Json, Object};
 use crate::refusal::{At, Refusal};
-use crate::request::{
-    Ask, Options, Thinking, Translated, boolean, count, for_each_element, for_each_member, number, required,
-    string, unknown,
-};
+use crate::request::{Ask, Options, Thinking, Translated, for_each_element, required};
 
 const HEADERS: &[(&str, &str)] = &[("content-type", "application/json")];
 
-const NO_EQUIVALENT: &str = "has no equivalent in this deployment's protocol";
-
-/// What the client says about thinking.
-#[derive(Clone, Copy)]
-enum Thought {
-    Off,
-    Budget(u64),
-    Adaptive,
-}
-
-/// A request, its messages and tools still unread.
-#[derive(Default)]
-struct Request<'a> {
-    messages: Option<Json<'a>>,
-    system: Option<Json<'a>>,
-    max_tokens: Option<u64>,
-    temperature: Option<Json<'a>>,
-    top_p: Option<Json<'a>>,
-    stop_sequences: Option<Json<'a>>,
-    stream: bool,
-    tools: Option<Json<'a>>,
-    tool_choice: Option<Json<'a>>,
-    user: Option<Str<'a>>,
-    thinking: Option<Thought>,
-    effort: Option<&'static str>,
-    schema: Option<Json<'a>>,
-}
-
-impl<'a> Request<'a> {
-    fn read(body: Json<'a>) -> Result<Self, Refusal> {
-        let mut request = Self::default();
-        for_each_member(body, &At::ROOT, |key, value, at| {
-            match key {
-                "messages" => request.messages = Some(value),
-                "system" => request.system = Some(value),
-                "max_tokens" => match count(value, at)? {
-                    0 => {
-                        return Err(
-                            at.refuse("0 (filling the prompt cache) has no equivalent on this deployment")
-                        );
-                    }
-                    max => request.max_tokens = Some(max),
-                },
-                "temperature" => request.temperature = Some(number(value, at)?),
-                "top_p" => request.top_p = Some(number(value, at)?),
-                "stop_sequences" => {
-                    for_each_element(value, at, |element, at| string(element, at).map(|_| ()))?;
-                    request.stop_sequences = Some(value).filter(|list| list.elements().next().is_some());
-                }
-                "stream" => request.stream = boolean(value, at)?,
-                "tools" => request.tools = Some(value).filter(|tools| tools.elements().next().is_some()),
-                "tool_choice" => request.tool_choice = Some(value),
-                "metadata" => request.user = value.get_str("user_id"),
-                "thinking" => request.thinking = Some(thought(value, at)?),
-                "output_config" => for_each_member(value, at, |key, value, at| {
-                    match key {
-                        "effort" => request.effort = Some(effort(value, at)?),
-                        "format" => request.schema = Some(schema(value, at)?),
-                        _ => return Err(unknown(at)),
-                    }
-                    Ok(())
-                })?,
-                "output_format" => request.schema = Some(schema(value, at)?),
-                // The deployment's own name of the model is used; caching, capacity and the clearing of old thinking
-                // concern the provider's platform, not the answer.
-                "model" | "cache_control" | "service_tier" | "speed" | "diagnostics"
-                | "context_management" => {}
-                "top_k" | "container" | "mcp_servers" | "inference_geo" => {
-                    return Err(at.refuse(NO_EQUIVALENT));
-                }
-                _ => return Err(unknown(at)),
-            }
-            Ok(())
-        })?;
-        Ok(request)
-    }
-}
-
-fn thought(value: Json<'_>, at: &At<'_>) -> Result<Thought, Refusal> {
-    match &*required(value.get_str("type"), at, "type")?.text() {
-        "disabled" => Ok(Thought::Off),
-        "adaptive" | "between_tools" => Ok(Thought::Adaptive),
-        "enabled" => {
-            let at = at.key("budget_tokens");
-            Ok(Thought::Budget(count(
-                value
-                    .get("budget_tokens")
-                    .ok_or_else(|| at.refuse("is missing"))?,
-                &at,
-            )?))
-        }
-        _ => Err(at
-            .key("type")
-            .refuse("must be enabled, adaptive, between_tools or disabled")),
-    }
-}
-
-fn effort(value: Json<'_>, at: &At<'_>) -> Result<&'static str, Refusal> {
-    Ok(match &*string(value, at)?.text() {
-        "low" => "low",
-        "medium" => "medium",
-        "high" => "high",
-        "xhigh" => "xhigh",
-        "max" => "max",
-        _ => return Err(at.refuse("must be low, medium, high, xhigh or max")),
-    })
-}
-
-fn schema<'a>(value: Json<'a>, at: &At<'_>) -> Result<Json<'a>, Refusal> {
-    if required(value.get_str("type"), at, "type")?.is("json_schema") {
-        required(value.get("schema"), at, "schema")
-    } else {
-        Err(at.key("type").refuse("must be json_schema"))
-    }
-}
-
 pub(crate) fn write_request(body: Json<'_>, options: &Options<'_>) -> Result<Translated, Refusal> {
     let request = Request::read(body)?;
+    if request.top_k.is_some() {
+        return Err(At::ROOT.key("top_k").refuse(NO_EQUIVALENT));
+    }
     let mut out = Vec::with_capacity(1024 + body.raw().len());
     let mut object = Object::open(&mut out);
     object.text("model", options.model);
@@ -204,7 +89,7 @@ pub(crate) fn write_request(body: Json<'_>, options: &Options<'_>) -> Result<Tra
         headers: HEADERS,
         ask: Ask {
             include_usage: true,
-            thinking: matches!(request.thinking, Some(Thought::Adaptive | Thought::Budget(_))),
+            thinking: request.thinks(),
         },
     })
 }
@@ -243,39 +128,15 @@ fn reasoning_effort(request: &Request<'_>, options: &Options<'_>) -> Option<&'st
 
 fn write_tools(tools: Json<'_>, object: &mut Object<'_>) -> Result<(), Refusal> {
     let mut array = Array::open(object.key("tools"));
-    for_each_element(tools, &At::ROOT.key("tools"), |tool, at| {
-        if tool.get_str("type").is_some_and(|kind| !kind.is("custom")) {
-            return Err(at
-                .key("type")
-                .refuse("tools that the provider runs cannot be translated"));
-        }
-        let (mut name, mut description, mut schema, mut strict) = (None, None, None, false);
-        for_each_member(tool, at, |key, value, at| {
-            match key {
-                "name" => name = Some(string(value, at)?),
-                "description" => description = Some(string(value, at)?),
-                "input_schema" if value.kind() == Kind::Object => schema = Some(value),
-                "input_schema" => return Err(at.refuse("must be an object")),
-                "strict" => strict = boolean(value, at)?,
-                "type" | "cache_control" | "eager_input_streaming" | "input_examples" => {}
-                "defer_loading" if value.bool() == Some(false) => {}
-                "allowed_callers"
-                    if value
-                        .elements()
-                        .all(|caller| caller.str().is_some_and(|name| name.is("direct"))) => {}
-                "defer_loading" | "allowed_callers" => return Err(at.refuse(NO_EQUIVALENT)),
-                _ => return Err(unknown(at)),
-            }
-            Ok(())
-        })?;
+    for_each_tool(tools, |tool, _| {
         let mut written = Object::open(array.item());
         let mut function = Object::open(written.text("type", "function").key("function"));
-        function.string("name", required(name, at, "name")?);
-        if let Some(description) = description {
+        function.string("name", tool.name);
+        if let Some(description) = tool.description {
             function.string("description", description);
         }
-        function.raw("parameters", required(schema, at, "input_schema")?.raw());
-        if strict {
+        function.raw("parameters", tool.schema.raw());
+        if tool.strict {
             function.raw("strict", "true");
         }
         function.close();
@@ -287,25 +148,25 @@ fn write_tools(tools: Json<'_>, object: &mut Object<'_>) -> Result<(), Refusal> 
 }
 
 fn write_tool_choice(choice: Json<'_>, at: &At<'_>, object: &mut Object<'_>) -> Result<(), Refusal> {
-    let kind = required(choice.get_str("type"), at, "type")?.text();
-    match &*kind {
-        "auto" | "none" => {
-            object.text("tool_choice", &kind);
-        }
-        "any" => {
-            object.text("tool_choice", "required");
-        }
-        "tool" => {
-            let name = required(choice.get_str("name"), at, "name")?;
+    let choice = ToolChoice::read(choice, at)?;
+    match choice.name {
+        Some(name) => {
             let mut named = Object::open(object.key("tool_choice"));
             let mut function = Object::open(named.text("type", "function").key("function"));
             function.string("name", name);
             function.close();
             named.close();
         }
-        _ => return Err(at.key("type").refuse("must be auto, any, tool or none")),
+        None => {
+            let word = if choice.kind == "any" {
+                "required"
+            } else {
+                choice.kind
+            };
+            object.text("tool_choice", word);
+        }
     }
-    if choice.get("disable_parallel_tool_use").and_then(Json::bool) == Some(true) && kind != "none" {
+    if !choice.parallel {
         object.raw("parallel_tool_calls", "false");
     }
     Ok(())

@@ -18,12 +18,12 @@ use proptest::prelude::*;
 use seen::{Seen, events, seen_in_chunks, seen_in_completion, seen_in_events, seen_in_message};
 use serde_json::{Value, json};
 use tollgate_translate::{
-    Ask, Context, Options, Pair, StreamTranslator, translate_request, translate_response,
+    Ask, Context, Options, Pair, Protocol, StreamTranslator, translate_request, translate_response,
 };
 
 fn expected(pair: Pair, made: &Made) -> Seen {
-    let words = match pair {
-        Pair::AnthropicToOpenAi => ["end_turn", "max_tokens", "refusal", "tool_use"],
+    let words = match pair.client() {
+        Protocol::AnthropicMessages => ["end_turn", "max_tokens", "refusal", "tool_use"],
         _ => ["stop", "length", "content_filter", "tool_calls"],
     };
     let word = if made.reason == 0 && !made.calls.is_empty() {
@@ -85,17 +85,17 @@ proptest! {
         ending in prop_oneof![Just("\n"), Just("\r"), Just("\r\n")],
     ) {
         for pair in Pair::ALL {
-            let (whole, stream) = match pair {
-                Pair::OpenAiToAnthropic => anthropic(&made, &fragment_cuts),
-                Pair::OpenAiToGemini => gemini(&made),
-                Pair::AnthropicToOpenAi => openai(&made, &fragment_cuts),
+            let (whole, stream) = match pair.upstream() {
+                Protocol::AnthropicMessages => anthropic(&made, &fragment_cuts),
+                Protocol::Gemini => gemini(&made),
+                Protocol::OpenAiChat => openai(&made, &fragment_cuts),
             };
             let answer = translate_response(pair, 200, whole.to_string().as_bytes(), &context());
             prop_assert_eq!(answer.status, 200);
             let body: Value = serde_json::from_slice(&answer.body).unwrap();
             let stream = translated(pair, stream.replace('\n', ending).as_bytes(), &cuts);
-            let (from_whole, from_stream) = match pair {
-                Pair::AnthropicToOpenAi => (seen_in_message(&body), seen_in_events(&stream)),
+            let (from_whole, from_stream) = match pair.client() {
+                Protocol::AnthropicMessages => (seen_in_message(&body), seen_in_events(&stream)),
                 _ => (seen_in_completion(&body), seen_in_chunks(&stream)),
             };
             let expected = expected(pair, &made);
