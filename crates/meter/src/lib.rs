@@ -9,7 +9,7 @@ pub mod request;
 pub mod response;
 pub mod tokenizer;
 
-pub use api::Api;
+pub use api::{Api, GeminiCall};
 pub use counter::TokenCounter;
 pub use json::SyntaxError;
 pub use response::TextSink;

@@ -25,7 +25,7 @@ pub enum MaxTokensName {
     MaxTokens,
     /// `max_completion_tokens`: chat completions.
     MaxCompletionTokens,
-    /// `max_output_tokens`: responses.
+    /// `max_output_tokens`: responses; Gemini's `generationConfig.maxOutputTokens`.
     MaxOutputTokens,
 }
 
@@ -39,11 +39,11 @@ impl MaxTokensName {
     pub const fn applies_to(self, api: Api) -> bool {
         match api {
             Api::ChatCompletions => matches!(self, Self::MaxTokens | Self::MaxCompletionTokens),
-            Api::Responses => matches!(self, Self::MaxOutputTokens),
+            Api::Responses | Api::GeminiGenerate => matches!(self, Self::MaxOutputTokens),
             Api::Completions | Api::AnthropicMessages | Api::AnthropicCountTokens | Api::Embeddings => {
                 matches!(self, Self::MaxTokens)
             }
-            Api::Other => true,
+            _ => true,
         }
     }
 
@@ -80,6 +80,17 @@ pub struct StreamOptions {
     pub include_usage: Option<(bool, Span)>,
 }
 
+/// Gemini's `generationConfig`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GenerationConfig {
+    /// Where the value stands: an object, or `null` if `object` is false.
+    pub span: Span,
+    /// Whether it is an object and not `null`.
+    pub object: bool,
+    /// Whether the object has no members.
+    pub empty: bool,
+}
+
 /// Everything [`super::scan()`] finds. Keep one and pass it again: its buffers are reused.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct RequestFacts {
@@ -91,7 +102,7 @@ pub struct RequestFacts {
     pub stream_span: Option<Span>,
     /// The output maxima, in the order of [`MaxTokensName::ALL`].
     pub max_tokens: [Option<MaxTokens>; 3],
-    /// `n`: answers per prompt; 1 if absent.
+    /// `n`, Gemini's `candidateCount`: answers per prompt; 1 if absent.
     pub n: u64,
     /// `best_of`: answers generated per prompt (completions only); 1 if absent.
     pub best_of: u64,
@@ -99,6 +110,8 @@ pub struct RequestFacts {
     pub prompts: u64,
     /// `stream_options`, if it is there.
     pub stream_options: Option<StreamOptions>,
+    /// Gemini's `generationConfig`, if it is there. Its output maximum stands among [`Self::max_tokens`].
+    pub generation_config: Option<GenerationConfig>,
     /// Offset just after the `{` of the body: the place to inject members.
     pub object_start: usize,
     /// Whether the body is `{}`, so that an injected member needs no comma.
@@ -184,6 +197,7 @@ impl RequestFacts {
             best_of,
             prompts,
             stream_options,
+            generation_config,
             object_start,
             object_empty,
             input,
@@ -204,6 +218,7 @@ impl RequestFacts {
         buffers.trim();
         (*n, *best_of, *prompts) = (1, 1, 1);
         (*stream, *stream_span, *stream_options) = (false, None, None);
+        *generation_config = None;
         *max_tokens = [const { None }; 3];
         (*object_start, *object_empty) = (0, false);
         (*input, *hidden_input) = (InputTally::default(), false);

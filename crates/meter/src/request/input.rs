@@ -43,9 +43,9 @@ pub(super) enum ImageData<'a> {
 }
 
 /// A file or other medium by reference, and the least that one sent inline costs.
-const DOCUMENT: u64 = 3000;
+pub(super) const DOCUMENT: u64 = 3000;
 /// Base64 characters of an inline document (12 bytes of it) per token, a cautious figure for PDF.
-const DOCUMENT_CHARACTERS: usize = 16;
+pub(super) const DOCUMENT_CHARACTERS: usize = 16;
 /// Characters of a medium's URL, or of its data, per token.
 const MEDIUM_CHARACTERS: usize = 266;
 /// Encrypted reasoning: 4 bytes a token, base64.
@@ -97,7 +97,7 @@ pub(super) fn expect_start(
     Err(cursor.expected("a value").into())
 }
 
-fn length(count: usize) -> u64 {
+pub(super) fn length(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }
 
@@ -124,10 +124,15 @@ impl<'s, S: InputSink> InputWalk<'s, S> {
     /// What a request costs whatever it says.
     pub(super) fn begin(&mut self) {
         match self.api {
-            Api::ChatCompletions | Api::Responses | Api::AnthropicMessages | Api::AnthropicCountTokens => {
+            Api::ChatCompletions
+            | Api::Responses
+            | Api::AnthropicMessages
+            | Api::AnthropicCountTokens
+            | Api::GeminiGenerate
+            | Api::GeminiCountTokens => {
                 self.sink.part(Priced::Request);
             }
-            Api::Completions | Api::Embeddings | Api::Other => {}
+            _ => {}
         }
     }
 
@@ -136,6 +141,9 @@ impl<'s, S: InputSink> InputWalk<'s, S> {
         let chat = self.api == Api::ChatCompletions;
         let responses = self.api == Api::Responses;
         let anthropic = self.api.is_anthropic();
+        if matches!(self.api, Api::GeminiGenerate | Api::GeminiCountTokens) {
+            return self.gemini_member(cursor, key);
+        }
         match key {
             b"messages" if chat || anthropic => self.messages(cursor),
             b"prompt" if self.api == Api::Completions => self.prompt(cursor),
@@ -166,7 +174,7 @@ impl<'s, S: InputSink> InputWalk<'s, S> {
                 Ok(cursor.skip()?)
             }
             b"model" => Ok(cursor.skip()?),
-            _ if self.api == Api::Other => self.strings(cursor),
+            _ if self.api.takes_any_body() => self.strings(cursor),
             _ => Ok(cursor.skip()?),
         }
     }
@@ -408,7 +416,7 @@ impl<'s, S: InputSink> InputWalk<'s, S> {
     }
 
     /// A tool definition or a schema: keys that are no keywords and all values.
-    fn schema(&mut self, cursor: &mut Cursor<'_>) -> Result<(), ScanFault> {
+    pub(super) fn schema(&mut self, cursor: &mut Cursor<'_>) -> Result<(), ScanFault> {
         let Self { sink, scratch, .. } = self;
         Ok(cursor.walk(|part| match part {
             Part::Key(key) => {
@@ -431,7 +439,7 @@ impl<'s, S: InputSink> InputWalk<'s, S> {
     }
 
     /// Every string value of whatever is next.
-    fn strings(&mut self, cursor: &mut Cursor<'_>) -> Result<(), ScanFault> {
+    pub(super) fn strings(&mut self, cursor: &mut Cursor<'_>) -> Result<(), ScanFault> {
         Ok(cursor.walk(|part| {
             if let Part::String(text) = part {
                 self.sink.text(text);
@@ -440,7 +448,7 @@ impl<'s, S: InputSink> InputWalk<'s, S> {
     }
 
     /// JSON that the model reads as such (a tool call's arguments): keys, values, and 1 for the punctuation of each.
-    fn json(&mut self, cursor: &mut Cursor<'_>) -> Result<(), ScanFault> {
+    pub(super) fn json(&mut self, cursor: &mut Cursor<'_>) -> Result<(), ScanFault> {
         Ok(cursor.walk(|part| match part {
             Part::Key(text) | Part::String(text) => {
                 self.sink.part(Priced::JsonValue);
@@ -466,7 +474,7 @@ fn token_id(cursor: &mut Cursor<'_>) -> Result<(), ScanFault> {
 }
 
 /// A key that decides how the rest is counted must stand once.
-fn once(cursor: &Cursor<'_>, seen: &mut u8, bit: u8) -> Result<(), ScanFault> {
+pub(super) fn once(cursor: &Cursor<'_>, seen: &mut u8, bit: u8) -> Result<(), ScanFault> {
     if *seen & bit != 0 {
         return Err(ScanFault::new(ScanErrorKind::DuplicateKey, cursor.at()));
     }

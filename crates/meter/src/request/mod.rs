@@ -7,6 +7,7 @@ mod error;
 mod facts;
 mod field;
 mod formula;
+mod gemini;
 mod image;
 mod input;
 mod member;
@@ -18,7 +19,7 @@ mod tests;
 
 pub use count::{InputCount, count_input};
 pub use error::{ScanError, ScanErrorKind};
-pub use facts::{MaxTokens, MaxTokensName, RequestFacts, Span, StreamOptions, Text};
+pub use facts::{GenerationConfig, MaxTokens, MaxTokensName, RequestFacts, Span, StreamOptions, Text};
 pub use field::{FieldPath, FieldPathError, Scalar};
 pub use formula::{Formula, InputTally, Part};
 pub use image::ImagePrice;

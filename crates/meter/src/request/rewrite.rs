@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::facts::{MaxTokensName, RequestFacts};
+use crate::Api;
 use crate::json::push_json_string;
 
 /// Most edits of one body: model, three output maxima, stream options, one injection.
@@ -60,6 +61,9 @@ impl<'f> Rewrite<'f> {
         if self.facts.max_output().is_some() {
             return;
         }
+        if self.facts.api == Some(Api::GeminiGenerate) {
+            return self.limit_generation(max);
+        }
         let null = MaxTokensName::ALL
             .iter()
             .zip(&self.facts.max_tokens)
@@ -68,6 +72,27 @@ impl<'f> Rewrite<'f> {
         match null {
             Some(maximum) => self.replace(maximum.span.clone(), |text| text.push_str(&max.to_string())),
             None => self.inject(inject.as_str(), |text| text.push_str(&max.to_string())),
+        }
+    }
+
+    /// Gives Gemini's `generationConfig` the output maximum that it has not.
+    fn limit_generation(&mut self, max: u64) {
+        let [.., null] = &self.facts.max_tokens;
+        match (&self.facts.generation_config, null) {
+            (_, Some(null)) => self.replace(null.span.clone(), |text| text.push_str(&max.to_string())),
+            (None, None) => self.inject("generationConfig", |text| {
+                text.push_str(&format!("{{\"maxOutputTokens\":{max}}}"));
+            }),
+            (Some(config), None) if config.object => {
+                let start = config.span.start + 1;
+                let comma = if config.empty { "" } else { "," };
+                self.replace(start..start, |text| {
+                    text.push_str(&format!("\"maxOutputTokens\":{max}{comma}"));
+                });
+            }
+            (Some(config), None) => self.replace(config.span.clone(), |text| {
+                text.push_str(&format!("{{\"maxOutputTokens\":{max}}}"));
+            }),
         }
     }
 

@@ -1,7 +1,7 @@
 //! The pass over a request body.
 
 use super::error::{ScanError, ScanErrorKind, ScanFault};
-use super::facts::{MaxTokens, RequestFacts, StreamOptions, Text};
+use super::facts::{GenerationConfig, MaxTokens, RequestFacts, StreamOptions, Text};
 use super::field::{FieldPath, Wanted};
 use super::formula::{InputTally, Part};
 use super::input::{Image, InputSink, InputWalk, expect_start};
@@ -35,12 +35,21 @@ fn interpreted(key: &[u8]) -> Option<u32> {
         b"documents" => 20,
         b"previous_response_id" => 21,
         b"conversation" => 22,
+        // Gemini's parser takes both spellings of a name.
+        b"generationConfig" | b"generation_config" => 23,
+        b"contents" => 24,
+        b"systemInstruction" | b"system_instruction" => 25,
+        b"toolConfig" | b"tool_config" => 26,
+        b"cachedContent" | b"cached_content" => 27,
+        b"generateContentRequest" | b"generate_content_request" => 28,
         _ => return None,
     })
 }
 
 /// The first key of the input, which [`InputWalk`] reads.
 const FIRST_INPUT: u32 = 8;
+/// The number of `generationConfig`.
+const GENERATION_CONFIG: u32 = 23;
 
 /// Whether a key is an interpreted one to a parser that ignores case, as Go's does (which also takes U+017F for `s` and
 /// U+212A for `k`): such a server would follow `Model` where the gateway has judged `model`.
@@ -137,6 +146,7 @@ fn scan_members(
     let mut seen = 0_u32;
     let mut members = 0_usize;
 
+    let gemini = matches!(api, Api::GeminiGenerate | Api::GeminiCountTokens);
     let mut cursor = Cursor::new(body.as_bytes());
     cursor.skip_whitespace();
     expect_start(&cursor, b"{", "an object")?;
@@ -159,6 +169,12 @@ fn scan_members(
             None => {}
         }
         match number.unwrap_or(FIRST_INPUT) {
+            // To Gemini only the model means something, and that stands in the path.
+            1..FIRST_INPUT if gemini => cursor.skip()?,
+            GENERATION_CONFIG if gemini => {
+                generation_config(cursor, out)?;
+                input.member(&mut { value }, key)?;
+            }
             0 => out.model = Some(model(cursor, body, fields.buffers.string())?),
             1 => stream(cursor, out)?,
             2 => max_tokens(cursor, out, 0)?,
@@ -234,6 +250,46 @@ fn max_tokens(cursor: &mut Cursor<'_>, out: &mut RequestFacts, name: usize) -> R
             span: start..cursor.at(),
         });
     }
+    Ok(())
+}
+
+/// Gemini's `generationConfig`: how many answers of which length.
+fn generation_config(cursor: &mut Cursor<'_>, out: &mut RequestFacts) -> Result<(), ScanFault> {
+    let start = cursor.at();
+    expect_start(cursor, b"{n", "an object")?;
+    let object = cursor.peek() == b'{';
+    let mut empty = true;
+    if object {
+        let mut seen = [false; 2];
+        let mut scratch = String::new();
+        cursor.members(|cursor, key| {
+            empty = false;
+            let which = match key.decoded(&mut scratch) {
+                b"maxOutputTokens" | b"max_output_tokens" => 0,
+                b"candidateCount" | b"candidate_count" => 1,
+                _ => return Ok(cursor.skip()?),
+            };
+            if seen
+                .get_mut(which)
+                .is_some_and(|seen| std::mem::replace(seen, true))
+            {
+                return Err(ScanFault::new(ScanErrorKind::DuplicateKey, cursor.at()));
+            }
+            if which == 0 {
+                max_tokens(cursor, out, 2)
+            } else {
+                out.n = optional_count(cursor, 1)?.unwrap_or(1);
+                Ok(())
+            }
+        })?;
+    } else {
+        cursor.literal()?;
+    }
+    out.generation_config = Some(GenerationConfig {
+        span: start..cursor.at(),
+        object,
+        empty,
+    });
     Ok(())
 }
 

@@ -24,9 +24,9 @@ pub struct Answer {
 
 const fn root(api: Api) -> Role {
     match api {
-        Api::ChatCompletions | Api::Completions | Api::Embeddings | Api::Other => Role::OpenAi,
         Api::Responses => Role::Responses,
-        Api::AnthropicMessages | Api::AnthropicCountTokens => Role::Anthropic,
+        Api::AnthropicMessages | Api::AnthropicCountTokens | Api::AnthropicModels => Role::Anthropic,
+        _ => Role::OpenAi,
     }
 }
 

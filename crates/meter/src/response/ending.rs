@@ -35,10 +35,15 @@ pub fn write_early_end(api: Api, state: &StreamState, ending: &Ending<'_>, out: 
     }
     let mut text = String::new();
     match api {
-        Api::AnthropicMessages | Api::AnthropicCountTokens => anthropic(state, ending, &mut text),
+        Api::AnthropicMessages | Api::AnthropicCountTokens | Api::AnthropicModels => {
+            anthropic(state, ending, &mut text);
+        }
+        Api::GeminiGenerate | Api::GeminiCountTokens | Api::GeminiModels | Api::GeminiOther => {
+            gemini(state, ending, &mut text);
+        }
         Api::Responses => responses(state, ending, &mut text),
         Api::Completions => openai(state, ending, "text_completion", "cmpl-tollgate", &mut text),
-        Api::ChatCompletions | Api::Embeddings | Api::Other => {
+        Api::ChatCompletions | Api::Embeddings | Api::Models | Api::Other => {
             openai(
                 state,
                 ending,
@@ -139,6 +144,38 @@ fn anthropic(state: &StreamState, ending: &Ending<'_>, out: &mut String) {
     out.push_str("event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n");
 }
 
+/// Gemini's streams have no last event: they end with the connection.
+fn gemini(state: &StreamState, ending: &Ending<'_>, out: &mut String) {
+    if state.phase() == Phase::Stopped {
+        return;
+    }
+    let usage = &ending.usage;
+    out.push_str("data: {\"candidates\":[");
+    for (number, index) in state.open_choices().enumerate() {
+        let _ = write!(
+            out,
+            "{}{{\"content\":{{\"parts\":[],\"role\":\"model\"}},\"finishReason\":\"MAX_TOKENS\",\"index\":{index}}}",
+            if number > 0 { "," } else { "" },
+        );
+    }
+    let _ = write!(
+        out,
+        "],\"usageMetadata\":{{\"promptTokenCount\":{},\"candidatesTokenCount\":{},\"totalTokenCount\":{}}}",
+        usage.input.unwrap_or(0),
+        usage.output.unwrap_or(0),
+        usage.total(),
+    );
+    if !ending.model.is_empty() {
+        out.push_str(",\"modelVersion\":");
+        push_json_string(ending.model, out);
+    }
+    if !state.id().is_empty() {
+        out.push_str(",\"responseId\":");
+        push_json_string(state.id(), out);
+    }
+    out.push_str("}\n\n");
+}
+
 fn responses(state: &StreamState, ending: &Ending<'_>, out: &mut String) {
     let usage = &ending.usage;
     let _ = write!(
@@ -167,7 +204,11 @@ fn responses(state: &StreamState, ending: &Ending<'_>, out: &mut String) {
 pub fn write_error_event(api: Api, state: &StreamState, code: &str, message: &str, out: &mut Vec<u8>) {
     let (code, message) = (json(code), json(message));
     let text = match api {
-        Api::AnthropicMessages | Api::AnthropicCountTokens => {
+        _ if api.is_gemini() => format!(
+            "data: {{\"error\":{{\"code\":502,\"message\":{message},\"status\":\"INTERNAL\",\"details\":[{{\
+             \"@type\":\"type.googleapis.com/google.rpc.ErrorInfo\",\"reason\":{code},\"domain\":\"tollgate\"}}]}}}}\n\n"
+        ),
+        _ if api.is_anthropic() => {
             format!(
                 "event: error\ndata: {{\"type\":\"error\",\"error\":{{\"type\":{code},\"message\":{message}}}}}\n\n"
             )

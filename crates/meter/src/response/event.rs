@@ -187,7 +187,7 @@ pub fn inspect<S: TextSink + ?Sized>(
         ..Found::default()
     };
     let read = match api {
-        Api::AnthropicMessages | Api::AnthropicCountTokens => {
+        Api::AnthropicMessages | Api::AnthropicCountTokens | Api::AnthropicModels => {
             anthropic(data, lines.name, state, &mut found, sink)
         }
         Api::Responses => responses(data, lines.name, state, &mut found, sink),
