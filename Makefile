@@ -78,7 +78,7 @@ else
 	@TOLLGATE_NGINX=$(TOLLGATE_NGINX) cargo test --quiet -p tollgate-tests --profile fast
 endif
 
-test-python: ## the openai and anthropic Python SDKs, unmodified, through the gateway
+test-python: ## the openai, anthropic and google-genai Python SDKs, unmodified, through the gateway
 	@echo "== Python SDKs, $(TOLLGATE_NGINX) nginx"
 	@python="$$(scripts/python-env.sh)"; TOLLGATE_PYTHON="$$python" TOLLGATE_NGINX=$(TOLLGATE_NGINX) \
 		cargo test --quiet -p tollgate-tests --profile fast --test python_sdks -- --ignored --nocapture

@@ -3,10 +3,12 @@
 The Rust test `python_sdks` starts it and says where it is:
 TOLLGATE_URL   http://host:port, without /v1
 TOLLGATE_KEY   an API key of the channel `python`
-Its model is `chat`, whose answers have 12 tokens unless max_tokens is smaller.
+Its model is `chat`, whose answers have 12 tokens unless max_tokens is smaller; those of `caller` call the first tool that
+is offered as well.
 """
 
 import asyncio
+import json
 import os
 
 import anthropic
@@ -17,6 +19,34 @@ URL = os.environ["TOLLGATE_URL"]
 KEY = os.environ["TOLLGATE_KEY"]
 TEXT = " hello the water is clear and very cold in this small river"
 QUESTION = [{"role": "user", "content": "How cold is the water?"}]
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"}}}
+CALLED = {"city": "Paris", "days": 2}
+OPENAI_TOOLS = [{"type": "function", "function": {"name": "weather", "description": "d", "parameters": SCHEMA}}]
+OPENAI_PICTURE = [
+    {
+        "role": "user",
+        "content": [
+            {"type": "text", "text": "How cold is the water?"},
+            {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}},
+        ],
+    }
+]
+ANTHROPIC_TOOLS = [{"name": "weather", "description": "d", "input_schema": SCHEMA}]
+ANTHROPIC_PICTURE = [
+    {
+        "role": "user",
+        "content": [
+            {"type": "text", "text": "How cold is the water?"},
+            {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}},
+        ],
+    }
+]
+
+gateway_only = pytest.mark.skipif(
+    os.environ.get("TOLLGATE_BARE") == "1",
+    reason="TOLLGATE_BARE=1: the mock alone refuses nobody and has no such model",
+)
 
 
 @pytest.fixture
@@ -89,6 +119,42 @@ def test_openai_embeddings(client):
     assert answer.usage.prompt_tokens == 2
 
 
+def test_openai_completions_stream(client):
+    chunks = list(client.completions.create(model="chat", prompt="The water is", stream=True))
+    assert "".join(chunk.choices[0].text for chunk in chunks if chunk.choices) == TEXT
+
+
+@gateway_only
+def test_openai_tools_and_images(client):
+    answer = client.chat.completions.create(model="caller", messages=OPENAI_PICTURE, tools=OPENAI_TOOLS)
+    call = answer.choices[0].message.tool_calls[0]
+    assert (call.function.name, json.loads(call.function.arguments)) == ("weather", CALLED)
+    turn = [
+        *OPENAI_PICTURE,
+        answer.choices[0].message,
+        {"role": "tool", "tool_call_id": call.id, "content": "cold"},
+    ]
+    answer = client.chat.completions.create(model="caller", messages=turn)
+    assert answer.choices[0].message.content == TEXT
+
+
+@gateway_only
+def test_openai_tools_and_images_stream(client):
+    with client.chat.completions.stream(model="caller", messages=OPENAI_PICTURE, tools=OPENAI_TOOLS) as stream:
+        for _ in stream:
+            pass
+        answer = stream.get_final_completion()
+    call = answer.choices[0].message.tool_calls[0]
+    assert (call.function.name, json.loads(call.function.arguments)) == ("weather", CALLED)
+
+
+def test_openai_responses_max_output_tokens(client):
+    answer = client.responses.create(model="chat", input="How cold is the water?", max_output_tokens=5)
+    assert answer.status == "incomplete"
+    assert answer.incomplete_details.reason == "max_output_tokens"
+    assert answer.usage.output_tokens == 5
+
+
 def test_openai_async_streams_side_by_side():
     async def one(client):
         stream = await client.chat.completions.create(model="chat", messages=QUESTION, stream=True)
@@ -117,15 +183,37 @@ def test_anthropic_stream(claude):
     assert final.stop_reason == "end_turn"
 
 
+@gateway_only
+def test_anthropic_tools_and_images(claude):
+    answer = claude.messages.create(
+        model="caller", max_tokens=100, messages=ANTHROPIC_PICTURE, tools=ANTHROPIC_TOOLS
+    )
+    call = answer.content[-1]
+    assert (call.type, call.name, call.input) == ("tool_use", "weather", CALLED)
+    result = {"type": "tool_result", "tool_use_id": call.id, "content": "cold"}
+    turn = [
+        *ANTHROPIC_PICTURE,
+        {"role": "assistant", "content": answer.content},
+        {"role": "user", "content": [result]},
+    ]
+    answer = claude.messages.create(model="caller", max_tokens=100, messages=turn)
+    assert answer.content[0].text == TEXT
+
+
+@gateway_only
+def test_anthropic_tools_and_images_stream(claude):
+    with claude.messages.stream(
+        model="caller", max_tokens=100, messages=ANTHROPIC_PICTURE, tools=ANTHROPIC_TOOLS
+    ) as stream:
+        final = stream.get_final_message()
+    call = final.content[-1]
+    assert (call.type, call.name, call.input) == ("tool_use", "weather", CALLED)
+
+
 def test_anthropic_max_tokens(claude):
     answer = claude.messages.create(model="chat", max_tokens=3, messages=QUESTION)
     assert answer.usage.output_tokens == 3
     assert answer.stop_reason == "max_tokens"
-
-
-gateway_only = pytest.mark.skipif(
-    os.environ.get("TOLLGATE_BARE") == "1", reason="TOLLGATE_BARE=1: the mock alone refuses nobody"
-)
 
 
 @gateway_only
@@ -164,3 +252,23 @@ def test_anthropic_rate_limit_is_typed():
         with pytest.raises(anthropic.RateLimitError) as caught:
             client.messages.create(model="chat", max_tokens=10, messages=QUESTION)
     assert caught.value.body["error"]["type"] == "rate_limit_error"
+
+
+@gateway_only
+def test_openai_models(client):
+    names = [model.id for model in client.models.list()]
+    assert "chat" in names and "forbidden" not in names
+    assert client.models.retrieve("chat").id == "chat"
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.models.retrieve("chatt")
+    assert caught.value.code == "model_not_found"
+    assert 'did you mean "chat"' in caught.value.body["message"]
+
+
+@gateway_only
+def test_anthropic_models(claude):
+    names = [model.id for model in claude.models.list()]
+    assert "gpt" in names and "forbidden" not in names
+    assert claude.models.retrieve("gpt").id == "gpt"
+    with pytest.raises(anthropic.NotFoundError):
+        claude.models.retrieve("gpp")

@@ -1,7 +1,7 @@
 """The official SDKs, unmodified, where the deployment speaks another protocol than the SDK.
 
-Models of the gateway: `claude` and `gemini` for openai, `gpt` for anthropic, each served by a deployment of its name's
-protocol. Answers have 12 tokens and call the first tool that is offered.
+Models of the gateway: `claude` and `gemini` for openai, `gpt` and `gemini` for anthropic, each served by a deployment of
+its name's protocol. Answers have 12 tokens and call the first tool that is offered.
 """
 
 import json
@@ -22,6 +22,7 @@ pytestmark = pytest.mark.skipif(
     os.environ.get("TOLLGATE_BARE") == "1", reason="TOLLGATE_BARE=1: the mock alone translates nothing"
 )
 openai_models = pytest.mark.parametrize("model", ["claude", "gemini"])
+anthropic_models = pytest.mark.parametrize("model", ["gpt", "gemini"])
 
 OPENAI_TOOLS = [{"type": "function", "function": {"name": "weather", "description": "d", "parameters": SCHEMA}}]
 OPENAI_QUESTION = [
@@ -111,15 +112,17 @@ def test_openai_refusal_names_the_field(client, model):
     assert caught.value.param == "n"
 
 
-def test_anthropic(claude):
-    answer = claude.messages.create(model="gpt", max_tokens=100, messages=ANTHROPIC_QUESTION)
+@anthropic_models
+def test_anthropic(claude, model):
+    answer = claude.messages.create(model=model, max_tokens=100, messages=ANTHROPIC_QUESTION)
     assert answer.content[0].text == TEXT
     assert answer.stop_reason == "end_turn"
     assert answer.usage.output_tokens == 12
 
 
-def test_anthropic_stream(claude):
-    with claude.messages.stream(model="gpt", max_tokens=100, messages=ANTHROPIC_QUESTION) as stream:
+@anthropic_models
+def test_anthropic_stream(claude, model):
+    with claude.messages.stream(model=model, max_tokens=100, messages=ANTHROPIC_QUESTION) as stream:
         text = "".join(stream.text_stream)
         final = stream.get_final_message()
     assert text == TEXT
@@ -127,9 +130,10 @@ def test_anthropic_stream(claude):
     assert final.stop_reason == "end_turn"
 
 
-def test_anthropic_tools(claude):
+@anthropic_models
+def test_anthropic_tools(claude, model):
     answer = claude.messages.create(
-        model="gpt", max_tokens=100, messages=ANTHROPIC_QUESTION, tools=ANTHROPIC_TOOLS
+        model=model, max_tokens=100, messages=ANTHROPIC_QUESTION, tools=ANTHROPIC_TOOLS
     )
     assert answer.stop_reason == "tool_use"
     call = answer.content[-1]
@@ -140,17 +144,48 @@ def test_anthropic_tools(claude):
         {"role": "assistant", "content": answer.content},
         {"role": "user", "content": [result]},
     ]
-    answer = claude.messages.create(model="gpt", max_tokens=100, messages=turn)
+    answer = claude.messages.create(model=model, max_tokens=100, messages=turn)
     assert answer.content[0].text == TEXT
 
 
-def test_anthropic_tools_stream(claude):
+@anthropic_models
+def test_anthropic_tools_stream(claude, model):
     with claude.messages.stream(
-        model="gpt", max_tokens=100, messages=ANTHROPIC_QUESTION, tools=ANTHROPIC_TOOLS
+        model=model, max_tokens=100, messages=ANTHROPIC_QUESTION, tools=ANTHROPIC_TOOLS
     ) as stream:
         final = stream.get_final_message()
     call = final.content[-1]
     assert (call.type, call.name, call.input) == ("tool_use", "weather", CALLED)
+
+
+@anthropic_models
+def test_anthropic_system_prompt_and_stop(claude, model):
+    answer = claude.messages.create(
+        model=model,
+        max_tokens=5,
+        system=[{"type": "text", "text": "Be brief.", "cache_control": {"type": "ephemeral"}}],
+        stop_sequences=["END"],
+        messages=ANTHROPIC_QUESTION,
+    )
+    assert answer.stop_reason == "max_tokens"
+    assert answer.usage.output_tokens == 5
+
+
+@anthropic_models
+def test_anthropic_refusal_names_the_field(claude, model):
+    with pytest.raises(anthropic.BadRequestError) as caught:
+        claude.messages.create(
+            model=model, max_tokens=100, messages=ANTHROPIC_QUESTION, extra_body={"container": "c"}
+        )
+    assert "container" in caught.value.body["error"]["message"]
+
+
+@anthropic_models
+def test_anthropic_error_of_the_deployment(claude, model):
+    with pytest.raises(anthropic.APIStatusError) as caught:
+        claude.messages.create(model=f"{model}-down", max_tokens=100, messages=ANTHROPIC_QUESTION)
+    assert caught.value.status_code == 529
+    assert caught.value.body["error"]["type"] == "overloaded_error"
 
 
 def test_anthropic_count_tokens(claude):

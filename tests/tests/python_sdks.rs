@@ -1,4 +1,4 @@
-//! The `openai` and `anthropic` Python SDKs, unmodified, chat and stream through the gateway.
+//! The `openai`, `anthropic` and `google-genai` Python SDKs, unmodified, chat and stream through the gateway.
 //!
 //! `make test-python` runs this: it installs the SDKs and names their interpreter in `TOLLGATE_PYTHON`.
 
@@ -63,10 +63,14 @@ async fn sdks_work_through_the_gateway() {
         documents = documents
             .provider(json!({ "id": name, "protocol": protocol, "base_url": far.url() }))
             .model_value(json!({ "name": name, "tokenizer": "o200k_base", "deployments": [
-                { "provider": name, "upstream_model": format!("{model}?tokens=12&tool=yes") }] }));
+                { "provider": name, "upstream_model": format!("{model}?tokens=12&tool=yes") }] }))
+            .model_value(json!({ "name": format!("{name}-down"), "deployments": [
+                { "id": format!("{name}-down"), "provider": name,
+                    "upstream_model": format!("{model}?status=503") }] }));
     }
     let documents = documents
         .model("chat", MODEL)
+        .model("caller", "mock?tokens=12&tool=yes")
         .model("forbidden", MODEL)
         .channel(
             json!({ "code": "python", "keys": [{ "id": "k1", "sha256": sha256(KEY) }],
