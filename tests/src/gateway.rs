@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tollgate_shm::Region;
 
-/// The `http` block of most tests: the gateway under `/v1/`, bare nginx under `/bare/` for comparison.
+/// The `http` block of most tests: the gateway under `/v1/` and `/v1beta/`, bare nginx under `/bare/` for comparison.
 pub const HTTP: &str = "
     tollgate_region {{region}};
     tollgate_state {{state}};
@@ -26,6 +26,10 @@ pub const HTTP: &str = "
     server {
         listen {{http}};
         location /v1/ {
+            tollgate on;
+            include {{root}}/nginx-conf/tollgate_proxy.conf;
+        }
+        location /v1beta/ {
             tollgate on;
             include {{root}}/nginx-conf/tollgate_proxy.conf;
         }

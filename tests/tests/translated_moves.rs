@@ -177,35 +177,6 @@ async fn what_a_protocol_cannot_say_goes_to_one_that_can_or_is_refused_by_name()
 }
 
 #[tokio::test]
-async fn an_anthropic_client_has_nothing_to_say_to_gemini() {
-    let gemini = Party::start("far", Protocol::Gemini).await;
-    let gateway = in_order(&[(&gemini, "tokens=4")]).await;
-    let answer = gateway.send(&Protocol::Anthropic.request("m", 9, false)).await;
-    assert_eq!(answer.status(), 400, "{}", answer.text());
-    let body = answer.json();
-    assert_eq!(body["type"], "error");
-    assert!(
-        body["error"]["message"].as_str().unwrap().contains("gemini"),
-        "{body}"
-    );
-    gateway.stop().await;
-}
-
-#[tokio::test]
-async fn tokens_are_counted_here_where_no_deployment_can() {
-    let gpt = Party::start("gpt", Protocol::OpenAi).await;
-    let gateway = in_order(&[(&gpt, "tokens=4")]).await;
-    let body = json!({ "model": "m", "messages": [{ "role": "user", "content": " hello the water" }] });
-    let request = Request::post("/v1/messages/count_tokens", &body).channel("c");
-    let answer = gateway.send(&request).await;
-    assert_eq!(answer.status(), 200, "{}", answer.text());
-    // As the model counts it: by the formula of its family, 3 for the answer, 3 for the message, its role, its words.
-    assert_eq!(answer.json(), json!({ "input_tokens": 3 + 3 + 1 + 3 }));
-    assert_eq!(gpt.mock.stats().total().requests, 0);
-    gateway.stop().await;
-}
-
-#[tokio::test]
 async fn a_channel_in_the_body_is_not_the_upstreams_business() {
     let claude = Party::start("claude", Protocol::Anthropic).await;
     let documents = Documents::new()

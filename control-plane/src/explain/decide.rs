@@ -1,7 +1,7 @@
 //! The steps between a read body and the proxy.
 
-use tollgate_meter::Api;
 use tollgate_meter::request::{FieldPath, RequestFacts, scan};
+use tollgate_meter::{Api, GeminiCall};
 use tollgate_policy::documents::{Enforcement, Metric};
 use tollgate_policy::{ChannelView, Decision, LimitView, ModelView, Outcome, RuleSet, Snapshot};
 
@@ -69,10 +69,9 @@ fn steps(
     let scanned = scanned(&body, api, rules)?;
 
     let query_model = request.query("model");
-    let asked = scanned
-        .model
-        .as_ref()
-        .map(|m| m.value.as_str())
+    let path_model = GeminiCall::parse(request.plain_path()).map(|call| call.model);
+    let asked = path_model
+        .or(scanned.model.as_ref().map(|m| m.value.as_str()))
         .or(query_model.as_deref());
     let (outcome, traces) = rules.explain(&DryFacts {
         request,
@@ -119,7 +118,7 @@ fn scanned(body: &[u8], api: Api, rules: &RuleSet) -> Result<RequestFacts, Refus
         .iter()
         .filter_map(|p| FieldPath::parse(p).ok())
         .collect();
-    if api != Api::Other || body.trim_ascii_start().first() == Some(&b'{') {
+    if !api.takes_any_body() || body.trim_ascii_start().first() == Some(&b'{') {
         scan(body, api, &paths, &mut facts)
             .map_err(|e| refused("body", 400, "invalid_body", e.to_string()))?;
     }
@@ -277,7 +276,6 @@ fn limits(
     shown: &mut Explanation,
 ) -> Option<String> {
     let answers = scanned.answers().max(1);
-    let produces = !matches!(api, Api::Embeddings | Api::AnthropicCountTokens | Api::Other);
     let ceiling = model
         .max_output_tokens()
         .min(outcome.cap_max_tokens.unwrap_or(u64::MAX));
@@ -285,7 +283,11 @@ fn limits(
         .max_output()
         .unwrap_or(model.default_max_tokens())
         .min(ceiling);
-    let wanted = if produces { each.saturating_mul(answers) } else { 0 };
+    let wanted = if api.produces() {
+        each.saturating_mul(answers)
+    } else {
+        0
+    };
     let least = snapshot
         .settings()
         .min_output_reservation()

@@ -22,7 +22,7 @@ const NO_KEY: Stranger = (401, "api_key_required", "the channel needs an API key
 const BAD_KEY: Stranger = (401, "invalid_api_key", "the API key is not valid for the channel");
 
 /// The key that a request carries.
-fn key(request: &ExplainRequest) -> Option<&str> {
+fn key(request: &ExplainRequest, api: Api) -> Option<String> {
     let bearer = request.header("authorization").and_then(|value| {
         let (scheme, rest) = value.split_at_checked(7)?;
         scheme.eq_ignore_ascii_case("bearer ").then(|| rest.trim())
@@ -31,6 +31,8 @@ fn key(request: &ExplainRequest) -> Option<&str> {
         .or_else(|| request.header("x-api-key"))
         .or_else(|| request.header("api-key"))
         .or_else(|| request.header("x-goog-api-key"))
+        .map(str::to_owned)
+        .or_else(|| request.query("key").filter(|_| api.is_gemini()))
 }
 
 fn body_field(request: &ExplainRequest, api: Api, path: &str) -> Option<String> {
@@ -50,7 +52,7 @@ pub(super) fn identify<'a>(
     api: Api,
     shown: &mut ExplainedChannel,
 ) -> Result<ChannelView<'a>, Stranger> {
-    let digest = key(request).map(|k| <[u8; 32]>::from(Sha256::digest(k)));
+    let digest = key(request, api).map(|k| <[u8; 32]>::from(Sha256::digest(k)));
     let now = request.unix_seconds();
     for source in snapshot.settings().channel_sources() {
         let (code, name) = match source {

@@ -41,6 +41,6 @@ pub use snapshot::{
     ChannelView, CountingView, DeploymentView, KeyView, LimitList, LimitView, ModelView, ProviderView,
     SettingsView, Snapshot, SnapshotError,
 };
-pub use suggest::nearest;
+pub use suggest::{near, nearest};
 pub use text::{Secret, SecretRef};
 pub use validate::validate;

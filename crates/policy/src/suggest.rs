@@ -1,18 +1,27 @@
 //! "Did you mean …" for misspelt names.
 
-/// The candidate nearest to `given`, if it is near enough to be a slip: at most a third of its letters differ.
+/// The candidate nearest to `given`, if it is near enough to be a slip: at most a third of its letters differ. Case does
+/// not count.
 pub fn nearest<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    near(given, candidates, 1).pop()
+}
+
+/// Up to `most` candidates that are near enough, the nearest first.
+pub fn near<'a>(given: &str, candidates: impl IntoIterator<Item = &'a str>, most: usize) -> Vec<&'a str> {
     if given.len() > 64 {
-        return None;
+        return Vec::new();
     }
     let allowed = (given.chars().count() / 3).max(1);
-    candidates
+    let folded = given.to_lowercase();
+    let mut found: Vec<(usize, &str)> = candidates
         .into_iter()
         .filter(|candidate| candidate.len() <= 64 && *candidate != given)
-        .map(|candidate| (distance(given, candidate), candidate))
+        .map(|candidate| (distance(&folded, &candidate.to_lowercase()), candidate))
         .filter(|(distance, _)| *distance <= allowed)
-        .min()
-        .map(|(_, candidate)| candidate)
+        .collect();
+    found.sort_unstable();
+    found.truncate(most);
+    found.into_iter().map(|(_, candidate)| candidate).collect()
 }
 
 /// [`nearest`] as a hint.
@@ -56,6 +65,11 @@ mod tests {
         assert_eq!(nearest("limts", ["limits", "models"]), Some("limits"));
         assert_eq!(nearest("wnidow", ["window", "burst"]), Some("window"));
         assert_eq!(nearest("banana", ["window", "burst"]), None);
+        assert_eq!(nearest("GPT-4O", ["gpt-4o", "gpt-5"]), Some("gpt-4o"));
+        assert_eq!(
+            near("gpt-4p", ["gpt-5", "gpt-4o", "claude", "gpt-4", "gpt-4.1"], 3),
+            ["gpt-4", "gpt-4o", "gpt-4.1"]
+        );
         assert_eq!(distance("abc", "acb"), 1);
         assert_eq!(distance("", "abc"), 3);
     }

@@ -1,42 +1,20 @@
-//! What the gateway answers itself: refusals that say why, the list of models, counts of tokens.
+//! What the gateway answers itself: refusals that say why, counts of tokens.
 
 use std::fmt::Write;
 use std::rc::Rc;
 
-use tollgate_meter::Api;
-use tollgate_meter::request::count_input;
 use tollgate_policy::LimitView;
 use tollgate_policy::documents as policy;
 use tollgate_shm::{Class, LimitSpec, Refusal, RefusalKind};
 
 use super::decide::Decider;
 use super::pool;
-use super::reply::{ErrorKind, Reply, quote};
+use super::reply::{ErrorKind, Reply};
+use super::slices::Counted;
 use super::translate::{self, Way};
 use crate::ngx::request::Request;
 
 impl Decider<'_> {
-    /// The models that this channel may use, as OpenAI's `GET /v1/models`.
-    pub(super) fn list_models(&mut self) -> Reply {
-        let mut body = String::from("{\"object\":\"list\",\"data\":[");
-        if let Some(channel) = self.context.channel_view() {
-            let models = self
-                .context
-                .generation
-                .snapshot()
-                .models()
-                .filter(|m| channel.permits(m.name()));
-            for (i, model) in models.enumerate() {
-                body.push_str(if i > 0 { ",{\"id\":" } else { "{\"id\":" });
-                quote(model.name(), &mut body);
-                body.push_str(",\"object\":\"model\",\"created\":0,\"owned_by\":\"tollgate\"}");
-            }
-        }
-        body.push_str("]}");
-        self.context.class = Class::Ok;
-        Reply::ok(body, self.context.request_id())
-    }
-
     pub(super) fn refused(
         &mut self,
         refusal: &Refusal,
@@ -139,9 +117,6 @@ impl Decider<'_> {
         if protocols.is_empty() {
             return self.no_deployment();
         }
-        if self.context.api == Api::AnthropicCountTokens {
-            return self.count_tokens(request);
-        }
         let able = |d| {
             pool::is_usable(&d)
                 && d.provider()
@@ -178,19 +153,19 @@ impl Decider<'_> {
         )
     }
 
-    /// Anthropic's `count_tokens` where no deployment speaks its protocol: our own count.
-    pub(super) fn count_tokens(&mut self, request: &Request) -> Reply {
-        let body = request.body(self.scratch).unwrap_or_default();
-        let counted = self.context.counting().and_then(|counting| {
-            let mut counter = self.w.tokenizers.counter(&counting);
-            count_input(body, self.context.api, &counting.formula, &mut counter).ok()
-        });
-        let Some(counted) = counted else {
-            return self.no_deployment();
+    /// The answer to a request that only asks how many tokens it has.
+    pub(super) fn tokens_counted(&mut self, counted: Counted) -> Reply {
+        let Counted::Tokens(tokens) = counted else {
+            let text = "the request's tokens cannot be counted";
+            return self.fail(Class::Internal, 500, ErrorKind::Internal, "not_countable", text);
         };
         self.context.class = Class::Ok;
-        let body = format!("{{\"input_tokens\":{}}}", counted.tokens);
-        Reply::ok(body, self.context.request_id())
+        let name = if self.context.api.is_gemini() {
+            "totalTokens"
+        } else {
+            "input_tokens"
+        };
+        Reply::ok(format!("{{\"{name}\":{tokens}}}"), self.context.request_id())
     }
 }
 

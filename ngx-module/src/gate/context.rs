@@ -8,6 +8,7 @@ use tollgate_shm::{Class, Grant, InflightIndex, UsageIndex};
 
 use super::counting::Counting;
 use super::decide::Undecided;
+use super::gemini::GeminiRequest;
 use super::pool::Tried;
 use super::reply::Reply;
 use super::response::Response;
@@ -143,6 +144,8 @@ pub(crate) struct Context {
     pub reply: Option<Box<Reply>>,
     /// From the first attempt on that is translated.
     pub translation: Option<Box<Translation>>,
+    /// A call of Gemini's API that names its model in the path.
+    pub gemini: Option<Box<GeminiRequest>>,
     /// What is kept while the input is counted.
     pub undecided: Option<Box<Undecided>>,
     pub response: Response,

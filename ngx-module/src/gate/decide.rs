@@ -1,6 +1,6 @@
 //! What is wanted, may the channel have it, does it fit its limits: everything between a read body and the proxy.
 
-use std::fmt::Write;
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,7 +19,7 @@ use super::slices::{Counted, SlicedCount};
 use super::terms::{Terms, applicable};
 use super::translate::{self, Misfit, Way};
 use super::worker::{Rules, WorkerState};
-use super::{identify, route};
+use super::{gemini, identify, route};
 use crate::ngx::counting::Ticket;
 use crate::ngx::guard::guarded;
 use crate::ngx::process;
@@ -150,8 +150,11 @@ pub(super) fn rename_model(
         return Ok(());
     }
     scan(body, context.api, &[], &mut w.facts).map_err(|_| ())?;
+    let in_body = model_in_body(context.api, name);
     let mut rewrite = Rewrite::new(&w.facts);
-    rewrite.set_model(name);
+    if w.facts.model.is_some() || context.gemini.is_none() {
+        rewrite.set_model(&in_body);
+    }
     if let Some(most) = clamp {
         rewrite.limit_output(most, injected_name(context.api, name));
     }
@@ -172,8 +175,17 @@ pub(super) struct Decider<'a> {
     pub scratch: &'a mut Vec<u8>,
 }
 
+/// A model's name as it stands in a body.
+fn model_in_body(api: Api, name: &str) -> Cow<'_, str> {
+    if api.is_gemini() && !name.contains('/') {
+        Cow::Owned(format!("models/{name}"))
+    } else {
+        Cow::Borrowed(name)
+    }
+}
+
 /// The model of a name, and the version if the name ends in `@<version>`.
-fn find<'s>(snapshot: Snapshot<'s>, name: &'s str) -> (Option<ModelView<'s>>, Option<&'s str>) {
+pub(super) fn find<'s>(snapshot: Snapshot<'s>, name: &'s str) -> (Option<ModelView<'s>>, Option<&'s str>) {
     let whole = snapshot.model(name.as_bytes());
     let Some((model, version)) = name.rsplit_once('@').filter(|_| whole.is_none()) else {
         return (whole, None);
@@ -199,6 +211,9 @@ impl Decider<'_> {
     fn run(&mut self, request: &mut Request, undecided: Option<Box<Undecided>>) -> Result<Verdict, Reply> {
         if let Some(undecided) = undecided {
             *self.facts = undecided.facts;
+            if self.context.api.counts_only() {
+                return self.count_only(request, undecided.asked, undecided.terms, Some(undecided.counted));
+            }
             return self.admit(request, undecided.asked, undecided.terms, Some(undecided.counted));
         }
         let generation = Rc::clone(&self.context.generation);
@@ -210,13 +225,13 @@ impl Decider<'_> {
             self.channel_from_body(request)?;
         }
         let asked = self.apply_rules(request, &generation.rules)?;
-        if self.context.api == Api::Other
-            && request.path().ends_with(b"/models")
-            && request.method() == b"GET"
-        {
-            return Err(self.list_models());
+        if self.context.api.lists_models() && matches!(request.method(), b"GET" | b"HEAD") {
+            return Err(self.models(request));
         }
         let terms = self.find_model(request, &asked, body_len)?;
+        if self.context.api.counts_only() {
+            return self.count_only(request, asked, terms, None);
+        }
         self.admit(request, asked, terms, None)
     }
 
@@ -231,21 +246,7 @@ impl Decider<'_> {
         let grant = match self.reserve(request, &asked, &terms, counted) {
             Ok(grant) => grant,
             Err(Stop::Reply(reply)) => return Err(reply),
-            Err(Stop::Count(mut sliced)) => {
-                if request.body_in_place().is_none() {
-                    // `scan_body` has copied it.
-                    sliced.keep(std::mem::take(self.scratch));
-                }
-                self.context.undecided = Some(Box::new(Undecided {
-                    facts: std::mem::take(self.facts),
-                    asked,
-                    terms,
-                    sliced,
-                    counted: Counted::NotYet,
-                    ticket: None,
-                }));
-                return Ok(Verdict::Count);
-            }
+            Err(Stop::Count(sliced)) => return Ok(self.park(request, asked, terms, sliced)),
         };
         self.context.grant = Some(grant);
         // From here on a failure has to give the reservation back: settle() does, in the log phase.
@@ -258,6 +259,64 @@ impl Decider<'_> {
         Ok(Verdict::Proxy {
             delay_ms: grant.delay_ms,
         })
+    }
+
+    /// Answers a request that only asks how many tokens it has: no deployment is asked. It takes its connection and its
+    /// place among the channel's requests, also while it waits to be counted, but no tokens.
+    fn count_only(
+        &mut self,
+        request: &mut Request,
+        asked: Asked,
+        terms: Rc<Terms>,
+        counted: Option<Counted>,
+    ) -> Result<Verdict, Reply> {
+        if self.context.grant.is_none() {
+            match self.reserve(request, &asked, &terms, None) {
+                Ok(grant) => self.context.grant = Some(grant),
+                Err(Stop::Reply(reply)) => return Err(reply),
+                Err(Stop::Count(sliced)) => return Ok(self.park(request, asked, terms, sliced)),
+            }
+        }
+        let counted = match counted {
+            Some(counted) => counted,
+            None => {
+                let Some(counting) = self.context.counting() else {
+                    return Err(self.tokens_counted(Counted::Impossible));
+                };
+                let body = request.body(self.scratch).unwrap_or_default();
+                let mut counter = self.w.tokenizers.counter(&counting);
+                let (sliced, counted) =
+                    SlicedCount::begin(self.context.api, body, &counting.formula, &mut counter);
+                if counted == Counted::NotYet {
+                    return Ok(self.park(request, asked, terms, Box::new(sliced)));
+                }
+                counted
+            }
+        };
+        Err(self.tokens_counted(counted))
+    }
+
+    /// Keeps what is known of a request until its input is counted.
+    fn park(
+        &mut self,
+        request: &Request,
+        asked: Asked,
+        terms: Rc<Terms>,
+        mut sliced: Box<SlicedCount>,
+    ) -> Verdict {
+        if request.body_in_place().is_none() {
+            // `scan_body` has copied it.
+            sliced.keep(std::mem::take(self.scratch));
+        }
+        self.context.undecided = Some(Box::new(Undecided {
+            facts: std::mem::take(self.facts),
+            asked,
+            terms,
+            sliced,
+            counted: Counted::NotYet,
+            ticket: None,
+        }));
+        Verdict::Count
     }
 
     pub(super) fn fail(
@@ -282,7 +341,7 @@ impl Decider<'_> {
     fn scan_body(&mut self, request: &Request, rules: &Rules) -> Result<usize, Reply> {
         // Which model is asked for is not known yet, but what no model takes is not even read.
         let (length, most) = (request.body_len(), self.context.generation.largest_body);
-        if length > most && self.context.api != Api::Other {
+        if length > most && !self.context.api.takes_any_body() {
             let text = format!("the body has {length} bytes, no model takes more than {most}");
             return Err(self.fail(Class::Client, 413, ErrorKind::TooLarge, "body_too_large", &text));
         }
@@ -298,7 +357,7 @@ impl Decider<'_> {
         self.facts.clear();
         let len = body.len();
         // Other paths may carry anything (files, nothing at all): only what looks like a JSON object is scanned.
-        let is_json = self.context.api != Api::Other || body.trim_ascii_start().first() == Some(&b'{');
+        let is_json = !self.context.api.takes_any_body() || body.trim_ascii_start().first() == Some(&b'{');
         if !is_json {
             return Ok(len);
         }
@@ -312,7 +371,12 @@ impl Decider<'_> {
                 &message,
             ));
         }
-        self.context.stream = self.facts.stream;
+        self.context.stream = self.facts.stream
+            || self
+                .context
+                .gemini
+                .as_deref()
+                .is_some_and(|call| call.is_stream());
         Ok(len)
     }
 
@@ -360,10 +424,7 @@ impl Decider<'_> {
                 .map(|c| c.code()),
             // By its own name, so that no alias slips past a rule.
             model: self
-                .facts
-                .model
-                .as_ref()
-                .map(|m| m.value.as_str())
+                .named_model()
                 .or(query_model.as_deref())
                 .map(|name| snapshot.model(name.as_bytes()).map_or(name, |m| m.name())),
         });
@@ -406,6 +467,12 @@ impl Decider<'_> {
         })
     }
 
+    /// The model that the request names in its path or body.
+    fn named_model(&self) -> Option<&str> {
+        let in_path = self.context.gemini.as_deref().map(|call| call.model());
+        in_path.or(self.facts.model.as_ref().map(|m| m.value.as_str()))
+    }
+
     fn find_model(&mut self, request: &Request, asked: &Asked, body_len: usize) -> Result<Rc<Terms>, Reply> {
         let generation = Rc::clone(&self.context.generation);
         let snapshot = generation.snapshot();
@@ -413,8 +480,9 @@ impl Decider<'_> {
         let name = asked
             .model
             .as_deref()
-            .or(self.facts.model.as_ref().map(|m| m.value.as_str()))
-            .or(query_model.as_deref());
+            .or(self.named_model())
+            .or(query_model.as_deref())
+            .map(str::to_owned);
         let Some(name) = name else {
             let text = "the request names no model";
             return Err(self.fail(
@@ -425,18 +493,9 @@ impl Decider<'_> {
                 text,
             ));
         };
-        let (found, version) = find(snapshot, name);
+        let (found, version) = find(snapshot, &name);
         let Some(model) = found else {
-            let shown = name.chars().take(128).collect::<String>();
-            let mut text = format!("the model {shown:?} does not exist");
-            let channel = self.context.channel_view();
-            let permitted = snapshot
-                .models()
-                .filter(|m| channel.is_some_and(|c| c.permits(m.name())));
-            if let Some(near) = tollgate_policy::nearest(&shown, permitted.map(|m| m.name())) {
-                let _ = write!(text, "; did you mean {near:?}?");
-            }
-            return Err(self.fail(Class::Client, 404, ErrorKind::NotFound, "model_not_found", &text));
+            return Err(self.no_such_model(snapshot, &name));
         };
         // A rule has the last word.
         let version = asked.version.as_deref().or(version);
@@ -537,11 +596,8 @@ impl Decider<'_> {
         self.context.usage = terms.usage;
         self.context.output_bounded = terms.output_bounded;
         self.context.answers = self.facts.answers().max(1);
-        let produces = !matches!(
-            self.context.api,
-            Api::Embeddings | Api::AnthropicCountTokens | Api::Other
-        );
-        let output = if produces {
+        let counts_only = self.context.api.counts_only();
+        let output = if self.context.api.produces() {
             self.wanted_output(&model, asked)
                 .saturating_mul(self.context.answers)
         } else {
@@ -550,11 +606,14 @@ impl Decider<'_> {
         let mut demand = Demand {
             limits: &terms.limits,
             counters: terms.counters.as_deref(),
-            input: self
-                .facts
-                .input
-                .bound(&counting.formula, |bytes| counting.rule.most(bytes)),
-            input_exact: !terms.counts_input,
+            input: if counts_only {
+                0
+            } else {
+                self.facts
+                    .input
+                    .bound(&counting.formula, |bytes| counting.rule.most(bytes))
+            },
+            input_exact: counts_only || !terms.counts_input,
             output,
             expected_output: output.min(model.default_max_tokens()) / 4,
             min_output: snapshot
@@ -638,6 +697,11 @@ impl Decider<'_> {
                 wanted
             });
         }
+        if self.context.api.is_gemini()
+            && let Some(args) = facts::without(request.args(), gemini::KEY)
+        {
+            request.set_args(&args);
+        }
         let mut refusal = None;
         let deployment = loop {
             let Some(deployment) = route::choose(self.w, self.context) else {
@@ -681,15 +745,11 @@ impl Decider<'_> {
             request.preserve_body();
         }
         let translated = self.context.translation.as_deref().is_some_and(|t| t.is_active());
-        if !translated && (self.facts.model.is_some() || self.context.api != Api::Other) {
+        if !translated && (self.facts.model.is_some() || !self.context.api.takes_any_body()) {
+            let in_body = model_in_body(self.context.api, deployment.upstream_model());
             let mut rewrite = Rewrite::new(self.facts);
-            if self
-                .facts
-                .model
-                .as_ref()
-                .is_some_and(|m| m.value != deployment.upstream_model())
-            {
-                rewrite.set_model(deployment.upstream_model());
+            if self.facts.model.as_ref().is_some_and(|m| m.value != in_body) {
+                rewrite.set_model(&in_body);
             }
             if let Some(most) = self.context.output_limit {
                 rewrite.limit_output(most, injected_name(self.context.api, deployment.upstream_model()));
@@ -786,11 +846,11 @@ fn is_channel_header(settings: tollgate_policy::SettingsView<'_>, name: &[u8]) -
 
 /// The spelling of the output maximum that an upstream takes when the client named none.
 fn injected_name(api: Api, upstream_model: &str) -> MaxTokensName {
-    let reasoning = ["o1", "o3", "o4", "gpt-5"]
+    let reasoning = ["o1", "o3", "o4", "gpt-5", "gpt-6"]
         .iter()
         .any(|p| upstream_model.starts_with(p));
     match api {
-        Api::Responses => MaxTokensName::MaxOutputTokens,
+        Api::Responses | Api::GeminiGenerate => MaxTokensName::MaxOutputTokens,
         Api::ChatCompletions if reasoning => MaxTokensName::MaxCompletionTokens,
         _ => MaxTokensName::MaxTokens,
     }

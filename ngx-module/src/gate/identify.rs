@@ -10,6 +10,7 @@ use tollgate_shm::Class;
 
 use super::context::{Charged, Context, Stage};
 use super::facts;
+use super::gemini::{self, GeminiRequest};
 use super::reply::{ErrorKind, Reply};
 use super::response::Response;
 use super::worker::{Generation, WorkerState};
@@ -19,7 +20,8 @@ use crate::ngx::request::{Header, PoolText, Request};
 /// What one walk over the header lines finds.
 #[derive(Default)]
 struct Found<'a> {
-    key: Option<&'a [u8]>,
+    key: Option<Cow<'a, [u8]>>,
+    anthropic: bool,
     request_id: Option<&'a [u8]>,
     has_request_id: bool,
     traceparent: Option<&'a [u8]>,
@@ -40,7 +42,7 @@ enum Stranger {
 /// a refusal stands in the context's `reply`.
 pub(crate) fn begin(w: &mut WorkerState, request: &Request) -> Result<Context, Reply> {
     let now = process::now_ms();
-    let api = Api::from_path(std::str::from_utf8(request.path()).unwrap_or_default());
+    let mut api = Api::from_path(std::str::from_utf8(request.path()).unwrap_or_default());
     let Some(generation) = w.current(now) else {
         let message = "the gateway has no configuration yet; the daemon `tollgate serve` publishes one";
         return Err(
@@ -53,8 +55,9 @@ pub(crate) fn begin(w: &mut WorkerState, request: &Request) -> Result<Context, R
     for header in request.headers() {
         match header.name {
             b"authorization" | b"x-api-key" | b"api-key" | b"x-goog-api-key" => {
-                found.key = found.key.or_else(|| key_in(&header));
+                found.key = found.key.or_else(|| key_in(&header).map(Cow::Borrowed));
             }
+            b"anthropic-version" => found.anthropic = true,
             // The client's is passed on if it is the only one and fit.
             b"x-request-id" => {
                 let first = !std::mem::replace(&mut found.has_request_id, true);
@@ -68,6 +71,12 @@ pub(crate) fn begin(w: &mut WorkerState, request: &Request) -> Result<Context, R
             _ => {}
         }
     }
+    if api == Api::Models && found.anthropic {
+        api = Api::AnthropicModels;
+    } else if api == Api::Models && request.header(b"x-goog-api-key").is_some() {
+        api = Api::GeminiModels;
+    }
+    found.key = found.key.or_else(|| key_in_query(request, api));
     let mut request_id = hex(id_number);
     if let Some(given) = found.request_id
         && let Some(slot) = request_id.get_mut(..given.len())
@@ -135,12 +144,16 @@ pub(crate) fn begin(w: &mut WorkerState, request: &Request) -> Result<Context, R
         upstream_head: PoolText::EMPTY,
         reply: None,
         translation: None,
+        gemini: None,
         undecided: None,
         response: Response::Opaque,
         charged: Charged::default(),
         output: Default::default(),
         generation,
     };
+    if api.is_gemini() {
+        context.gemini = GeminiRequest::of(request).map(Box::new);
+    }
     if let Some(stranger) = stranger
         && !(matches!(stranger, Stranger::NoChannel) && channel_may_stand_in_body(&context.generation))
     {
@@ -200,8 +213,13 @@ fn identify(generation: &Generation, request: &Request, found: &Found<'_>) -> Re
     // Made at most once, and only if some source or channel asks for it.
     let cell = std::cell::OnceCell::new();
     let digest = || {
-        cell.get_or_init(|| found.key.map(|key| <[u8; 32]>::from(Sha256::digest(key))))
-            .as_ref()
+        cell.get_or_init(|| {
+            found
+                .key
+                .as_deref()
+                .map(|key| <[u8; 32]>::from(Sha256::digest(key)))
+        })
+        .as_ref()
     };
     for source in snapshot.settings().channel_sources() {
         let code: Option<Cow<'_, [u8]>> = match source {
@@ -272,11 +290,24 @@ fn key_in<'a>(header: &Header<'a>) -> Option<&'a [u8]> {
     }
 }
 
+/// The client's key in the query, where the API has a place for it there.
+fn key_in_query<'a>(request: &'a Request, api: Api) -> Option<Cow<'a, [u8]>> {
+    if !api.is_gemini() {
+        return None;
+    }
+    let key = facts::query(request.args(), gemini::KEY)?
+        .into_owned()
+        .into_bytes();
+    (!key.is_empty()).then_some(Cow::Owned(key))
+}
+
 /// The channel that a body field names, for configurations with such a source.
 pub(super) fn from_body(context: &Context, request: &Request, code: &str) -> Result<u32, Reply> {
     let digest = request
         .headers()
         .find_map(|header| key_in(&header))
+        .map(Cow::Borrowed)
+        .or_else(|| key_in_query(request, context.api))
         .map(|key| <[u8; 32]>::from(Sha256::digest(key)));
     let snapshot = context.generation.snapshot();
     let found = snapshot

@@ -7,7 +7,8 @@
 //! | what is wanted, is it allowed, does it fit | decide, terms |
 //! | which deployment, with which credentials | route, pool |
 //! | how is it counted | counting |
-//! | what the gateway answers itself | answers |
+//! | what the gateway answers itself | answers, models |
+//! | Gemini's API, whose models stand in the path | gemini |
 //! | what comes back | response |
 //! | a deployment of another protocol | translate |
 //! | what it cost | settle |
@@ -19,8 +20,10 @@ mod counting;
 mod credentials;
 mod decide;
 mod facts;
+mod gemini;
 mod identify;
 mod memo;
+mod models;
 mod pool;
 mod reply;
 mod response;
@@ -34,6 +37,7 @@ mod worker;
 pub(crate) use context::{Context, Field, Stage, Variable};
 pub(crate) use credentials::MasterKey;
 pub(crate) use decide::{Verdict, count_request, decide, hold_ticket};
+pub(crate) use gemini::wants_array;
 pub(crate) use identify::begin;
 pub(crate) use reply::Reply;
 pub(crate) use response::{

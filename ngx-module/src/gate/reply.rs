@@ -11,7 +11,7 @@ pub(crate) struct Reply {
     pub body: String,
 }
 
-/// Which part of an error's shape differs by kind: the `type` of OpenAI's and of Anthropic's errors.
+/// Which part of an error's shape differs by kind: the `type` of OpenAI's and of Anthropic's errors, Google's `status`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ErrorKind {
     InvalidRequest,
@@ -45,6 +45,19 @@ impl ErrorKind {
             ErrorKind::RateLimit => "rate_limit_error",
             ErrorKind::Unavailable => "overloaded_error",
             ErrorKind::Internal => "api_error",
+        }
+    }
+
+    /// The `status` of Google's errors.
+    fn google(self) -> &'static str {
+        match self {
+            ErrorKind::InvalidRequest | ErrorKind::TooLarge => "INVALID_ARGUMENT",
+            ErrorKind::Authentication => "UNAUTHENTICATED",
+            ErrorKind::Permission => "PERMISSION_DENIED",
+            ErrorKind::NotFound => "NOT_FOUND",
+            ErrorKind::RateLimit => "RESOURCE_EXHAUSTED",
+            ErrorKind::Unavailable => "UNAVAILABLE",
+            ErrorKind::Internal => "INTERNAL",
         }
     }
 
@@ -92,7 +105,17 @@ impl Reply {
         request_id: &str,
     ) -> Reply {
         let mut body = String::with_capacity(160 + message.len());
-        if api.is_anthropic() {
+        if api.is_gemini() {
+            let _ = write!(body, "{{\"error\":{{\"code\":{status},\"message\":");
+            quote(message, &mut body);
+            body.push_str(",\"status\":");
+            quote(kind.google(), &mut body);
+            body.push_str(
+                ",\"details\":[{\"@type\":\"type.googleapis.com/google.rpc.ErrorInfo\",\"domain\":\"tollgate\",\"reason\":",
+            );
+            quote(code, &mut body);
+            body.push_str("}]");
+        } else if api.is_anthropic() {
             body.push_str("{\"type\":\"error\",\"error\":{\"type\":");
             quote(kind.anthropic(), &mut body);
             body.push_str(",\"message\":");

@@ -10,8 +10,8 @@ use tollgate_meter::response::{
 
 use super::context::Context;
 use super::reply::{ErrorKind, Reply};
-use super::translate;
 use super::worker::WorkerState;
+use super::{gemini, translate};
 
 /// Largest event that is kept until it is whole; a larger one passes unread, counted by its bytes.
 const MAX_EVENT: usize = 256 * 1024;
@@ -145,6 +145,7 @@ pub(crate) fn response_started(
         return Mode::Pass;
     }
     if is(b"text/event-stream") {
+        gemini::started(context);
         context.response = Response::Sse(Box::default());
         Mode::Sse
     } else if is(b"application/json") {
@@ -311,6 +312,9 @@ pub(crate) fn watch_sse(w: &mut WorkerState, context: &mut Context, chunk: &[u8]
     if context.translation.is_some() {
         translate::translate_plan(context, chunk, plan);
     }
+    if context.gemini.is_some() {
+        gemini::array_plan(context, chunk, plan);
+    }
     note_progress(w, context);
 }
 
@@ -365,9 +369,6 @@ fn early_end(w: &mut WorkerState, context: &Context) -> Vec<u8> {
         output: Some(sse.count(counter.as_mut()).0),
         ..Usage::default()
     };
-    if let Some(event) = translate::early_end(context, &usage) {
-        return event;
-    }
     let now = super::identify::now_unix().unsigned_abs();
     let model = context.model_view().map_or("", |m| m.name());
     let ending = Ending {
@@ -420,7 +421,7 @@ pub(crate) fn last_event(w: &mut WorkerState, context: &mut Context) -> Option<V
     {
         return Some(out);
     }
-    rest
+    gemini::array_end(context, rest.as_deref()).or(rest)
 }
 
 fn unfinished_event(w: &mut WorkerState, context: &mut Context) -> Option<Vec<u8>> {
@@ -460,5 +461,5 @@ pub(crate) fn broken_stream(context: &mut Context) -> Option<Vec<u8>> {
     sse.carry = Vec::new();
     let mut out = Vec::new();
     write_error_event(context.api, &sse.state, "upstream_error", MESSAGE, &mut out);
-    Some(out)
+    gemini::array_end(context, Some(&out)).or(Some(out))
 }

@@ -162,20 +162,22 @@ pub(super) fn aim(
         request
             .set_target(translate::target(prefix, path).as_bytes())
             .ok_or("out of memory")?;
+    } else if let Some(call) = context.gemini.as_deref() {
+        let upstream_model = snapshot
+            .deployment(deployment)
+            .map_or("", |deployment| deployment.upstream_model());
+        let path = call.target(upstream_model, request.args());
+        request
+            .set_target(translate::target(prefix, &path).as_bytes())
+            .ok_or("out of memory")?;
     } else if !prefix.is_empty() && prefix != "/v1" {
-        // A base URL that names a version takes the place of the client's `/v1`.
-        let versioned = prefix.rsplit('/').next().is_some_and(translate::is_version);
+        // A base URL that names a version takes the place of the client's.
         let path = context
             .original_path
             .get_or_insert_with(|| String::from_utf8_lossy(request.path()).as_ref().into())
             .clone();
-        let rest = if versioned {
-            path.strip_prefix("/v1").unwrap_or(&path)
-        } else {
-            &path
-        };
         request
-            .set_path(format!("{prefix}{rest}").as_bytes())
+            .set_path(translate::target(prefix, &path).as_bytes())
             .ok_or("out of memory")?;
     } else if let Some(path) = &context.original_path {
         // A former attempt's provider had a prefix.

@@ -3,7 +3,6 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use tollgate_meter::Api;
 use tollgate_meter::request::count_input;
 use tollgate_meter::response::Usage;
 use tollgate_policy::documents::AbortPolicy;
@@ -192,12 +191,8 @@ fn count(w: &mut WorkerState, context: &mut Context) -> Counted {
             estimated: 0,
         },
         Response::Unread { bytes, encoded } => {
-            let produces = !matches!(
-                context.api,
-                Api::Embeddings | Api::AnthropicCountTokens | Api::Other
-            );
             let estimated = match context.grant {
-                _ if !produces => 0,
+                _ if !context.api.produces() => 0,
                 // A strict limit stays one: the upstream was told not to produce more than this.
                 Some(grant) if context.output_bounded => grant.output,
                 // Text compresses to about a byte a token, plain text has about four.

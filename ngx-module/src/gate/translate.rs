@@ -1,10 +1,7 @@
 //! A deployment that speaks another protocol than the client: requests are translated on the way there, answers on the
 //! way back. What is metered is always the upstream's side.
 
-use std::fmt::Write;
-
 use tollgate_meter::Api;
-use tollgate_meter::response::Usage;
 use tollgate_policy::documents::Protocol;
 use tollgate_translate::{
     Ask, Context as AnswerContext, ErrorKind, Options, Pair, Refusal, StreamTranslator, error_body,
@@ -32,6 +29,8 @@ pub(super) enum Way {
 pub(super) fn way(api: Api, protocol: Protocol) -> Way {
     match (api, protocol) {
         (Api::Other, _) | (_, Protocol::Other) => Way::Native,
+        // The lists are the gateway's own; what else is done with models is passed on.
+        (Api::Models | Api::AnthropicModels, _) => Way::Native,
         (Api::AnthropicMessages | Api::AnthropicCountTokens, Protocol::Anthropic) => Way::Native,
         (Api::ChatCompletions | Api::Completions | Api::Responses | Api::Embeddings, Protocol::Openai) => {
             Way::Native
@@ -39,6 +38,8 @@ pub(super) fn way(api: Api, protocol: Protocol) -> Way {
         (Api::ChatCompletions, Protocol::Anthropic) => Way::Translated(Pair::OpenAiToAnthropic),
         (Api::ChatCompletions, Protocol::Gemini) => Way::Translated(Pair::OpenAiToGemini),
         (Api::AnthropicMessages, Protocol::Openai) => Way::Translated(Pair::AnthropicToOpenAi),
+        (Api::AnthropicMessages, Protocol::Gemini) => Way::Translated(Pair::AnthropicToGemini),
+        (api, Protocol::Gemini) if api.is_gemini() => Way::Native,
         _ => Way::Unable,
     }
 }
@@ -53,11 +54,11 @@ pub(super) fn name(protocol: Protocol) -> &'static str {
     }
 }
 
-/// The shape of a translated attempt's answers, for the meter; Gemini's are found by their own members.
+/// The shape of a translated attempt's answers, for the meter.
 const fn upstream_api(pair: Pair) -> Api {
     match pair {
         Pair::OpenAiToAnthropic => Api::AnthropicMessages,
-        Pair::OpenAiToGemini => Api::Other,
+        Pair::OpenAiToGemini | Pair::AnthropicToGemini => Api::GeminiGenerate,
         Pair::AnthropicToOpenAi => Api::ChatCompletions,
     }
 }
@@ -250,7 +251,7 @@ pub(super) fn target(prefix: &str, path: &str) -> String {
     format!("{prefix}{rest}")
 }
 
-pub(super) fn is_version(segment: &str) -> bool {
+fn is_version(segment: &str) -> bool {
     segment
         .strip_prefix('v')
         .is_some_and(|v| v.starts_with(|c: char| c.is_ascii_digit()))
@@ -392,23 +393,4 @@ pub(super) fn stream_broken(context: &mut Context, message: &str) -> Option<Vec<
     let mut out = Vec::new();
     stream.abort(ErrorKind::BadUpstream, "upstream_error", message, &mut out);
     Some(out)
-}
-
-/// The event with which a Gemini stream ends at its output maximum; `None` if the upstream is none.
-pub(super) fn early_end(context: &Context, usage: &Usage) -> Option<Vec<u8>> {
-    let translation = context.translation.as_deref()?;
-    if translation.pair != Some(Pair::OpenAiToGemini) {
-        return None;
-    }
-    let mut text = String::new();
-    let _ = write!(
-        text,
-        "data: {{\"candidates\":[{{\"content\":{{\"parts\":[],\"role\":\"model\"}},\"finishReason\":\"MAX_TOKENS\",\
-         \"index\":0}}],\"usageMetadata\":{{\"promptTokenCount\":{},\"candidatesTokenCount\":{},\
-         \"totalTokenCount\":{}}}}}\n\n",
-        usage.input.unwrap_or(0),
-        usage.output.unwrap_or(0),
-        usage.total(),
-    );
-    Some(text.into_bytes())
 }

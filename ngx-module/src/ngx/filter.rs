@@ -114,6 +114,9 @@ unsafe extern "C" fn header(r: *mut ngx_http_request_t) -> ngx_int_t {
                 Mode::Sse => {
                     context.output.keepalive = (*r).keepalive() == 1;
                     u.set_buffering(0);
+                    if gate::wants_array(context) {
+                        announce_kind(request);
+                    }
                     // Its length may change: an event taken out, an early end.
                     out.content_length_n = -1;
                     if let Some(length) = out.content_length.as_mut() {
@@ -151,8 +154,8 @@ fn replace_page(request: &mut Request, context: &mut Context, status: u16) {
     context.output.replacement = Some(body);
 }
 
-/// The head speaks of a JSON body of our own.
-fn announce_json(request: &mut Request, length: usize) {
+/// The head speaks of JSON.
+fn announce_kind(request: &mut Request) {
     const JSON: &[u8] = b"application/json";
     // SAFETY: the header is about to be sent and belongs to the live request.
     unsafe {
@@ -163,6 +166,15 @@ fn announce_json(request: &mut Request, length: usize) {
         };
         out.content_type_len = JSON.len();
         out.content_type_lowcase = null_mut();
+    }
+}
+
+/// The head speaks of a JSON body of our own.
+fn announce_json(request: &mut Request, length: usize) {
+    announce_kind(request);
+    // SAFETY: as above.
+    unsafe {
+        let out = &mut (*request.raw()).headers_out;
         out.content_length_n = length as _;
         if let Some(length) = out.content_length.as_mut() {
             length.hash = 0;

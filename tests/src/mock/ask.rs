@@ -126,6 +126,7 @@ impl Ask {
             .iter()
             .filter_map(|key| body[*key].as_u64())
             .chain(body["generationConfig"]["maxOutputTokens"].as_u64())
+            .chain(body["generationConfig"]["max_output_tokens"].as_u64())
             .min();
         if api == Api::Messages && max_tokens.is_none() {
             return Err("max_tokens: Field required".to_owned());

@@ -21,7 +21,7 @@ pub struct Pair {
     pub upstream: Protocol,
 }
 
-pub const PAIRS: [Pair; 3] = [
+pub const PAIRS: [Pair; 4] = [
     Pair {
         client: Protocol::OpenAi,
         upstream: Protocol::Anthropic,
@@ -33,6 +33,10 @@ pub const PAIRS: [Pair; 3] = [
     Pair {
         client: Protocol::Anthropic,
         upstream: Protocol::OpenAi,
+    },
+    Pair {
+        client: Protocol::Anthropic,
+        upstream: Protocol::Gemini,
     },
 ];
 
