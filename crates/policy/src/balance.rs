@@ -41,6 +41,32 @@ fn at_point(candidates: &[Candidate], point: u64) -> Option<&Candidate> {
     candidates.last()
 }
 
+/// Weights side by side, made once for many picks.
+#[derive(Clone, Debug, Default)]
+pub struct Line {
+    /// Where each one's stretch ends.
+    ends: Vec<u64>,
+}
+
+impl Line {
+    /// The line of these candidates' weights.
+    pub fn new(candidates: &[Candidate]) -> Self {
+        let mut end = 0;
+        let ends = candidates.iter().map(|candidate| {
+            end += candidate.weight;
+            end
+        });
+        Self { ends: ends.collect() }
+    }
+
+    /// The position of the candidate at `point` (64 even bits): the same that [`weighted`] and [`sticky`] pick.
+    pub fn at(&self, point: u64) -> Option<usize> {
+        let total = *self.ends.last().filter(|total| **total > 0)?;
+        let left = scaled(point, total);
+        Some(self.ends.partition_point(|end| *end <= left))
+    }
+}
+
 /// At random, in proportion to the weights. `random`: 64 even bits.
 pub fn weighted(candidates: &[Candidate], random: u64) -> Option<u32> {
     at_point(candidates, random).map(|c| c.index)
@@ -58,7 +84,7 @@ pub fn sticky(all: &[Candidate], usable: &[Candidate], key: u64) -> Option<u32> 
 }
 
 /// Splitmix64's finisher.
-fn mix(mut z: u64) -> u64 {
+pub(crate) fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
@@ -247,6 +273,43 @@ mod tests {
             (2_200..2_800).contains(&slow),
             "only when it is picked twice: {slow}"
         );
+    }
+
+    #[test]
+    fn a_line_is_what_its_candidates_are() {
+        for weights in [&[7][..], &[1, 99, 300, 600], &[0, 5, 0, 0, 1_000_000, 1, 0]] {
+            let all = candidates(weights);
+            let line = Line::new(&all);
+            for random in randoms(5_000).chain([0, u64::MAX]) {
+                let picked = line.at(random).unwrap();
+                assert_eq!(Some(picked as u32), weighted(&all, random));
+                assert!(weights[picked] > 0);
+            }
+        }
+        assert_eq!(
+            (Line::new(&[]).at(1), Line::new(&candidates(&[0])).at(1)),
+            (None, None)
+        );
+    }
+
+    #[test]
+    fn a_canary_grows_in_steps_of_a_thousandth() {
+        let keys = || randoms(1_000_000);
+        let at = |canary: u64, key| sticky(&candidates(&[1_000 - canary, canary]), &candidates(&[1, 1]), key);
+        let mut before = std::collections::BTreeSet::new();
+        for canary in 0..=3 {
+            let now: std::collections::BTreeSet<u64> =
+                keys().filter(|key| at(canary, *key) == Some(1)).collect();
+            // 1,000 of a million for each step; 5 standard deviations.
+            let expected = 1_000.0 * canary as f64;
+            assert!(
+                (now.len() as f64 - expected).abs() <= 5.0 * expected.sqrt(),
+                "{canary}: {}",
+                now.len()
+            );
+            assert!(before.is_subset(&now), "nobody leaves the canary");
+            before = now;
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Documents into a snapshot.
 
+mod routing;
+
 use crate::{
     counting::{self, CountingInput, Lies},
     documents::{
@@ -88,6 +90,8 @@ impl<'d> Validated<'d> {
             input,
             writer: Writer::default(),
             inherited: HashMap::new(),
+            routes: HashMap::new(),
+            numbers: routing::Numbers::default(),
             problems: Vec::new(),
         };
         let laid_out = compiler.all(&self.checked);
@@ -143,6 +147,9 @@ struct Compiler<'d> {
     writer: Writer,
     /// Records of templates' limits, by their address in the documents.
     inherited: HashMap<(usize, Enforcement), U32>,
+    /// Records of routes, by their address in the documents.
+    routes: HashMap<usize, U32>,
+    numbers: routing::Numbers<'d>,
     problems: Vec<Problem>,
 }
 
@@ -168,6 +175,7 @@ impl<'d> Compiler<'d> {
         for entry in &self.documents.models {
             self.model(&entry.value, &providers)?;
         }
+        self.experiments()?;
         for channel in &checked.channels {
             self.channel(channel)?;
         }
@@ -318,12 +326,19 @@ impl<'d> Compiler<'d> {
             breaker_failures: routing.breaker.failures.into(),
             breaker_open_ms: bounded_ms(routing.breaker.open),
             breaker_max_open_ms: bounded_ms(routing.breaker.max_open),
+            session_s: u32::try_from(routing.session.lifetime.as_millis() / 1_000)
+                .unwrap_or(u32::MAX)
+                .into(),
+            // Written once all models have their numbers.
+            experiment: 0.into(),
             balance: routing.balance.code(),
             affinity,
             panic_percent: byte(routing.panic_percent),
             attempts: byte(routing.retry.attempts),
             retry_percent: byte(routing.retry.budget_percent),
-            reserved: [0; 3],
+            session_flags: bit(routing.session.secure, flag::SECURE),
+            same_site: routing.session.same_site.code(),
+            reserved: 0,
         };
         self.writer.models.push(record);
         Ok(())
@@ -427,6 +442,7 @@ impl<'d> Compiler<'d> {
             keys: Writer::tail(self.writer.keys.len(), channel.keys.len())?,
             limits: self.writer.limit_list(&ids)?,
             tags: self.writer.texts(effective.tags.iter().copied())?,
+            routes: self.routes(&effective.routes)?,
             permission: self.writer.permission(PermissionRecord { allow, deny })?,
             flags: bit(channel.enabled, flag::ENABLED) | bit(channel.trusted, flag::TRUSTED),
             abort_policy: effective.abort_policy.code(),

@@ -2,7 +2,7 @@
 
 use crate::{
     decode::Location,
-    documents::{AbortPolicy, Channel, Documents, Enforcement, Entry, Kind, Limit, Template},
+    documents::{AbortPolicy, Channel, Documents, Enforcement, Entry, Kind, Limit, Route, Template},
     identity::{Owner, limit_shape},
     problem::Problem,
     suggest,
@@ -35,6 +35,8 @@ struct Inherited<'d> {
     deny: Vec<&'d str>,
     tags: Vec<&'d str>,
     limits: Vec<EffectiveLimit<'d>>,
+    /// The nearest first.
+    routes: Vec<&'d Route>,
     abort_policy: Option<AbortPolicy>,
     enforcement: Option<Enforcement>,
 }
@@ -69,6 +71,7 @@ impl<'d> Inherited<'d> {
         self.deny.extend(template.models.deny.iter().map(String::as_str));
         self.tags.extend(template.tags.iter().map(String::as_str));
         self.add_limits(&template.limits, &entry.at);
+        self.routes.splice(..0, &template.routes);
         self.abort_policy = template.abort_policy.or(self.abort_policy);
         self.enforcement = template.enforcement.or(self.enforcement);
     }
@@ -141,6 +144,7 @@ impl<'d> Templates<'d> {
         }
         own.deny.extend(channel.models.deny.iter().map(String::as_str));
         own.tags.extend(channel.tags.iter().map(String::as_str));
+        own.routes.splice(..0, &channel.routes);
         EffectiveChannel {
             channel,
             at: &entry.at,
@@ -148,6 +152,7 @@ impl<'d> Templates<'d> {
             deny: own.deny,
             tags: own.tags,
             limits: own.limits,
+            routes: own.routes,
             abort_policy: channel.abort_policy.or(own.abort_policy).unwrap_or_default(),
         }
     }
@@ -175,5 +180,7 @@ pub(crate) struct EffectiveChannel<'d> {
     pub deny: Vec<&'d str>,
     pub tags: Vec<&'d str>,
     pub limits: Vec<EffectiveLimit<'d>>,
+    /// The first that matches a model counts.
+    pub routes: Vec<&'d Route>,
     pub abort_policy: AbortPolicy,
 }

@@ -16,11 +16,13 @@ mod decode;
 pub mod documents;
 mod duration;
 mod effective;
+pub mod experiment;
 mod glob;
 mod identity;
 mod problem;
 pub mod rules;
 mod schema;
+pub mod session;
 pub mod snapshot;
 mod strict_json;
 mod suggest;
@@ -38,8 +40,8 @@ pub use problem::{Problem, Severity};
 pub use rules::{Decision, Facts, Outcome, RuleSet, RuleTrace, Value};
 pub use schema::schema;
 pub use snapshot::{
-    ChannelView, CountingView, DeploymentView, KeyView, LimitList, LimitView, ModelView, ProviderView,
-    SettingsView, Snapshot, SnapshotError,
+    ChannelView, CountingView, DeploymentView, ExperimentView, GroupView, KeyView, LimitList, LimitView,
+    ModelView, ProviderView, RouteView, SettingsView, Snapshot, SnapshotError,
 };
 pub use suggest::{near, nearest};
 pub use text::{Secret, SecretRef};

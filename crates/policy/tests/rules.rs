@@ -281,3 +281,27 @@ fn long_prompts_go_to_another_version() {
     let outcome = set.evaluate(&request(&set));
     assert_eq!(outcome.set_version.as_deref(), Some("long-context"));
 }
+
+#[test]
+fn the_last_word_on_model_version_and_deployment_counts() {
+    let set = rules(json!([
+        { "name": "a", "priority": 3, "then": { "set_version": "v1" } },
+        { "name": "b", "priority": 2, "then": { "set_deployment": "spare" } },
+    ]));
+    let outcome = set.evaluate(&request(&set));
+    assert_eq!(
+        (outcome.set_version, outcome.set_deployment.as_deref()),
+        (None, Some("spare"))
+    );
+    let set = rules(json!([
+        { "name": "b", "priority": 2, "then": { "set_deployment": "spare" } },
+        { "name": "c", "priority": 1, "then": { "set_model": "qwen-max", "set_version": "v2" } },
+        { "name": "d", "priority": 0, "then": { "shadow": { "set_deployment": "spare" } } },
+    ]));
+    let outcome = set.evaluate(&request(&set));
+    assert_eq!(
+        (outcome.set_version.as_deref(), outcome.set_deployment),
+        (Some("v2"), None)
+    );
+    assert_eq!(&*outcome.shadow[0].1, "set_deployment spare");
+}

@@ -17,7 +17,7 @@ use tollgate_policy::{
     RuleSet, Snapshot, SnapshotError,
     documents::{AbortPolicy, Algorithm, CredentialKind, Enforcement, Metric, Protocol},
     per_model_key,
-    snapshot::{Scope, SourceView},
+    snapshot::{AffinityView, Scope, SourceView},
 };
 
 #[test]
@@ -376,7 +376,7 @@ fn foreign_buffers_are_refused_with_a_reason() {
         Snapshot::open(&newer).unwrap_err(),
         SnapshotError::Format {
             found: 99,
-            expected: 5
+            expected: 6
         }
     );
     let mut longer = bytes.clone();
@@ -747,4 +747,94 @@ mod counting {
         }
         assert!(paths.contains(&"tokenizers[1].name") && paths.contains(&"tokenizers[1].models[0]"));
     }
+}
+
+#[test]
+fn experiments_routes_and_deployments_are_found() {
+    let mut documents = base();
+    documents["models"][0]["experiment"] = json!({ "name": "e", "by": "header.X-User", "header": "X-Group", "groups": [
+        { "name": "a", "share": 50, "set_deployment": "spare", "cap_max_tokens": 9 },
+        { "name": "b", "share": 49.9, "set_model": "qwen-max" } ] });
+    documents["models"][1]["experiment"] = json!({ "name": "off", "enabled": false, "by": "channel", "groups": [
+        { "name": "all", "share": 100 } ] });
+    documents["templates"][0]["routes"] = json!([{ "model": "*", "fallback": ["qwen-max"] }]);
+    documents["templates"][1]["routes"] =
+        json!([{ "model": "qwen*", "deployment": "qwen-max/local", "fallback": [] }]);
+    documents["channels"][0]["routes"] =
+        json!([{ "model": "gpt-4o", "weights": { "spare": 7 }, "version": "v1" }]);
+    let bytes = compiled(&documents).unwrap();
+    let snapshot = Snapshot::open(&bytes).unwrap();
+    snapshot.verify().unwrap();
+
+    let spare = snapshot.deployment_by_id("spare").unwrap();
+    assert_eq!(spare.id(), "spare");
+    assert_eq!(spare.model().unwrap().name(), "gpt-4o");
+    assert_eq!(snapshot.deployments().count(), 5);
+    for deployment in snapshot.deployments() {
+        assert_eq!(
+            snapshot.deployment_by_id(deployment.id()).unwrap().index(),
+            deployment.index()
+        );
+    }
+    assert!(snapshot.deployment_by_id("sparse").is_none());
+
+    let model = snapshot.model(b"gpt-4o").unwrap();
+    let experiment = model.experiment().unwrap();
+    assert_eq!((experiment.name(), experiment.header()), ("e", "X-Group"));
+    assert_eq!(experiment.by(), Some(AffinityView::Header("x-user")));
+    assert_eq!(experiment.model().unwrap().index(), model.index());
+    let groups: Vec<_> = experiment.groups().collect();
+    assert_eq!(
+        groups.iter().map(|g| (g.name(), g.share())).collect::<Vec<_>>(),
+        [("a", 50_000), ("b", 49_900)]
+    );
+    assert_eq!(groups[0].deployment().unwrap().id(), "spare");
+    assert_eq!(
+        (groups[0].cap_max_tokens(), groups[1].cap_max_tokens()),
+        (Some(9), None)
+    );
+    assert_eq!(groups[1].model().unwrap().name(), "qwen-max");
+    assert!(groups[0].model().is_none() && groups[1].deployment().is_none());
+    let mut counts = [0_u32; 3];
+    for user in 0..10_000 {
+        let group = experiment.group_of(tollgate_policy::hash_name(format!("user {user}").as_bytes()));
+        if let Some(group) = group {
+            assert_eq!(snapshot.group(group.index()).unwrap().name(), group.name());
+            assert_eq!(group.experiment().unwrap().name(), "e");
+        }
+        counts[group.map_or(2, |g| usize::from(g.name() == "b"))] += 1;
+    }
+    assert!(
+        counts[0].abs_diff(5_000) < 300 && counts[1].abs_diff(4_990) < 300 && counts[2] > 0,
+        "{counts:?}"
+    );
+    assert!(
+        snapshot.model(b"qwen-max").unwrap().experiment().is_none(),
+        "it is switched off"
+    );
+
+    let channel = snapshot.channel_by_code(b"wechat001").unwrap();
+    let patterns: Vec<_> = channel.routes().map(|route| route.pattern()).collect();
+    assert_eq!(patterns, ["gpt-4o", "qwen*", "*"], "the nearest first");
+    let own = channel.route("gpt-4o").unwrap();
+    assert_eq!(own.weights(&model), Some(vec![0, 7]));
+    assert_eq!(
+        (own.version(&model), own.fallback().is_none()),
+        (Some("v1"), true)
+    );
+    let qwen = snapshot.model(b"qwen-max").unwrap();
+    let inherited = channel.route("qwen-max").unwrap();
+    assert_eq!(inherited.deployment(&qwen).unwrap().id(), "qwen-max/local");
+    assert!(inherited.deployment(&model).is_none(), "another model's");
+    assert_eq!(inherited.fallback().unwrap().count(), 0);
+    assert_eq!((inherited.weights(&qwen), inherited.version(&qwen)), (None, None));
+    let others = channel.route("gpt-4o-audio").unwrap();
+    assert_eq!(others.fallback().unwrap().collect::<Vec<_>>(), ["qwen-max"]);
+    assert!(
+        snapshot
+            .channel_by_code(b"plain")
+            .unwrap()
+            .route("gpt-4o")
+            .is_none()
+    );
 }

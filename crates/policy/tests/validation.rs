@@ -889,3 +889,227 @@ fn a_deployments_quota_is_checked_where_it_stands() {
         ]
     );
 }
+
+fn experiment() -> Value {
+    json!({ "name": "shorter", "by": "header.X-User", "header": "X-Group", "groups": [
+        { "name": "control", "share": 12.5 },
+        { "name": "short", "share": 12.5, "cap_max_tokens": 100, "set_version": "v1" },
+        { "name": "other", "share": 0.1, "set_model": "qwen-max" },
+        { "name": "llama", "share": 0.1, "set_deployment": "spare" } ] })
+}
+
+#[test]
+fn each_problem_of_an_experiment_is_named() {
+    assert_eq!(errors(&patched("/models/0/experiment", experiment())), []);
+    let cases = [
+        ("/name", json!("a b"), "experiment.name", "1..=64 letters"),
+        ("/by", json!("prompt"), "experiment.by", "keeps from the start"),
+        ("/by", json!("session"), "experiment.by", "keeps from the start"),
+        ("/by", json!("user"), "experiment.by", "none of"),
+        ("/header", json!("x group"), "experiment.header", "no header name"),
+        (
+            "/header",
+            json!("Set-Cookie"),
+            "experiment.header",
+            "meaning of its own",
+        ),
+        ("/groups", json!([]), "experiment.groups", "1..=16"),
+        (
+            "/groups/1/name",
+            json!("control"),
+            "experiment.groups[1].name",
+            "two groups",
+        ),
+        (
+            "/groups/1/name",
+            json!("a=b"),
+            "experiment.groups[1].name",
+            "1..=64 letters",
+        ),
+        (
+            "/groups/1/share",
+            json!(0.0001),
+            "experiment.groups[1].share",
+            "steps of 0.001",
+        ),
+        (
+            "/groups/1/share",
+            json!(87.5),
+            "experiment.groups",
+            "more than 100",
+        ),
+        (
+            "/groups/1/set_version",
+            json!("v2"),
+            "experiment.groups[1].set_version",
+            "has the version `v2`",
+        ),
+        (
+            "/groups/1/cap_max_tokens",
+            json!(0),
+            "experiment.groups[1].cap_max_tokens",
+            "1 or more",
+        ),
+        (
+            "/groups/2/set_model",
+            json!("qwen"),
+            "experiment.groups[2].set_model",
+            "unknown model",
+        ),
+        (
+            "/groups/3/set_deployment",
+            json!("sparse"),
+            "experiment.groups[3].set_deployment",
+            "unknown deployment",
+        ),
+        (
+            "/groups/3/set_deployment",
+            json!("qwen-max/local"),
+            "experiment.groups[3].set_deployment",
+            "of `qwen-max`",
+        ),
+        (
+            "/groups/3/set_version",
+            json!("v1"),
+            "experiment.groups[3].set_version",
+            "leave it out",
+        ),
+    ];
+    for (pointer, value, path, reason) in cases {
+        let mut changed = experiment();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        changed.pointer_mut(parent).unwrap()[key] = value;
+        let found = errors(&patched("/models/0/experiment", changed));
+        assert_eq!(found.len(), 1, "{pointer}: {found:?}");
+        assert_eq!(found[0].0, format!("models[0].{path}"), "{pointer}");
+        assert!(found[0].1.contains(reason), "{pointer}: {}", found[0].1);
+    }
+    let mut twice = patched("/models/0/experiment", experiment());
+    twice["models"][1]["experiment"] =
+        json!({ "name": "shorter", "by": "channel", "groups": [{ "name": "all", "share": 100 }] });
+    assert_eq!(errors(&twice)[0].0, "models[1].experiment.name");
+}
+
+#[test]
+fn each_problem_of_a_route_is_named() {
+    let cases = [
+        (json!({ "model": "gpt-4o", "deployment": "spare" }), "", ""),
+        (
+            json!({ "model": "gpt-4o", "version": "v1", "weights": { "gpt-4o/openai": 3, "spare": 0 } }),
+            "",
+            "",
+        ),
+        (json!({ "model": "*", "fallback": [] }), "", ""),
+        (json!({ "model": "*" }), "", "says neither"),
+        (
+            json!({ "model": "gpt-4o", "deployment": "sparse" }),
+            ".deployment",
+            "unknown deployment",
+        ),
+        (
+            json!({ "model": "qwen*", "deployment": "spare" }),
+            ".deployment",
+            "which `qwen*` does not match",
+        ),
+        (
+            json!({ "model": "gpt-4o", "deployment": "spare", "version": "v1" }),
+            ".deployment",
+            "leaves nothing",
+        ),
+        (
+            json!({ "model": "gpt*", "version": "v2" }),
+            ".version",
+            "has the version",
+        ),
+        (
+            json!({ "model": "gpt*", "version": "latest" }),
+            ".version",
+            "has the version",
+        ),
+        (
+            json!({ "model": "gpt-4o", "weights": { "spare": 0 } }),
+            ".weights",
+            "above 0",
+        ),
+        (
+            json!({ "model": "gpt-4o", "weights": { "spare": 1_000_001 } }),
+            ".weights.spare",
+            "0..=1000000",
+        ),
+        (
+            json!({ "model": "gpt-4o", "fallback": ["qwen"] }),
+            ".fallback[0]",
+            "unknown model",
+        ),
+        (
+            json!({ "model": "gpt-4o", "fallback": ["qwen-max", "qwen-max"] }),
+            ".fallback[1]",
+            "twice",
+        ),
+    ];
+    for (route, path, reason) in cases {
+        for (of, at) in [
+            ("/channels/0/routes", "channels[0]"),
+            ("/templates/1/routes", "templates[1]"),
+        ] {
+            let found = errors(&patched(of, json!([route])));
+            if reason.is_empty() {
+                assert_eq!(found, [], "{route}");
+                continue;
+            }
+            assert_eq!(found.len(), 1, "{route}: {found:?}");
+            assert_eq!(
+                found[0].0.trim_end_matches('.'),
+                format!("{at}.routes[0]{path}"),
+                "{route}"
+            );
+            assert!(found[0].1.contains(reason), "{route}: {}", found[0].1);
+        }
+    }
+}
+
+#[test]
+fn a_rule_can_only_name_a_deployment_that_is_there() {
+    let rule = |then: Value| patched("/rules/-", json!({ "name": "pin", "then": then }));
+    assert_eq!(errors(&rule(json!({ "set_deployment": "spare" }))), []);
+    for (then, path, reason) in [
+        (
+            json!({ "set_deployment": "sparse" }),
+            "then.set_deployment",
+            "unknown deployment",
+        ),
+        (
+            json!({ "shadow": { "set_deployment": "sparse" } }),
+            "then.set_deployment",
+            "unknown deployment",
+        ),
+        (
+            json!({ "set_deployment": "spare", "set_version": "v1" }),
+            "then.set_version",
+            "leave it out",
+        ),
+    ] {
+        let found = errors(&rule(then));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!(found[0].0, format!("rules[2].{path}"));
+        assert!(found[0].1.contains(reason), "{}", found[0].1);
+    }
+    let session = |session: Value| {
+        errors(&patched(
+            "/models/0/routing",
+            json!({ "affinity": "session", "session": session }),
+        ))
+    };
+    assert_eq!(
+        session(json!({ "lifetime": "1d", "same_site": "none", "secure": true })),
+        []
+    );
+    assert_eq!(
+        session(json!({ "lifetime": "31d" }))[0].0,
+        "models[0].routing.session.lifetime"
+    );
+    assert_eq!(
+        session(json!({ "same_site": "none" }))[0].0,
+        "models[0].routing.session.same_site"
+    );
+}

@@ -58,6 +58,8 @@ pub struct Event {
     /// The input counted here beside the upstream, to learn from: tokens of the texts by the tokenizer alone, and of
     /// everything else by the formula; 0 for none.
     pub sample: [u32; 2],
+    /// The group of an experiment, as its position in the snapshot of `generation` + 1; 0 for none.
+    pub group: u32,
 }
 
 fn pair(low: u32, high: u32) -> u64 {
@@ -88,7 +90,7 @@ impl Event {
             pair(r0, r1),
             pair(self.estimated_tokens, self.counted_tokens),
             pair(s0, s1),
-            0,
+            pair(self.group, 0),
             0,
         ]
     }
@@ -109,7 +111,8 @@ impl Event {
             g,
             h,
             i,
-            ..,
+            j,
+            _,
         ] = words;
         let (generation, kind) = unpair(b);
         Event {
@@ -135,6 +138,7 @@ impl Event {
             estimated_tokens: unpair(h).0,
             counted_tokens: unpair(h).1,
             sample: [unpair(i).0, unpair(i).1],
+            group: unpair(j).0,
         }
     }
 }
@@ -305,6 +309,7 @@ mod tests {
             estimated_tokens: 19,
             counted_tokens: 20,
             sample: [21, 22],
+            group: 23,
         };
         assert_eq!(Event::decode(e.encode()), e);
     }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use tollgate_meter::Api;
-use tollgate_policy::snapshot::{ChannelView, DeploymentView, ModelView};
+use tollgate_policy::snapshot::{ChannelView, DeploymentView, GroupView, ModelView};
 use tollgate_shm::{Class, Grant, InflightIndex, UsageIndex};
 
 use super::counting::Counting;
@@ -12,6 +12,7 @@ use super::gemini::GeminiRequest;
 use super::pool::Tried;
 use super::reply::Reply;
 use super::response::Response;
+use super::session::Session;
 use super::translate::Translation;
 use super::worker::Generation;
 use crate::ngx::request::PoolText;
@@ -103,6 +104,14 @@ pub(crate) struct Context {
     pub tried: Tried,
     /// The version that was asked for (`model@version`).
     pub version: Option<Rc<str>>,
+    /// The deployment that was asked for by its id.
+    pub pinned: Option<u32>,
+    /// The channel's own route to the model's deployments.
+    pub route: Option<u32>,
+    /// The group of an experiment that the caller is in.
+    pub group: Option<u32>,
+    /// The caller's session with a deployment, where the model has such.
+    pub session: Option<Session>,
     /// Upstream attempts that the request may make.
     pub most_attempts: u32,
     /// What keeps the caller with one deployment.
@@ -174,6 +183,8 @@ pub(crate) enum Field {
     UsageSource,
     RequestId,
     Tags,
+    Experiment,
+    ExperimentGroup,
     Generation,
     UpstreamHead,
     UpstreamTlsName,
@@ -218,6 +229,20 @@ impl Context {
 
     pub fn deployment_view(&self) -> Option<DeploymentView<'_>> {
         self.generation.snapshot().deployment(self.deployment?)
+    }
+
+    pub fn group_view(&self) -> Option<GroupView<'_>> {
+        self.generation.snapshot().group(self.group?)
+    }
+
+    /// The response header that says the caller's group: its name, and what stands in it.
+    pub fn group_header(&self) -> Option<(&str, String)> {
+        let group = self.group_view()?;
+        let experiment = group.experiment().filter(|e| !e.header().is_empty())?;
+        Some((
+            experiment.header(),
+            format!("{}={}", experiment.name(), group.name()),
+        ))
     }
 
     pub fn request_id(&self) -> &str {
@@ -277,6 +302,12 @@ impl Context {
             Field::UsageSource => Some(self.charged.source.name()).into(),
             Field::RequestId => Some(self.request_id()).into(),
             Field::Tags => self.tags.as_deref().into(),
+            Field::Experiment => self
+                .group_view()
+                .and_then(|g| g.experiment())
+                .map(|e| e.name())
+                .into(),
+            Field::ExperimentGroup => self.group_view().map(|g| g.name()).into(),
             Field::Generation => Variable::Number(self.generation.number),
             Field::UpstreamHead => self.upstream_head.bytes().into(),
             Field::UpstreamTlsName => self

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
+use tollgate_policy::session::SessionSigner;
 
 const VERSION: u8 = 1;
 const NONCE: usize = 24;
@@ -39,6 +40,11 @@ impl MasterKey {
             *byte = u8::from_str_radix(digits, 16).map_err(|_| bad())?;
         }
         Ok(MasterKey(key))
+    }
+
+    /// What signs cookies.
+    pub fn signer(&self) -> Option<SessionSigner> {
+        SessionSigner::new(&self.0)
     }
 
     /// Opens a provider's credential; `None` if it was sealed with another key or for another provider.

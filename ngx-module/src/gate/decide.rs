@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use tollgate_meter::Api;
 use tollgate_meter::request::{FieldPath, MaxTokensName, RequestFacts, Rewrite, scan, without_member};
-use tollgate_policy::snapshot::SourceView;
-use tollgate_policy::{Decision, ModelView, Snapshot};
+use tollgate_policy::snapshot::{AffinityView, SourceView};
+use tollgate_policy::{Decision, ModelView};
 use tollgate_shm::{Class, Demand, Grant, RefusalKind};
 
 use super::answers::header_safe;
@@ -19,7 +19,7 @@ use super::slices::{Counted, SlicedCount};
 use super::terms::{Terms, applicable};
 use super::translate::{self, Misfit, Way};
 use super::worker::{Rules, WorkerState};
-use super::{gemini, identify, route};
+use super::{gemini, identify, route, session};
 use crate::ngx::counting::Ticket;
 use crate::ngx::guard::guarded;
 use crate::ngx::process;
@@ -184,27 +184,13 @@ fn model_in_body(api: Api, name: &str) -> Cow<'_, str> {
     }
 }
 
-/// The model of a name, and the version if the name ends in `@<version>`.
-pub(super) fn find<'s>(snapshot: Snapshot<'s>, name: &'s str) -> (Option<ModelView<'s>>, Option<&'s str>) {
-    let whole = snapshot.model(name.as_bytes());
-    let Some((model, version)) = name.rsplit_once('@').filter(|_| whole.is_none()) else {
-        return (whole, None);
-    };
-    let model = snapshot.model(model.as_bytes());
-    match (version, model.map_or("", |m| m.routing().latest)) {
-        // Without a latest version all are as good as one another.
-        ("latest", "") => (model, None),
-        ("latest", latest) => (model, Some(latest)),
-        _ => (model, Some(version)),
-    }
-}
-
 /// What the rules asked for.
 #[derive(Default)]
-struct Asked {
-    model: Option<String>,
-    version: Option<Arc<str>>,
-    cap: Option<u64>,
+pub(super) struct Asked {
+    pub model: Option<String>,
+    pub version: Option<Arc<str>>,
+    pub deployment: Option<Arc<str>>,
+    pub cap: Option<u64>,
 }
 
 impl Decider<'_> {
@@ -224,11 +210,11 @@ impl Decider<'_> {
         if self.context.channel.is_none() {
             self.channel_from_body(request)?;
         }
-        let asked = self.apply_rules(request, &generation.rules)?;
+        let mut asked = self.apply_rules(request, &generation.rules)?;
         if self.context.api.lists_models() && matches!(request.method(), b"GET" | b"HEAD") {
             return Err(self.models(request));
         }
-        let terms = self.find_model(request, &asked, body_len)?;
+        let terms = self.find_model(request, &mut asked, body_len)?;
         if self.context.api.counts_only() {
             return self.count_only(request, asked, terms, None);
         }
@@ -463,89 +449,15 @@ impl Decider<'_> {
         Ok(Asked {
             model: outcome.set_model.map(|m| m.to_string()),
             version: outcome.set_version,
+            deployment: outcome.set_deployment,
             cap: outcome.cap_max_tokens,
         })
     }
 
     /// The model that the request names in its path or body.
-    fn named_model(&self) -> Option<&str> {
+    pub(super) fn named_model(&self) -> Option<&str> {
         let in_path = self.context.gemini.as_deref().map(|call| call.model());
         in_path.or(self.facts.model.as_ref().map(|m| m.value.as_str()))
-    }
-
-    fn find_model(&mut self, request: &Request, asked: &Asked, body_len: usize) -> Result<Rc<Terms>, Reply> {
-        let generation = Rc::clone(&self.context.generation);
-        let snapshot = generation.snapshot();
-        let query_model = facts::query(request.args(), "model");
-        let name = asked
-            .model
-            .as_deref()
-            .or(self.named_model())
-            .or(query_model.as_deref())
-            .map(str::to_owned);
-        let Some(name) = name else {
-            let text = "the request names no model";
-            return Err(self.fail(
-                Class::Client,
-                400,
-                ErrorKind::InvalidRequest,
-                "model_required",
-                text,
-            ));
-        };
-        let (found, version) = find(snapshot, &name);
-        let Some(model) = found else {
-            return Err(self.no_such_model(snapshot, &name));
-        };
-        // A rule has the last word.
-        let version = asked.version.as_deref().or(version);
-        if let Some(version) = version {
-            if !model.deployments().any(|d| d.version() == version) {
-                let text = format!("the model {:?} has no version {version:?}", model.name());
-                return Err(self.fail(
-                    Class::Client,
-                    404,
-                    ErrorKind::NotFound,
-                    "version_not_found",
-                    &text,
-                ));
-            }
-            self.context.version = Some(version.into());
-        }
-        self.context.first_model = Some(model.index());
-        self.w.allow_retries(model.routing().retry_percent);
-        self.context.model = Some(model.index());
-        let (Some(attached), Some(channel)) = (
-            &self.w.attached,
-            self.context.channel.and_then(|c| snapshot.channel(c)),
-        ) else {
-            return Err(self.fail(
-                Class::Internal,
-                503,
-                ErrorKind::Unavailable,
-                "no_region",
-                "the shared memory is not there",
-            ));
-        };
-        let terms = self.w.terms.get(snapshot, &channel, &model, &attached.region);
-        if !terms.permitted {
-            let text = format!("the channel may not use the model {:?}", model.name());
-            return Err(self.fail(
-                Class::Rule,
-                403,
-                ErrorKind::Permission,
-                "model_not_permitted",
-                &text,
-            ));
-        }
-        if body_len as u64 > model.max_body_bytes() {
-            let text = format!(
-                "the body has {body_len} bytes, the model takes at most {}",
-                model.max_body_bytes()
-            );
-            return Err(self.fail(Class::Client, 413, ErrorKind::TooLarge, "body_too_large", &text));
-        }
-        Ok(terms)
     }
 
     /// Output tokens for one answer that are wanted before any limit: the client's maximum or the model's default,
@@ -673,7 +585,10 @@ impl Decider<'_> {
     fn prepare(&mut self, request: &mut Request, asked: &Asked, grant: &Grant) -> Result<(), Reply> {
         let generation = Rc::clone(&self.context.generation);
         let snapshot = generation.snapshot();
-        if let Some(by) = self.context.model_view().and_then(|m| m.routing().affinity) {
+        let by = self.context.model_view().and_then(|m| m.routing().affinity);
+        if by == Some(AffinityView::Session) {
+            self.context.session = session::find(self.w, request, self.context);
+        } else if let Some(by) = by {
             let body = request.body(self.scratch).unwrap_or_default();
             self.context.affinity = route::affinity(request, self.context, body, by);
         }

@@ -5,7 +5,8 @@
 //! | --- | --- |
 //! | who calls (headers only) | identify |
 //! | what is wanted, is it allowed, does it fit | decide, terms |
-//! | which deployment, with which credentials | route, pool |
+//! | which model, version, deployment or group | find |
+//! | which deployment, with which credentials | route, pool, session |
 //! | how is it counted | counting |
 //! | what the gateway answers itself | answers, models |
 //! | Gemini's API, whose models stand in the path | gemini |
@@ -20,6 +21,7 @@ mod counting;
 mod credentials;
 mod decide;
 mod facts;
+mod find;
 mod gemini;
 mod identify;
 mod memo;
@@ -28,6 +30,7 @@ mod pool;
 mod reply;
 mod response;
 mod route;
+mod session;
 mod settle;
 mod slices;
 mod terms;
@@ -45,6 +48,7 @@ pub(crate) use response::{
     response_started, watch_json, watch_sse,
 };
 pub(crate) use route::{Outcome, attempt_begins, attempt_ended, next_deployment, target};
+pub(crate) use session::session_cookie;
 pub(crate) use settle::{count_unsettled, settle};
 pub(crate) use slices::turn;
 pub(crate) use translate::whole_answer;

@@ -7,7 +7,8 @@ use tollgate_meter::Api;
 use tollgate_policy::{ModelView, Snapshot};
 use tollgate_shm::Class;
 
-use super::decide::{Decider, find};
+use super::decide::Decider;
+use super::find::find;
 use super::pool;
 use super::reply::{ErrorKind, Reply, quote};
 use super::translate::{self, Way};

@@ -1,12 +1,13 @@
 //! A model's deployments as a worker picks from them: what the snapshot says of them, and where their shared state is.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
 use tollgate_meter::Api;
-use tollgate_policy::balance::{self, Candidate, RoundRobin};
+use tollgate_policy::balance::{self, Candidate, Line, RoundRobin};
 use tollgate_policy::documents::{Balance, Protocol};
-use tollgate_policy::{DeploymentView, ModelView, Snapshot};
+use tollgate_policy::session::SessionSigner;
+use tollgate_policy::{DeploymentView, ModelView, RouteView, Snapshot};
 use tollgate_shm::{
     BreakerSpec, CounterIndex, DeploymentIndex, LimitSpec, MAX_LIMITS_PER_REQUEST, Readiness, Region,
 };
@@ -24,6 +25,7 @@ pub(crate) struct Member {
     pub index: u32,
     /// `None` while the region's table is full: then without a breaker.
     pub row: Option<DeploymentIndex>,
+    /// 0: only for those who ask for it by its id.
     weight: u32,
     version: Box<str>,
     /// The provider's own quota.
@@ -37,9 +39,16 @@ pub(crate) struct Pool {
     pub members: Vec<Member>,
     /// The members at full weight, by position.
     full: Vec<Candidate>,
+    line: Line,
+    /// The only one that has a weight.
+    only: Option<usize>,
+    /// What stands for the members in cookies, by position.
+    marks: OnceCell<Vec<u64>>,
     pub breaker: BreakerSpec,
     /// Attempts that a request for the model may make, those at models that stand in included.
-    pub most_attempts: u32,
+    most_attempts: u32,
+    /// The same for one that names its deployment.
+    pinned_attempts: u32,
     balance: Balance,
     panic_percent: u32,
     slow_start_ms: u64,
@@ -53,18 +62,26 @@ pub(crate) struct Wish<'a> {
     pub api: Api,
     /// Only deployments of this version.
     pub version: Option<&'a str>,
+    /// Only this deployment, by its index.
+    pub pinned: Option<u32>,
+    /// The deployment that the caller's session is with, by its index, as long as it can serve.
+    pub home: Option<u32>,
     /// What keeps the caller with one deployment.
     pub affinity: Option<u64>,
     /// Region time.
     pub now_ms: u64,
 }
 
-pub(super) fn is_usable(deployment: &DeploymentView<'_>) -> bool {
+/// Whether requests can be sent to it, if only by those who ask for it by its id.
+fn is_there(deployment: &DeploymentView<'_>) -> bool {
     deployment.enabled()
-        && deployment.weight() > 0
         && deployment
             .provider()
             .is_some_and(|p| p.enabled() && p.addresses().len() > 0)
+}
+
+pub(super) fn is_usable(deployment: &DeploymentView<'_>) -> bool {
+    deployment.weight() > 0 && is_there(deployment)
 }
 
 pub(super) fn is_tried(tried: &Tried, position: usize) -> bool {
@@ -80,48 +97,75 @@ pub(super) fn set_tried(tried: &mut Tried, position: usize) {
 }
 
 impl Pool {
-    pub fn new(model: &ModelView<'_>, snapshot: Snapshot<'_>, region: &Region) -> Rc<Pool> {
+    /// `route`: a channel's own way to them.
+    pub fn new(
+        model: &ModelView<'_>,
+        route: Option<&RouteView<'_>>,
+        snapshot: Snapshot<'_>,
+        region: &Region,
+    ) -> Rc<Pool> {
+        let weights = route.and_then(|r| r.weights(model));
+        let weight = |position: usize, d: &DeploymentView<'_>| {
+            let own = weights.as_ref().map(|w| w.get(position).copied().unwrap_or(0));
+            own.unwrap_or(d.weight())
+        };
         let members: Vec<Member> = model
             .deployments()
-            .filter(is_usable)
-            .map(|d| {
-                (
-                    d,
-                    d.limits()
-                        .iter()
-                        .take(MAX_LIMITS_PER_REQUEST)
-                        .map(|l| spec(&l, 0))
-                        .collect::<Vec<_>>(),
-                )
-            })
-            .map(|(d, quota)| Member {
-                index: d.index(),
-                quota_rows: region.locate(&quota),
-                quota,
-                row: region.deployment(tollgate_policy::hash_name(d.id().as_bytes())),
-                weight: d.weight(),
-                version: d.version().into(),
-                protocol: d.provider().map_or(Protocol::Other, |p| p.protocol()),
+            .enumerate()
+            .filter(|(_, d)| is_there(d))
+            .map(|(position, d)| {
+                let quota: Vec<LimitSpec> = d
+                    .limits()
+                    .iter()
+                    .take(MAX_LIMITS_PER_REQUEST)
+                    .map(|l| spec(&l, 0))
+                    .collect();
+                Member {
+                    index: d.index(),
+                    quota_rows: region.locate(&quota),
+                    quota,
+                    row: region.deployment(tollgate_policy::hash_name(d.id().as_bytes())),
+                    weight: weight(position, &d),
+                    version: d.version().into(),
+                    protocol: d.provider().map_or(Protocol::Other, |p| p.protocol()),
+                }
             })
             .collect();
         let routing = model.routing();
-        let usable = |m: ModelView<'_>| m.deployments().filter(is_usable).count();
-        let stand_ins = model
-            .fallback()
-            .filter_map(|name| snapshot.model(name.as_bytes()));
-        let all = members.len() + stand_ins.map(usable).sum::<usize>();
+        let usable = |name: &str| {
+            let model = snapshot.model(name.as_bytes());
+            model.map_or(0, |m| m.deployments().filter(is_usable).count())
+        };
+        let stand_ins: usize = match route.and_then(|r| r.fallback()) {
+            Some(own) => own.map(usable).sum(),
+            None => model.fallback().map(usable).sum(),
+        };
+        let weighted = || members.iter().enumerate().filter(|(_, m)| m.weight > 0);
+        let attempts = |own: usize| {
+            let all = u32::try_from(own + stand_ins).unwrap_or(u32::MAX);
+            all.clamp(1, routing.attempts)
+        };
+        let only = weighted()
+            .next()
+            .filter(|_| weighted().count() == 1)
+            .map(|(at, _)| at);
+        let full: Vec<Candidate> = members
+            .iter()
+            .enumerate()
+            .map(|(position, member)| Candidate {
+                index: u32::try_from(position).unwrap_or(u32::MAX),
+                weight: u64::from(member.weight) * 1_000,
+                in_flight: 0,
+                latency_us: 0,
+            })
+            .collect();
         Rc::new(Pool {
-            most_attempts: u32::try_from(all).unwrap_or(u32::MAX).clamp(1, routing.attempts),
-            full: members
-                .iter()
-                .enumerate()
-                .map(|(position, member)| Candidate {
-                    index: u32::try_from(position).unwrap_or(u32::MAX),
-                    weight: balance::warmed_up(member.weight, 1, 1),
-                    in_flight: 0,
-                    latency_us: 0,
-                })
-                .collect(),
+            most_attempts: attempts(weighted().count()),
+            pinned_attempts: attempts(1),
+            line: Line::new(&full),
+            full,
+            only,
+            marks: OnceCell::new(),
             members,
             breaker: BreakerSpec {
                 failures: routing.breaker_failures,
@@ -135,19 +179,56 @@ impl Pool {
         })
     }
 
+    /// Attempts that a request may make, which may name its deployment.
+    pub fn most_attempts(&self, pinned: bool) -> u32 {
+        if pinned {
+            self.pinned_attempts
+        } else {
+            self.most_attempts
+        }
+    }
+
     pub fn position(&self, index: u32) -> Option<usize> {
         self.members.iter().position(|m| m.index == index)
     }
 
+    /// The member with this mark in cookies, by its index.
+    pub fn marked(&self, mark: u64, signer: &SessionSigner, snapshot: Snapshot<'_>) -> Option<u32> {
+        let of = |member: &Member| {
+            snapshot
+                .deployment(member.index)
+                .map_or(0, |d| signer.mark(d.id()))
+        };
+        let marks = self.marks.get_or_init(|| self.members.iter().map(of).collect());
+        let position = marks.iter().position(|m| *m == mark)?;
+        Some(self.members.get(position)?.index)
+    }
+
     /// Position of the deployment for a request; `random`: 64 even bits.
     pub fn choose(&self, region: &Region, wish: &Wish<'_>, random: u64) -> Option<usize> {
-        if self.members.len() == 1 {
-            // Nothing to choose from: a breaker would only turn a failing deployment into a refusing gateway.
-            let free = !is_tried(wish.tried, 0) && self.is_wanted(0, wish);
-            return free.then_some(0);
+        // Nothing to choose from: a breaker would only turn a failing deployment into a refusing gateway.
+        if wish.pinned.is_some() || self.only.is_some() {
+            let position = match wish.pinned {
+                Some(index) => self.position(index),
+                None => self.only,
+            };
+            return position.filter(|at| !is_tried(wish.tried, *at) && self.is_wanted(*at, wish));
         }
-        self.at_once(region, wish, random)
+        self.at_home(region, wish)
+            .or_else(|| self.at_once(region, wish, random))
             .or_else(|| self.with_care(region, wish, random))
+    }
+
+    /// Where the caller's session is, if that can serve.
+    fn at_home(&self, region: &Region, wish: &Wish<'_>) -> Option<usize> {
+        let position = self.position(wish.home?)?;
+        let member = self.members.get(position)?;
+        let ready = |row| self.readiness(region, row, wish.now_ms) == Readiness::Ready;
+        let fit = member.weight > 0
+            && !is_tried(wish.tried, position)
+            && self.is_wanted(position, wish)
+            && member.row.is_none_or(ready);
+        fit.then_some(position)
     }
 
     fn is_wanted(&self, position: usize, wish: &Wish<'_>) -> bool {
@@ -164,11 +245,11 @@ impl Pool {
             return None;
         }
         let picked = match (wish.affinity, self.balance) {
-            (Some(key), _) => balance::sticky(&self.full, &self.full, key),
-            (None, Balance::Weighted) => balance::weighted(&self.full, random),
+            (Some(key), _) => self.line.at(key),
+            (None, Balance::Weighted) => self.line.at(random),
             _ => None,
-        }?;
-        let position = picked as usize;
+        };
+        let position = picked?;
         let member = self.members.get(position)?;
         if way(wish.api, member.protocol) == Way::Unable {
             return None;
@@ -187,7 +268,7 @@ impl Pool {
         let mut working = 0;
         let (mut all, mut ready, mut rest) = (Vec::new(), Vec::new(), Vec::new());
         for (position, (member, full)) in self.members.iter().zip(&self.full).enumerate() {
-            if !self.is_wanted(position, wish) {
+            if member.weight == 0 || !self.is_wanted(position, wish) {
                 continue;
             }
             all.push(*full);

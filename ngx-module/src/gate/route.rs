@@ -6,11 +6,11 @@ use std::rc::Rc;
 use tollgate_meter::request::{FieldPath, RequestFacts, Scalar, scan};
 use tollgate_policy::documents::CredentialKind;
 use tollgate_policy::snapshot::AffinityView;
-use tollgate_shm::{Demand, DeploymentIndex, Failure, Settlement};
+use tollgate_shm::{Demand, DeploymentIndex, Failure, Region, Settlement};
 
 use super::context::Context;
 use super::facts;
-use super::pool::{Wish, set_tried};
+use super::pool::{Pool, Wish, set_tried};
 use super::translate::{self, Misfit, Way};
 use super::worker::WorkerState;
 use crate::ngx::process;
@@ -29,10 +29,9 @@ pub(crate) struct Target<'a> {
 /// Picks a deployment that has not been tried for the request and whose provider's quota has room; `None` if none is left.
 /// Notes those it looked at as tried.
 pub(super) fn choose(w: &mut WorkerState, context: &mut Context) -> Option<u32> {
-    let generation = Rc::clone(&context.generation);
-    let pool = generation.pool(context.model?, &w.attached.as_ref()?.region)?;
+    let pool = pool(context, &w.attached.as_ref()?.region)?;
     if context.model == context.first_model {
-        context.most_attempts = pool.most_attempts;
+        context.most_attempts = pool.most_attempts(context.pinned.is_some());
     }
     loop {
         let random = w.random();
@@ -43,6 +42,8 @@ pub(super) fn choose(w: &mut WorkerState, context: &mut Context) -> Option<u32> 
             api: context.api,
             version: context.version.as_deref(),
             affinity: context.affinity,
+            pinned: context.pinned,
+            home: context.session.and_then(|s| s.home),
             now_ms,
         };
         let position = pool.choose(&attached.region, &wish, random)?;
@@ -77,6 +78,14 @@ pub(super) fn choose(w: &mut WorkerState, context: &mut Context) -> Option<u32> 
     }
 }
 
+/// The deployments of the request's model, as its channel sees them.
+pub(super) fn pool(context: &Context, region: &Region) -> Option<Rc<Pool>> {
+    match context.route {
+        None => context.generation.pool(context.model?, region),
+        Some(route) => context.generation.route_pool(route, context.model?, region),
+    }
+}
+
 /// Gives back what was taken from a provider's quota for an attempt that is not made.
 pub(super) fn release_quota(w: &mut WorkerState, context: &mut Context) {
     if let (Some(row), Some(attached)) = (context.quota.take(), w.attached.as_mut()) {
@@ -103,7 +112,9 @@ pub(super) fn affinity(
     match by {
         AffinityView::Header(name) => hash(request.header(name.as_bytes())?),
         AffinityView::Cookie(name) => hash(facts::cookie(request.header(b"cookie")?, name)?),
-        AffinityView::Channel => hash(context.channel_view()?.code().as_bytes()),
+        AffinityView::Channel => Some(context.channel_view()?.code_hash()),
+        // Not a value that the caller brings: `super::session`.
+        AffinityView::Session => None,
         AffinityView::ClientIp => match facts::client_ip(request, context.generation.snapshot())? {
             IpAddr::V4(ip) => hash(&ip.octets()),
             IpAddr::V6(ip) => hash(&ip.octets()),
@@ -273,7 +284,12 @@ fn stand_in(w: &mut WorkerState, context: &mut Context) -> Option<(u32, Option<u
     let snapshot = generation.snapshot();
     let channel = context.channel.and_then(|c| snapshot.channel(c))?;
     let first = snapshot.model_at(context.first_model?)?;
-    for name in first.fallback().skip(usize::from(context.fallbacks)) {
+    loop {
+        let at = usize::from(context.fallbacks);
+        let name = match channel.route(first.name()).and_then(|route| route.fallback()) {
+            Some(mut own) => own.nth(at),
+            None => first.fallback().nth(at),
+        }?;
         context.fallbacks = context.fallbacks.saturating_add(1);
         let Some(model) = snapshot.model(name.as_bytes()) else {
             continue;
@@ -310,7 +326,10 @@ fn stand_in(w: &mut WorkerState, context: &mut Context) -> Option<(u32, Option<u
                 context.model = Some(model.index());
                 context.usage = terms.usage;
                 context.output_bounded = terms.output_bounded;
-                context.version = None;
+                context.version = terms.version.clone();
+                context.pinned = terms.pinned;
+                context.route = terms.route;
+                context.session = None;
                 context.tried = [0; 4];
                 if let Some(next) = choose(w, context) {
                     let clamp = terms
@@ -323,7 +342,6 @@ fn stand_in(w: &mut WorkerState, context: &mut Context) -> Option<(u32, Option<u
             Err(_) => return None,
         }
     }
-    None
 }
 
 /// How an attempt at a deployment has ended.

@@ -440,6 +440,7 @@ fn draft(w: &mut WorkerState, context: &mut Context, status: u16, sum: &Sum) -> 
             .map_or(0, |r| tollgate_policy::hash_name(r.as_bytes())),
         reserved: [small(context.input), small(context.grant.map_or(0, |g| g.output))],
         sample: sum.sample,
+        group: context.group.map_or(0, |group| group.saturating_add(1)),
         ..Event::default()
     };
     Some(Draft {

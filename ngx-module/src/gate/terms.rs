@@ -28,6 +28,14 @@ pub(crate) struct Terms {
     /// Whether some limit counts input tokens.
     pub counts_input: bool,
     pub usage: Option<UsageIndex>,
+    /// The channel's own route, where it says something of weights or of models that stand in.
+    pub route: Option<u32>,
+    /// Whether it says something of weights.
+    pub weighted: bool,
+    /// The version that the channel's own route asks for.
+    pub version: Option<Rc<str>>,
+    /// The deployment that the channel's own route asks for.
+    pub pinned: Option<u32>,
 }
 
 /// The limits that a request of the channel for the model has to keep.
@@ -60,7 +68,15 @@ impl Terms {
         let too_many = limits.len() > MAX_LIMITS_PER_REQUEST;
         limits.truncate(MAX_LIMITS_PER_REQUEST);
         let permitted = channel.permits(model.name());
+        let route = channel.route(model.name());
+        let weighted = route.is_some_and(|r| r.weights(model).is_some());
         Terms {
+            route: route
+                .filter(|r| weighted || r.fallback().is_some())
+                .map(|r| r.index()),
+            weighted,
+            version: route.and_then(|r| r.version(model)).map(Rc::from),
+            pinned: route.and_then(|r| r.deployment(model)).map(|d| d.index()),
             generation: snapshot.generation(),
             channel: channel.index(),
             model: model.index(),

@@ -1,5 +1,7 @@
 //! What one worker holds: the region, its slot in it, the current snapshot, scratch space.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -7,6 +9,7 @@ use std::sync::Arc;
 use self_cell::self_cell;
 use tollgate_meter::request::{FieldPath, RequestFacts};
 use tollgate_policy::documents::CredentialKind;
+use tollgate_policy::session::SessionSigner;
 use tollgate_policy::{ProviderView, RuleSet, Snapshot};
 use tollgate_shm::{MappedFile, Region, Sizes, SnapshotFiles, Worker};
 
@@ -43,6 +46,8 @@ pub(crate) struct Generation {
     heads: Memo<[u8]>,
     /// What [`Generation::pool`] has made, by model index.
     pools: Memo<Pool>,
+    /// The same for channels' own routes, by route and model.
+    route_pools: RefCell<HashMap<(u32, u32), Rc<Pool>>>,
 }
 
 /// Compiled rules; shared by generations whose rules are the same.
@@ -78,6 +83,7 @@ impl Generation {
             largest_body,
             heads: Memo::default(),
             pools: Memo::default(),
+            route_pools: RefCell::default(),
             file,
         })
     }
@@ -89,13 +95,28 @@ impl Generation {
     /// A model's deployments, looked up once per generation and worker.
     pub fn pool(&self, model: u32, region: &Region) -> Option<Rc<Pool>> {
         let make = || {
-            Some(Pool::new(
-                &self.snapshot().model_at(model)?,
-                self.snapshot(),
-                region,
-            ))
+            let snapshot = self.snapshot();
+            Some(Pool::new(&snapshot.model_at(model)?, None, snapshot, region))
         };
         self.pools.get(model, || make().ok_or(())).ok()
+    }
+
+    /// A model's deployments as a channel's own route sees them, likewise.
+    pub fn route_pool(&self, route: u32, model: u32, region: &Region) -> Option<Rc<Pool>> {
+        if let Some(known) = self.route_pools.borrow().get(&(route, model)) {
+            return Some(Rc::clone(known));
+        }
+        let snapshot = self.snapshot();
+        let made = Pool::new(
+            &snapshot.model_at(model)?,
+            snapshot.route(route).as_ref(),
+            snapshot,
+            region,
+        );
+        self.route_pools
+            .borrow_mut()
+            .insert((route, model), Rc::clone(&made));
+        Some(made)
     }
 
     /// How the model of that number is counted.
@@ -151,6 +172,10 @@ pub(crate) struct WorkerState {
     region_dir: PathBuf,
     state_dir: PathBuf,
     pub master_key: Option<MasterKey>,
+    /// Signs the cookies of sessions; as the master key is there or not.
+    pub signer: Option<SessionSigner>,
+    /// Whether it has been said that there is none.
+    pub unsigned: bool,
     pub attached: Option<Attached>,
     generation: Option<Rc<Generation>>,
     /// The generation that could not be used, and when to try it again.
@@ -179,6 +204,8 @@ impl WorkerState {
         WorkerState {
             region_dir,
             state_dir,
+            signer: master_key.as_ref().and_then(MasterKey::signer),
+            unsigned: false,
             master_key,
             attached: None,
             generation: None,

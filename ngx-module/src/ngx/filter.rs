@@ -71,6 +71,9 @@ unsafe extern "C" fn header(r: *mut ngx_http_request_t) -> ngx_int_t {
         let Some(context) = request.context() else {
             return OK;
         };
+        if let Some((name, value)) = context.group_header() {
+            request.add_named_response_header(name.as_bytes(), value.as_bytes());
+        }
         // SAFETY: the live request.
         let failed = u16::try_from(unsafe { (*r).err_status }).unwrap_or(0);
         if failed >= 400 {
@@ -98,6 +101,10 @@ unsafe extern "C" fn header(r: *mut ngx_http_request_t) -> ngx_int_t {
             let status = u16::try_from(u.headers_in.status_n).unwrap_or(0);
             let mode = gate::response_started(context, status, kind, encoded, process::now_ms());
             context.output.mode = Some(mode);
+            let tls = request.has_tls();
+            if let Some(cookie) = process::with_worker(|w| gate::session_cookie(w, context, status, tls)) {
+                request.add_response_header(b"Set-Cookie", cookie.as_bytes());
+            }
             if let Some([_, _, idle]) = context.timeouts_ms() {
                 balancer::answer_has_begun(request, u, idle);
             }

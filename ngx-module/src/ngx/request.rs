@@ -124,6 +124,12 @@ impl Request {
         self.0.connection
     }
 
+    /// Whether the client's connection has TLS.
+    pub fn has_tls(&self) -> bool {
+        // SAFETY: the live request's connection.
+        unsafe { !(*self.connection()).ssl.is_null() }
+    }
+
     /// Whether `tollgate on` holds where the request is served.
     pub fn enabled(&self) -> bool {
         // SAFETY: loc_conf has a slot per HTTP module, ours was filled by create_loc_conf.
@@ -246,6 +252,20 @@ impl Request {
 
     /// Adds a line to the answer's header.
     pub fn add_response_header(&mut self, name: &'static [u8], value: &[u8]) -> Option<()> {
+        let key = ngx_str_t {
+            len: name.len(),
+            data: name.as_ptr().cast_mut(),
+        };
+        self.push_response_header(key, value)
+    }
+
+    /// Adds a line whose name is known at run time only.
+    pub fn add_named_response_header(&mut self, name: &[u8], value: &[u8]) -> Option<()> {
+        let key = pool::string(self.0.pool, name)?;
+        self.push_response_header(key, value)
+    }
+
+    fn push_response_header(&mut self, key: ngx_str_t, value: &[u8]) -> Option<()> {
         let value = pool::string(self.0.pool, value)?;
         // SAFETY: the list is the request's own; a pushed element is zeroed before it is filled, since 1.28 has a
         // `next` pointer that must be null.
@@ -255,10 +275,7 @@ impl Request {
                 .as_mut()?;
             *element = std::mem::zeroed();
             element.hash = 1;
-            element.key = ngx_str_t {
-                len: name.len(),
-                data: name.as_ptr().cast_mut(),
-            };
+            element.key = key;
             element.value = value;
         }
         Some(())

@@ -1,6 +1,6 @@
 //! Channels and the templates they extend.
 
-use super::{Enforcement, Instant, Limit, Sha256Hex};
+use super::{Enforcement, Instant, Limit, Route, Sha256Hex};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -71,6 +71,9 @@ pub struct Channel {
     /// Limits, added to the template's; one with the identity or the name of an inherited one replaces it.
     #[serde(default)]
     pub limits: Vec<Limit>,
+    /// Own ways to deployments, before the template's.
+    #[serde(default)]
+    pub routes: Vec<Route>,
     /// What a client that goes away is charged.
     pub abort_policy: Option<AbortPolicy>,
     /// Default for limits that do not say.
@@ -94,6 +97,9 @@ pub struct Template {
     /// Limits of each channel that extends this (each channel has its own counters).
     #[serde(default)]
     pub limits: Vec<Limit>,
+    /// Own ways to deployments, before those of the template that this one extends.
+    #[serde(default)]
+    pub routes: Vec<Route>,
     /// What a client that goes away is charged.
     pub abort_policy: Option<AbortPolicy>,
     /// Default for limits that do not say.

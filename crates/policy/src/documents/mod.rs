@@ -3,10 +3,12 @@
 mod channel;
 mod counting;
 mod endpoint;
+mod experiment;
 mod health;
 mod limit;
 mod model;
 mod provider;
+mod route;
 mod routing;
 mod rule;
 mod settings;
@@ -20,11 +22,13 @@ pub use crate::{
 pub use channel::{AbortPolicy, Channel, ChannelKey, ModelPatterns, Template};
 pub use counting::{Characters, CountedPattern, CountingRule, Images, Overheads};
 pub use endpoint::Endpoint;
+pub use experiment::{Experiment, Group};
 pub use health::{HealthCheck, ProbeKind, ProbeMethod, ProbeScope, StatusRange};
 pub use limit::{Algorithm, Enforcement, Limit, Metric, OnFull};
 pub use model::{Deployment, Model, Timeouts};
 pub use provider::{CredentialKind, Credentials, Protocol, Provider, Tls};
-pub use routing::{Affinity, Balance, Breaker, Retry, Routing};
+pub use route::Route;
+pub use routing::{Affinity, Balance, Breaker, Retry, Routing, SameSite, Session};
 pub use rule::{Action, Condition, Deny, Operator, Parameter, Rule, RuleTemplate, Shadow, Then, ZonedHours};
 pub use settings::{Api, ChannelSource, Region, RequestLog, Retention, Settings, Testing, UnknownChannel};
 

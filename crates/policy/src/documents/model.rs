@@ -1,6 +1,6 @@
 //! Public models and their deployments.
 
-use super::{Limit, Routing, Span, channel::yes};
+use super::{Experiment, Limit, Routing, Span, channel::yes};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -103,6 +103,8 @@ pub struct Model {
     /// How its requests are spread over its deployments.
     #[serde(default)]
     pub routing: Routing,
+    /// Callers sorted into groups.
+    pub experiment: Option<Experiment>,
 }
 
 fn default_ceiling() -> u64 {

@@ -34,6 +34,44 @@ pub enum Affinity {
     ClientIp,
     /// The first kilobyte of the prompt, so that a provider's prefix cache is hit.
     Prompt,
+    /// A cookie that the gateway sets and signs.
+    Session,
+}
+
+/// Which requests of other sites a browser sends the cookie with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SameSite {
+    /// Only links that are followed to this site.
+    #[default]
+    Lax,
+    /// None.
+    Strict,
+    /// All; browsers then want the cookie to be `secure`.
+    None,
+}
+
+/// The cookie of the affinity `session`.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Session {
+    /// How long it is good for; renewed with the first answer after half of it. 1 s..=30 d.
+    pub lifetime: Span,
+    /// Browsers send it over TLS only. Set by itself where the client's connection has TLS; for TLS that ends in front
+    /// of this nginx it has to be said.
+    pub secure: bool,
+    /// Which requests of other sites a browser sends it with.
+    pub same_site: SameSite,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Self {
+            lifetime: Span::from_millis(3_600_000),
+            secure: false,
+            same_site: SameSite::default(),
+        }
+    }
 }
 
 /// When a deployment that fails is left alone, and when it is tried again.
@@ -84,8 +122,11 @@ pub struct Routing {
     /// How a deployment is picked.
     pub balance: Balance,
     /// What keeps a caller with one deployment: `header.<name>`, `cookie.<name>`, `body.<path>`, `channel`, `client.ip` or
-    /// `prompt`. Weights then are shares of callers, and raising one moves only as many callers as it must.
+    /// `prompt`. Weights then are shares of callers, and raising one moves only as many callers as it must. `session`: a
+    /// cookie that the gateway sets; callers are balanced once and then stay.
     pub affinity: Option<String>,
+    /// The cookie of the affinity `session`.
+    pub session: Session,
     /// The version that `<model>@latest` means. A deployment's version can be asked for as `<model>@<version>`.
     pub latest: Option<String>,
     /// Percent of the deployments that must be in working order; below it all are used, since then the verdict is more
@@ -104,6 +145,7 @@ impl Default for Routing {
         Self {
             balance: Balance::default(),
             affinity: None,
+            session: Session::default(),
             latest: None,
             panic_percent: 20,
             slow_start: Span::from_millis(10_000),
@@ -124,6 +166,7 @@ impl Affinity {
             "channel" => Affinity::Channel,
             "client.ip" => Affinity::ClientIp,
             "prompt" => Affinity::Prompt,
+            "session" => Affinity::Session,
             _ => match text.split_once('.') {
                 Some(("header", name)) if is_token(name) => Affinity::Header(name.to_ascii_lowercase()),
                 Some(("cookie", name)) if is_token(name) => Affinity::Cookie(name.to_owned()),
@@ -133,7 +176,7 @@ impl Affinity {
                 ),
                 _ => {
                     return Err(format!(
-                        "`{text}` is none of `header.<name>`, `cookie.<name>`, `body.<path>`, `channel`, `client.ip`, `prompt`"
+                        "`{text}` is none of `header.<name>`, `cookie.<name>`, `body.<path>`, `channel`, `client.ip`, `prompt`, `session`"
                     ));
                 }
             },

@@ -145,6 +145,9 @@ pub struct Action {
     /// Goes on with deployments of this version of the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub set_version: Option<String>,
+    /// Goes on with this deployment, whatever its weight, and with the model that it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set_deployment: Option<String>,
     /// The most output tokens; the lowest of several counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cap_max_tokens: Option<u64>,

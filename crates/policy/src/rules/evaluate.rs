@@ -78,6 +78,8 @@ pub struct Outcome {
     pub set_model: Option<Arc<str>>,
     /// It goes to deployments of this version.
     pub set_version: Option<Arc<str>>,
+    /// It goes to this deployment, and with the model that it belongs to.
+    pub set_deployment: Option<Arc<str>>,
     /// The most output tokens: the lowest of all caps.
     pub cap_max_tokens: Option<u64>,
     /// Labels, each once, in order.

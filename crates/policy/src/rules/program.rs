@@ -70,6 +70,7 @@ enum Effect {
     SetChannel(Arc<str>),
     SetModel(Arc<str>),
     SetVersion(Arc<str>),
+    SetDeployment(Arc<str>),
     CapMaxTokens(u64),
     Shadow(Vec<Arc<str>>),
     Deny {
@@ -189,8 +190,19 @@ impl ReadyRule {
                     }
                 }
                 Effect::SetChannel(code) => outcome.set_channel = Some(code.clone()),
-                Effect::SetModel(name) => outcome.set_model = Some(name.clone()),
-                Effect::SetVersion(version) => outcome.set_version = Some(version.clone()),
+                // The last word counts: a deployment belongs to one model and has one version.
+                Effect::SetModel(name) => {
+                    outcome.set_model = Some(name.clone());
+                    outcome.set_deployment = None;
+                }
+                Effect::SetVersion(version) => {
+                    outcome.set_version = Some(version.clone());
+                    outcome.set_deployment = None;
+                }
+                Effect::SetDeployment(id) => {
+                    outcome.set_deployment = Some(id.clone());
+                    outcome.set_version = None;
+                }
                 Effect::CapMaxTokens(cap) => {
                     outcome.cap_max_tokens =
                         Some(outcome.cap_max_tokens.map_or(*cap, |lower| lower.min(*cap)));
@@ -324,6 +336,21 @@ fn action_effects(
         }
         effects.push(Effect::SetVersion(version.as_str().into()));
     }
+    if let Some(id) = &action.set_deployment {
+        for (other, given) in [
+            ("set_model", action.set_model.is_some()),
+            ("set_version", action.set_version.is_some()),
+        ] {
+            if given {
+                report(
+                    &format!("{path}.{other}"),
+                    "says the same as `set_deployment`, or something else; leave it out".to_owned(),
+                    None,
+                );
+            }
+        }
+        effects.push(Effect::SetDeployment(id.as_str().into()));
+    }
     if let Some(cap) = action.cap_max_tokens {
         if cap == 0 {
             report(
@@ -399,6 +426,7 @@ impl Effect {
             Effect::SetChannel(code) => format!("set_channel {code}"),
             Effect::SetModel(name) => format!("set_model {name}"),
             Effect::SetVersion(version) => format!("set_version {version}"),
+            Effect::SetDeployment(id) => format!("set_deployment {id}"),
             Effect::CapMaxTokens(cap) => format!("cap_max_tokens {cap}"),
             Effect::Deny { status, code, .. } => format!("deny {status} {code}"),
             Effect::Allow => "allow".to_owned(),

@@ -1,8 +1,12 @@
 //! Channels and their keys, in place.
 
-use super::{ChannelRecord, Code, KeyRecord, LimitList, PermissionRecord, Section, Snapshot, flag};
+use super::{
+    ChannelRecord, Code, KeyRecord, LimitList, PermissionRecord, RouteRecord, RouteView, Section, Snapshot,
+    flag,
+};
 use crate::{documents::AbortPolicy, glob::glob_matches};
 use std::fmt;
+use zerocopy::little_endian::U32;
 
 /// A channel.
 #[derive(Clone, Copy)]
@@ -86,6 +90,24 @@ impl<'a> ChannelView<'a> {
     /// Its own limits, inherited ones among them.
     pub fn limits(&self) -> LimitList<'a> {
         LimitList::new(self.snapshot, self.record.limits, self.record.hash.get())
+    }
+
+    /// Its own routes, inherited ones after its own.
+    pub fn routes(&self) -> impl Iterator<Item = RouteView<'a>> + use<'a> {
+        let snapshot = self.snapshot;
+        let routes = snapshot.records::<RouteRecord>(Section::Routes);
+        snapshot
+            .run::<U32>(Section::RouteLists, self.record.routes)
+            .iter()
+            .filter_map(move |id| {
+                let record = routes.get(usize::try_from(id.get()).ok()?)?;
+                Some(RouteView::new(snapshot, record, id.get()))
+            })
+    }
+
+    /// The route that counts for the model of that (canonical) name.
+    pub fn route(&self, model: &str) -> Option<RouteView<'a>> {
+        self.routes().find(|route| route.applies_to(model))
     }
 
     /// What a client that goes away is charged.

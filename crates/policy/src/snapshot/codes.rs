@@ -2,6 +2,7 @@
 
 use crate::documents::{
     AbortPolicy, Affinity, Algorithm, Balance, CredentialKind, Enforcement, Metric, OnFull, Protocol,
+    SameSite,
 };
 
 /// An enumeration that stands in a record as one byte.
@@ -82,6 +83,10 @@ impl Code for Balance {
     ];
 }
 
+impl Code for SameSite {
+    const ALL: &'static [Self] = &[SameSite::Lax, SameSite::Strict, SameSite::None];
+}
+
 /// What keeps a caller with one deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AffinityView<'a> {
@@ -97,6 +102,8 @@ pub enum AffinityView<'a> {
     ClientIp,
     /// The beginning of the prompt.
     Prompt,
+    /// A cookie that the gateway sets and signs.
+    Session,
 }
 
 impl<'a> AffinityView<'a> {
@@ -108,6 +115,7 @@ impl<'a> AffinityView<'a> {
             4 => AffinityView::Channel,
             5 => AffinityView::ClientIp,
             6 => AffinityView::Prompt,
+            7 => AffinityView::Session,
             _ => return None,
         })
     }
@@ -122,6 +130,7 @@ impl<'a> AffinityView<'a> {
             Some(Affinity::Channel) => (4, ""),
             Some(Affinity::ClientIp) => (5, ""),
             Some(Affinity::Prompt) => (6, ""),
+            Some(Affinity::Session) => (7, ""),
         }
     }
 }

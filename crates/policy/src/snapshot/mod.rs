@@ -3,10 +3,12 @@
 mod channel;
 mod codes;
 mod counting;
+mod experiment;
 mod intern;
 mod limit;
 mod model;
 mod records;
+mod route;
 mod settings;
 pub(crate) mod writer;
 
@@ -15,14 +17,16 @@ pub use codes::{AffinityView, Scope, SourceView};
 pub(crate) use codes::{Code, ModelMatch};
 pub use counting::CountingView;
 pub(crate) use counting::images_code;
+pub use experiment::{ExperimentView, GroupView};
 pub use limit::{LimitIter, LimitList, LimitView};
-pub use model::{DeploymentView, ModelView, ProviderView, RoutingView, TimeoutsMs};
+pub use model::{DeploymentView, ModelView, ProviderView, RoutingView, SessionView, TimeoutsMs};
 pub(crate) use records::*;
+pub use route::RouteView;
 pub use settings::{RegionSizes, SettingsView};
 
 use crate::identity::{checksum, hash_name};
 use std::fmt;
-use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
+use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned, little_endian::U32};
 
 /// Why a buffer is no snapshot that this version can read. Whoever wrote or copied the file is at fault; reading it again
 /// does not help.
@@ -131,11 +135,18 @@ impl<'a> Snapshot<'a> {
             && snapshot.is_whole::<CountingRecord>(Section::Countings)
             && snapshot.is_whole::<PatternRecord>(Section::Patterns)
             && snapshot.is_whole::<DeploymentRecord>(Section::Deployments)
+            && snapshot.is_whole::<Slot>(Section::DeploymentIndex)
+            && snapshot.is_whole::<ExperimentRecord>(Section::Experiments)
+            && snapshot.is_whole::<GroupRecord>(Section::Groups)
+            && snapshot.is_whole::<StretchRecord>(Section::Stretches)
             && snapshot.is_whole::<ProviderRecord>(Section::Providers)
             && snapshot.is_whole::<AddressRecord>(Section::Addresses)
             && snapshot.is_whole::<LimitRecord>(Section::Limits)
             && snapshot.is_whole::<zerocopy::little_endian::U32>(Section::LimitLists)
             && snapshot.is_whole::<PermissionRecord>(Section::Permissions)
+            && snapshot.is_whole::<RouteRecord>(Section::Routes)
+            && snapshot.is_whole::<U32>(Section::RouteLists)
+            && snapshot.is_whole::<RouteWeightRecord>(Section::RouteWeights)
             && snapshot.is_whole::<Str>(Section::StringLists)
             && snapshot.records::<SettingsRecord>(Section::Settings).len() == 1;
         if !whole {
@@ -249,6 +260,46 @@ impl<'a> Snapshot<'a> {
             .records(Section::Deployments)
             .get(usize::try_from(index).ok()?)?;
         Some(DeploymentView::new(*self, record, index))
+    }
+
+    /// The deployment of that id.
+    pub fn deployment_by_id(&self, id: &str) -> Option<DeploymentView<'a>> {
+        let deployments = self.records::<DeploymentRecord>(Section::Deployments);
+        let strings = self.strings.as_bytes();
+        let index = self.probe(Section::DeploymentIndex, hash_name(id.as_bytes()), |index| {
+            deployments
+                .get(index)
+                .is_some_and(|deployment| bytes_at(strings, deployment.id) == id.as_bytes())
+        })?;
+        self.deployment(index)
+    }
+
+    /// The route at a position.
+    pub fn route(&self, index: u32) -> Option<RouteView<'a>> {
+        let record = self.records(Section::Routes).get(usize::try_from(index).ok()?)?;
+        Some(RouteView::new(*self, record, index))
+    }
+
+    /// All experiments.
+    pub fn experiments(&self) -> impl ExactSizeIterator<Item = ExperimentView<'a>> + use<'a> {
+        let snapshot = *self;
+        self.records(Section::Experiments)
+            .iter()
+            .map(move |record| ExperimentView::new(snapshot, record))
+    }
+
+    /// The group of an experiment at a position.
+    pub fn group(&self, index: u32) -> Option<GroupView<'a>> {
+        let record = self.records(Section::Groups).get(usize::try_from(index).ok()?)?;
+        Some(GroupView::new(*self, record, index))
+    }
+
+    /// All groups of all experiments.
+    pub fn groups(&self) -> impl ExactSizeIterator<Item = GroupView<'a>> + use<'a> {
+        let snapshot = *self;
+        numbered(self.records(Section::Groups), move |record, index| {
+            GroupView::new(snapshot, record, index)
+        })
     }
 
     /// All deployments.

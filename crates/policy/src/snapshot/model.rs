@@ -1,10 +1,10 @@
 //! Models, deployments and providers, in place.
 
 use super::{
-    AddressRecord, AffinityView, Code, CountingRecord, CountingView, DeploymentRecord, LimitList,
-    ModelRecord, ProviderRecord, Section, Snapshot, flag,
+    AddressRecord, AffinityView, Code, CountingRecord, CountingView, DeploymentRecord, ExperimentView,
+    LimitList, ModelRecord, ProviderRecord, Section, Snapshot, flag,
 };
-use crate::documents::{Balance, CredentialKind, Protocol};
+use crate::documents::{Balance, CredentialKind, Protocol, SameSite};
 use std::{
     fmt,
     net::{IpAddr, Ipv6Addr, SocketAddr},
@@ -23,6 +23,17 @@ pub struct TimeoutsMs {
     pub total: u64,
 }
 
+/// The cookie of the affinity `session`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionView {
+    /// How long it is good for, seconds.
+    pub lifetime_s: u32,
+    /// Over TLS only.
+    pub secure: bool,
+    /// Which requests of other sites a browser sends it with.
+    pub same_site: SameSite,
+}
+
 /// How a model's requests are spread over its deployments.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoutingView<'a> {
@@ -30,6 +41,8 @@ pub struct RoutingView<'a> {
     pub balance: Balance,
     /// What keeps a caller with one of them.
     pub affinity: Option<AffinityView<'a>>,
+    /// The cookie of the affinity `session`.
+    pub session: SessionView,
     /// The version that `latest` means; may be empty.
     pub latest: &'a str,
     /// Percent of the deployments that must be in working order.
@@ -136,6 +149,11 @@ impl<'a> ModelView<'a> {
         RoutingView {
             balance: Balance::from_code(record.balance, Balance::Weighted),
             affinity: AffinityView::from_code(record.affinity, self.snapshot.text(record.affinity_name)),
+            session: SessionView {
+                lifetime_s: record.session_s.get(),
+                secure: record.session_flags & flag::SECURE != 0,
+                same_site: SameSite::from_code(record.same_site, SameSite::Lax),
+            },
             latest: self.snapshot.text(record.latest),
             panic_percent: record.panic_percent.into(),
             slow_start_ms: record.slow_start_ms.get().into(),
@@ -145,6 +163,16 @@ impl<'a> ModelView<'a> {
             attempts: u32::from(record.attempts).max(1),
             retry_percent: record.retry_percent.into(),
         }
+    }
+
+    /// The experiment that sorts its callers.
+    pub fn experiment(&self) -> Option<ExperimentView<'a>> {
+        let at = self.record.experiment.get().checked_sub(1)?;
+        let record = self
+            .snapshot
+            .records(Section::Experiments)
+            .get(usize::try_from(at).ok()?)?;
+        Some(ExperimentView::new(self.snapshot, record))
     }
 
     /// How it is counted; `None` only in a corrupt snapshot.

@@ -17,7 +17,7 @@ use zerocopy::{
 pub(crate) const MAGIC: [u8; 8] = *b"TGSNAP\r\n";
 
 /// Changes with every change of this module or of the meaning of its fields.
-pub(crate) const FORMAT: u32 = 5;
+pub(crate) const FORMAT: u32 = 6;
 
 macro_rules! records {
     ($($(#[$doc:meta])* struct $name:ident { $($field:ident: $type:ty),* $(,)? })*) => {$(
@@ -44,11 +44,18 @@ pub(crate) enum Section {
     Countings,
     Patterns,
     Deployments,
+    DeploymentIndex,
+    Experiments,
+    Groups,
+    Stretches,
     Providers,
     Addresses,
     Limits,
     LimitLists,
     Permissions,
+    Routes,
+    RouteLists,
+    RouteWeights,
     StringLists,
     Rules,
     Blobs,
@@ -107,6 +114,7 @@ records! {
         keys: Range,
         limits: Range,
         tags: Range,
+        routes: Range,
         permission: U32,
         flags: u8,
         abort_policy: u8,
@@ -142,12 +150,16 @@ records! {
         breaker_failures: U32,
         breaker_open_ms: U32,
         breaker_max_open_ms: U32,
+        session_s: U32,
+        experiment: U32,
         balance: u8,
         affinity: u8,
         panic_percent: u8,
         attempts: u8,
         retry_percent: u8,
-        reserved: [u8; 3],
+        session_flags: u8,
+        same_site: u8,
+        reserved: u8,
     }
 
     /// How the model at the same position is counted.
@@ -190,6 +202,46 @@ records! {
         flags: u8,
         reserved: [u8; 3],
     }
+
+    /// `by` is a number of an affinity.
+    struct ExperimentRecord {
+        salt: U64,
+        name: Str,
+        header: Str,
+        by_name: Str,
+        groups: Range,
+        stretches: Range,
+        model: U32,
+        by: u8,
+        reserved: [u8; 3],
+    }
+
+    /// `deployment` and `set_model` are a position + 1, 0 for none.
+    struct GroupRecord {
+        cap: U64,
+        name: Str,
+        version: Str,
+        deployment: U32,
+        set_model: U32,
+        share: U32,
+        experiment: U32,
+    }
+
+    /// `group` is its place in the experiment + 1, 0 for none.
+    struct StretchRecord { end: U32, group: U32 }
+
+    /// `deployment` is a position + 1, 0 for none.
+    struct RouteRecord {
+        model: Str,
+        version: Str,
+        fallback: Range,
+        weights: Range,
+        deployment: U32,
+        flags: u8,
+        reserved: [u8; 3],
+    }
+
+    struct RouteWeightRecord { deployment: U32, weight: U32 }
 
     struct ProviderRecord {
         id: Str,
@@ -239,4 +291,8 @@ pub(crate) mod flag {
     pub(crate) const ESTIMATE: u8 = 16;
     pub(crate) const LEARNS: u8 = 32;
     pub(crate) const RATIOS: u8 = 64;
+    /// A route of its own says which models stand in.
+    pub(crate) const FALLBACK: u8 = 1;
+    /// A cookie is for TLS only.
+    pub(crate) const SECURE: u8 = 1;
 }

@@ -1,9 +1,10 @@
 //! Builds a snapshot: collects records, shares equal texts, lists and limits, lays the sections out.
 
 use super::{
-    AddressRecord, ChannelRecord, CountingRecord, DeploymentRecord, Extent, FORMAT, Header, KeyRecord,
-    LimitRecord, MAGIC, ModelNameRecord, ModelRecord, PatternRecord, PermissionRecord, ProviderRecord,
-    ProxyRecord, Range, SECTIONS, Section, SettingsRecord, Slot, SourceRecord, Str, UNCHECKED,
+    AddressRecord, ChannelRecord, CountingRecord, DeploymentRecord, ExperimentRecord, Extent, FORMAT,
+    GroupRecord, Header, KeyRecord, LimitRecord, MAGIC, ModelNameRecord, ModelRecord, PatternRecord,
+    PermissionRecord, ProviderRecord, ProxyRecord, Range, RouteRecord, RouteWeightRecord, SECTIONS, Section,
+    SettingsRecord, Slot, SourceRecord, Str, StretchRecord, UNCHECKED,
     intern::{Interner, hash_of},
     key_hash, slot_of,
 };
@@ -110,12 +111,18 @@ pub(crate) struct Writer {
     pub countings: Vec<CountingRecord>,
     pub patterns: Vec<PatternRecord>,
     pub deployments: Vec<DeploymentRecord>,
+    pub experiments: Vec<ExperimentRecord>,
+    pub groups: Vec<GroupRecord>,
+    pub stretches: Vec<StretchRecord>,
     pub providers: Vec<ProviderRecord>,
     pub addresses: Vec<AddressRecord>,
     pub rules: Vec<u8>,
     limits: Unique<LimitRecord>,
     limit_lists: Shared<U32>,
     permissions: Unique<PermissionRecord>,
+    routes: Unique<RouteRecord>,
+    route_lists: Shared<U32>,
+    route_weights: Shared<RouteWeightRecord>,
     string_lists: Shared<Str>,
     strings: Shared<u8>,
     blobs: Shared<u8>,
@@ -152,6 +159,18 @@ impl Writer {
         self.permissions.id(record)
     }
 
+    pub fn route(&mut self, record: RouteRecord) -> Result<U32, TooLarge> {
+        self.routes.id(record)
+    }
+
+    pub fn route_list(&mut self, ids: &[U32]) -> Result<Range, TooLarge> {
+        self.route_lists.run(ids)
+    }
+
+    pub fn route_weights(&mut self, weights: &[RouteWeightRecord]) -> Result<Range, TooLarge> {
+        self.route_weights.run(weights)
+    }
+
     /// The run that the last `len` records of a list of `total` make.
     pub fn tail(total: usize, len: usize) -> Result<Range, TooLarge> {
         range(total.saturating_sub(len), len)
@@ -169,6 +188,14 @@ impl Writer {
                     .map(|name| hash_name(super::bytes_at(strings, name.name))),
             )?
         };
+        let deployment_index = {
+            let strings = &self.strings.records;
+            table(
+                self.deployments
+                    .iter()
+                    .map(|deployment| hash_name(super::bytes_at(strings, deployment.id))),
+            )?
+        };
         let settings: Vec<SettingsRecord> = self.settings.into_iter().collect();
         let sections: [(Section, &[u8]); SECTIONS] = [
             (Section::Settings, bytes_of(&settings)),
@@ -184,11 +211,18 @@ impl Writer {
             (Section::Countings, bytes_of(&self.countings)),
             (Section::Patterns, bytes_of(&self.patterns)),
             (Section::Deployments, bytes_of(&self.deployments)),
+            (Section::DeploymentIndex, bytes_of(&deployment_index)),
+            (Section::Experiments, bytes_of(&self.experiments)),
+            (Section::Groups, bytes_of(&self.groups)),
+            (Section::Stretches, bytes_of(&self.stretches)),
             (Section::Providers, bytes_of(&self.providers)),
             (Section::Addresses, bytes_of(&self.addresses)),
             (Section::Limits, bytes_of(&self.limits.records)),
             (Section::LimitLists, bytes_of(&self.limit_lists.records)),
             (Section::Permissions, bytes_of(&self.permissions.records)),
+            (Section::Routes, bytes_of(&self.routes.records)),
+            (Section::RouteLists, bytes_of(&self.route_lists.records)),
+            (Section::RouteWeights, bytes_of(&self.route_weights.records)),
             (Section::StringLists, bytes_of(&self.string_lists.records)),
             (Section::Rules, &self.rules),
             (Section::Blobs, &self.blobs.records),

@@ -1,6 +1,6 @@
 //! Channels and templates.
 
-use super::{Context, Named, Path, check_name, limits};
+use super::{Context, Named, Path, check_name, limits, routing};
 use crate::{
     documents::{Entry, Location, ModelPatterns, Template},
     effective::{EffectiveChannel, Templates, unknown_template},
@@ -26,6 +26,7 @@ pub(super) fn check_templates(context: &mut Context<'_>) {
             name,
             models,
             limits,
+            routes,
             tags,
             ..
         } = template;
@@ -33,6 +34,7 @@ pub(super) fn check_templates(context: &mut Context<'_>) {
         check_patterns(context, at, models);
         check_tags(context, at, tags);
         limits::check_list(context, at, limits, Owner::Channel);
+        routing::check_routes(context, at, routes);
     }
 }
 
@@ -71,6 +73,7 @@ pub(super) fn check<'d>(context: &mut Context<'d>, templates: &Templates<'d>) ->
         check_patterns(context, at, &channel.models);
         check_tags(context, at, &channel.tags);
         limits::check_list(context, at, &channel.limits, Owner::Channel);
+        routing::check_routes(context, at, &channel.routes);
         let effective = templates.channel(entry);
         limits::check_effective_names(context, &effective);
         channels.push(effective);

@@ -6,6 +6,7 @@ mod health;
 mod limits;
 mod models;
 mod providers;
+mod routing;
 mod rules;
 mod settings;
 
@@ -58,6 +59,8 @@ struct Context<'d> {
     models: HashSet<&'d str>,
     aliases: HashMap<&'d str, &'d str>,
     channels: HashSet<&'d str>,
+    /// Whose deployment an id is.
+    deployments: HashMap<String, &'d str>,
     /// What stands before the paths of problems for now: `deployments[3].`
     within: String,
     problems: Vec<Problem>,
@@ -75,6 +78,7 @@ impl<'d> Context<'d> {
                 .collect(),
             models: models.clone().map(|model| model.name.as_str()).collect(),
             aliases: models
+                .clone()
                 .flat_map(|model| {
                     model
                         .aliases
@@ -86,6 +90,12 @@ impl<'d> Context<'d> {
                 .channels
                 .iter()
                 .map(|entry| entry.value.code.as_str())
+                .collect(),
+            deployments: models
+                .flat_map(|model| {
+                    let of = move |d: &crate::documents::Deployment| (d.id(&model.name), model.name.as_str());
+                    model.deployments.iter().map(of)
+                })
                 .collect(),
             within: String::new(),
             problems: Vec::new(),
@@ -110,24 +120,19 @@ impl<'d> Context<'d> {
     }
 
     fn unknown_model(&self, at: &Location, path: impl Display, model: &str) -> Option<Problem> {
+        let path = format!("{}{path}", self.within);
         if self.models.contains(model) || !self.documents.is_complete(Kind::Models) {
             return None;
         }
         if let Some(name) = self.aliases.get(model) {
             let hint = Some(format!("write `{name}`"));
             return Some(
-                at.error(
-                    &path.to_string(),
-                    format!("`{model}` is an alias; its name is expected here"),
-                )
-                .hint(hint),
+                at.error(&path, format!("`{model}` is an alias; its name is expected here"))
+                    .hint(hint),
             );
         }
         let hint = suggest::did_you_mean(model, self.models.iter().copied());
-        Some(
-            at.error(&path.to_string(), format!("unknown model `{model}`"))
-                .hint(hint),
-        )
+        Some(at.error(&path, format!("unknown model `{model}`")).hint(hint))
     }
 
     fn any_model_matches(&self, pattern: &str) -> bool {

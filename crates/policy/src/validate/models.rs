@@ -1,14 +1,14 @@
 //! Models and deployments.
 
-use super::{Context, Named, Path, check_name, limits, settings::check_factor};
+use super::{Context, Named, Path, check_name, limits, routing, settings::check_factor};
 use crate::{
-    documents::{Affinity, Algorithm, Entry, Kind, Location, Model, Span},
+    documents::{Affinity, Algorithm, Entry, Kind, Location, Model, SameSite, Span},
     identity::Owner,
     suggest,
 };
 use std::collections::HashSet;
 
-const MAX_WEIGHT: u32 = 1_000_000;
+pub(super) const MAX_WEIGHT: u32 = 1_000_000;
 const MAX_BODY: u64 = 256 << 20;
 /// Most output tokens of one answer: far above every model, low enough that sums of reservations stay in range.
 const MAX_OUTPUT: u64 = 16 << 20;
@@ -61,7 +61,17 @@ pub(super) fn check(context: &mut Context<'_>) {
         check_quotas(context, entry);
         check_fallback(context, at, model);
         check_routing(context, at, model);
+        routing::check_experiment(context, at, model);
     }
+    context.unique(documents.models.iter().filter_map(|entry| {
+        let experiment = entry.value.experiment.as_ref()?;
+        Some(Named {
+            key: experiment.name.as_str(),
+            at: &entry.at,
+            path: Path::Field("experiment.name"),
+            what: "an experiment of this name",
+        })
+    }));
 }
 
 fn check_deployments(context: &mut Context<'_>, at: &Location, model: &Model) {
@@ -185,6 +195,17 @@ fn check_routing(context: &mut Context<'_>, at: &Location, model: &Model) {
     }
     if routing.panic_percent > 100 {
         context.error(at, "routing.panic_percent", "must be 0..=100");
+    }
+    let lifetime = routing.session.lifetime.as_millis();
+    if !(1_000..=30 * 86_400_000).contains(&lifetime) {
+        context.error(at, "routing.session.lifetime", "must be 1s..=30d");
+    }
+    if routing.session.same_site == SameSite::None && !routing.session.secure {
+        context.error(
+            at,
+            "routing.session.same_site",
+            "browsers refuse `none` without `\"secure\": true`",
+        );
     }
     let hour = Span::from_millis(3_600_000);
     if routing.slow_start > hour {

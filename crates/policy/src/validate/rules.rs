@@ -218,6 +218,9 @@ fn check_targets(context: &mut Context<'_>, at: &Location, then: &Then, path: &s
         if let Some(model) = action.set_model.as_deref() {
             context.expect_model(at, format!("{path}.set_model"), model);
         }
+        if let Some(id) = action.set_deployment.as_deref() {
+            super::routing::expect_deployment(context, at, format!("{path}.set_deployment"), id);
+        }
         if let Some(shadow) = &action.shadow {
             check_targets(context, at, shadow, path);
         }
