@@ -203,6 +203,29 @@ fn described(e: &Value) -> String {
             text("/model/permitted")
         );
     }
+    if at("/experiment").is_some() {
+        let _ = match at("/experiment/group") {
+            Some(_) => writeln!(
+                out,
+                "experiment {}, by {}: group {}",
+                text("/experiment/name"),
+                text("/experiment/by"),
+                text("/experiment/group")
+            ),
+            None => writeln!(
+                out,
+                "experiment {}: {}",
+                text("/experiment/name"),
+                text("/experiment/reason")
+            ),
+        };
+    }
+    if at("/route").is_some() {
+        let _ = writeln!(out, "route      the channel's own for {}", text("/route/model"));
+    }
+    if at("/version").is_some() {
+        let _ = writeln!(out, "version    {}", text("/version"));
+    }
     if at("/input").is_some() {
         let _ = writeln!(
             out,
@@ -253,6 +276,13 @@ fn described(e: &Value) -> String {
             get("provider"),
             share * 100.0
         );
+    }
+    let fallback: Vec<String> = list("/fallback")
+        .iter()
+        .filter_map(|name| name.as_str().map(str::to_owned))
+        .collect();
+    if !fallback.is_empty() {
+        let _ = writeln!(out, "then       {}", fallback.join(", "));
     }
     out
 }

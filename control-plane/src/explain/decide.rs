@@ -7,9 +7,10 @@ use tollgate_policy::{ChannelView, Decision, LimitView, ModelView, Outcome, Rule
 
 use super::identify::identify;
 use super::request::DryFacts;
+use super::route::{self, Asking, Narrowed};
 use super::{
-    Changes, ExplainRequest, ExplainedDeployment, ExplainedInput, ExplainedLimit, ExplainedModel,
-    ExplainedOutput, ExplainedRule, Explanation,
+    Changes, ExplainRequest, ExplainedInput, ExplainedLimit, ExplainedModel, ExplainedOutput, ExplainedRule,
+    Explanation,
 };
 use crate::counting::{Tokenizers, What};
 use crate::live::{self, Levels, LiveLimit};
@@ -91,11 +92,38 @@ fn steps(
     shown.changes = changes(&outcome);
     let channel = after_rules(&snapshot, channel, &outcome)?;
 
-    let asked = outcome.set_model.as_deref().or(asked);
-    let model = find_model(&snapshot, &channel, asked, body.len(), shown)?;
-    shown.deployments = deployments(&model);
+    let (mut model, version) = find_model(&snapshot, &channel, &outcome, asked, shown)?;
+    let mut narrowed = Narrowed::new(&snapshot, &outcome, version);
+    if let Some(version) = &narrowed.version
+        && !model.deployments().any(|d| d.version() == version)
+    {
+        let text = format!("the model {:?} has no version {version:?}", model.name());
+        return Err(refused("model", 404, "version_not_found", text));
+    }
+    narrowed.follow(&channel, &model);
+    let mut cap = outcome.cap_max_tokens;
+    let asking = Asking {
+        snapshot: &snapshot,
+        channel: &channel,
+        request,
+        body: &body,
+        api,
+    };
+    if let Some(group) = narrowed.sort(&asking, &model, shown) {
+        cap = group.cap_max_tokens().into_iter().chain(cap).min();
+        model = group.model().unwrap_or(model);
+        narrowed.join(&group);
+        narrowed.follow(&channel, &model);
+    }
+    if body.len() as u64 > model.max_body_bytes() {
+        let (length, most) = (body.len(), model.max_body_bytes());
+        let text = format!("the body has {length} bytes, the model takes at most {most}");
+        return Err(refused("body", 413, "body_too_large", text));
+    }
+    narrowed.show(&model, shown);
+    shown.deployments = narrowed.deployments(&model);
     let fits = limits(
-        &snapshot, &channel, &model, api, &body, &scanned, &outcome, levels, tokenizers, shown,
+        &snapshot, &channel, &model, api, &body, &scanned, cap, levels, tokenizers, shown,
     );
     if let Some(limit) = fits {
         return Err(refused("limit", 429, "rate_limit_exceeded", limit));
@@ -129,6 +157,8 @@ fn changes(outcome: &Outcome) -> Changes {
     Changes {
         channel: outcome.set_channel.as_deref().map(str::to_owned),
         model: outcome.set_model.as_deref().map(str::to_owned),
+        version: outcome.set_version.as_deref().map(str::to_owned),
+        deployment: outcome.set_deployment.as_deref().map(str::to_owned),
         cap_max_tokens: outcome.cap_max_tokens,
         tags: outcome.tags.iter().map(|t| t.to_string()).collect(),
         shadow: outcome
@@ -175,16 +205,32 @@ fn after_rules<'a>(
 fn find_model<'a>(
     snapshot: &Snapshot<'a>,
     channel: &ChannelView<'_>,
+    outcome: &Outcome,
     asked: Option<&str>,
-    body_len: usize,
     shown: &mut Explanation,
-) -> Result<ModelView<'a>, Refused> {
-    let name = asked.ok_or_else(|| refused("model", 400, "model_required", "the request names no model"))?;
+) -> Result<(ModelView<'a>, Option<String>), Refused> {
+    let of_deployment = outcome.set_deployment.as_deref().map(|id| {
+        let model = snapshot.deployment_by_id(id).and_then(|d| d.model());
+        model.ok_or_else(|| {
+            let text = format!("a rule moved the request to the deployment {id:?}, which does not exist");
+            refused("rule", 503, "unknown_deployment", text)
+        })
+    });
+    let of_deployment = of_deployment.transpose()?;
+    let name = of_deployment
+        .map(|model| model.name())
+        .or(outcome.set_model.as_deref())
+        .or(asked)
+        .ok_or_else(|| refused("model", 400, "model_required", "the request names no model"))?;
     let explained = shown.model.insert(ExplainedModel {
         asked: name.to_owned(),
         ..ExplainedModel::default()
     });
-    let model = snapshot.model(name.as_bytes()).ok_or_else(|| {
+    let (model, version) = match of_deployment {
+        Some(model) => (Some(model), None),
+        None => route::named(snapshot, name),
+    };
+    let model = model.ok_or_else(|| {
         refused(
             "model",
             404,
@@ -198,47 +244,7 @@ fn find_model<'a>(
         let text = format!("the channel may not use the model {:?}", model.name());
         return Err(refused("permission", 403, "model_not_permitted", text));
     }
-    if body_len as u64 > model.max_body_bytes() {
-        let most = model.max_body_bytes();
-        let text = format!("the body has {body_len} bytes, the model takes at most {most}");
-        return Err(refused("body", 413, "body_too_large", text));
-    }
-    Ok(model)
-}
-
-fn deployments(model: &ModelView<'_>) -> Vec<ExplainedDeployment> {
-    let all = model.deployments();
-    let usable = |d: &tollgate_policy::DeploymentView<'_>| {
-        d.enabled()
-            && d.weight() > 0
-            && d.provider()
-                .is_some_and(|p| p.enabled() && p.addresses().len() > 0)
-    };
-    let total: u64 = model
-        .deployments()
-        .filter(usable)
-        .map(|d| u64::from(d.weight()))
-        .sum();
-    all.map(|d| {
-        let provider = d.provider();
-        let chosen = usable(&d);
-        ExplainedDeployment {
-            id: d.id().to_owned(),
-            provider: provider.map_or("", |p| p.id()).to_owned(),
-            upstream_model: d.upstream_model().to_owned(),
-            version: d.version().to_owned(),
-            usable: chosen,
-            share: if chosen {
-                f64::from(d.weight()) / total.max(1) as f64
-            } else {
-                0.0
-            },
-            addresses: provider
-                .map(|p| p.addresses().map(|a| a.to_string()).collect())
-                .unwrap_or_default(),
-        }
-    })
-    .collect()
+    Ok((model, version))
 }
 
 fn count(model: &ModelView<'_>, api: Api, body: &[u8], tokenizers: &Tokenizers) -> ExplainedInput {
@@ -270,15 +276,13 @@ fn limits(
     api: Api,
     body: &[u8],
     scanned: &RequestFacts,
-    outcome: &Outcome,
+    cap: Option<u64>,
     levels: &dyn Levels,
     tokenizers: &Tokenizers,
     shown: &mut Explanation,
 ) -> Option<String> {
     let answers = scanned.answers().max(1);
-    let ceiling = model
-        .max_output_tokens()
-        .min(outcome.cap_max_tokens.unwrap_or(u64::MAX));
+    let ceiling = model.max_output_tokens().min(cap.unwrap_or(u64::MAX));
     let each = scanned
         .max_output()
         .unwrap_or(model.default_max_tokens())

@@ -4,9 +4,11 @@
 mod decide;
 mod identify;
 mod request;
+mod route;
 
 pub use decide::explain;
 pub use request::ExplainRequest;
+pub use route::by_name;
 
 use serde::Serialize;
 
@@ -39,6 +41,14 @@ pub struct Explanation {
     pub output: Option<ExplainedOutput>,
     /// Every limit that applies.
     pub limits: Vec<ExplainedLimit>,
+    /// The channel's own route for the model.
+    pub route: Option<ExplainedRoute>,
+    /// The model's experiment.
+    pub experiment: Option<ExplainedExperiment>,
+    /// Only deployments of this version.
+    pub version: Option<String>,
+    /// Models that stand in, in their order.
+    pub fallback: Vec<String>,
     /// Where it could go.
     pub deployments: Vec<ExplainedDeployment>,
 }
@@ -72,6 +82,10 @@ pub struct Changes {
     pub channel: Option<String>,
     /// The model it goes on with.
     pub model: Option<String>,
+    /// The version it goes on with.
+    pub version: Option<String>,
+    /// The deployment it goes on with.
+    pub deployment: Option<String>,
     /// The most output tokens.
     pub cap_max_tokens: Option<u64>,
     /// Labels.
@@ -129,6 +143,34 @@ pub struct ExplainedLimit {
     pub after: u64,
     /// Whether they fit.
     pub fits: bool,
+}
+
+/// A channel's own route: what it says of the request's model.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ExplainedRoute {
+    /// The glob that matched.
+    pub model: String,
+    /// Only deployments of this version.
+    pub version: Option<String>,
+    /// Only this deployment.
+    pub deployment: Option<String>,
+    /// Whether it gives the deployments weights of its own.
+    pub weights: bool,
+    /// Whether it names the models that stand in.
+    pub fallback: bool,
+}
+
+/// The model's experiment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ExplainedExperiment {
+    /// Its name.
+    pub name: String,
+    /// What makes a caller.
+    pub by: String,
+    /// The caller's group.
+    pub group: Option<String>,
+    /// Why there is none.
+    pub reason: &'static str,
 }
 
 /// A deployment.

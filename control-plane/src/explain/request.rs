@@ -106,7 +106,7 @@ impl ExplainRequest {
     }
 
     /// The client's address: the first from the right of X-Forwarded-For that is no trusted proxy.
-    fn forwarded_ip(&self, snapshot: &Snapshot<'_>) -> IpAddr {
+    pub(super) fn forwarded_ip(&self, snapshot: &Snapshot<'_>) -> IpAddr {
         let settings = snapshot.settings();
         let mut address = self.client_ip;
         if !settings.is_trusted_proxy(address) {
