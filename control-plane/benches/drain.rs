@@ -119,6 +119,7 @@ fn drain(events: u64, batch: u64, channels: usize) {
     let store = SqliteStore::open(&dir.path().join("tollgate.db")).unwrap();
     let mut drain = Drain::new(Arc::clone(&region), store).unwrap();
     let deployment = |_, index| Some(format!("provider/{index}"));
+    let group = |_, _| None;
     let (mut spent, mut booked) = (0, 0);
     let mut clock_ms = 0;
     while traffic.sent < events {
@@ -130,7 +131,7 @@ fn drain(events: u64, batch: u64, channels: usize) {
         clock_ms = traffic.sent * 1_000 / RATE;
         let compare = clock_ms / 1_000 != before / 1_000;
         let began = cpu_ns("/proc/thread-self/schedstat");
-        booked += drain.step(clock_ms, compare, true, &deployment).unwrap() as u64;
+        booked += drain.step(clock_ms, compare, true, &deployment, &group).unwrap() as u64;
         spent += cpu_ns("/proc/thread-self/schedstat") - began;
     }
     assert_eq!(booked, traffic.sent, "no event may be dropped");
@@ -245,6 +246,7 @@ fn search(lines: u64) {
                 time_ms: n,
                 who,
                 deployment: 0,
+                group: u32::MAX,
             });
         }
         let batch = Batch {
@@ -272,6 +274,7 @@ fn search(lines: u64) {
             class,
             model: None,
             limit: 100,
+            ..RequestQuery::default()
         };
         let began = Instant::now();
         let found = reader.requests(&query).unwrap().len();

@@ -313,7 +313,9 @@ async fn usage_limits_and_requests_show_what_workers_did() {
     );
     daemon
         .drain
-        .step(0, true, true, &|g, i| status.deployment(g, i))
+        .step(0, true, true, &|g, i| status.deployment(g, i), &|g, i| {
+            status.group(g, i)
+        })
         .unwrap();
 
     let all = daemon.get("/api/v1/limits").await;

@@ -7,6 +7,7 @@ mod deployment_metrics;
 mod deployments;
 mod documents;
 mod error;
+mod experiments;
 mod explain;
 mod health;
 mod inflight;
@@ -87,6 +88,8 @@ pub fn app(state: AppState) -> Router {
         .route("/instance", get(instance::read))
         .route("/deployments", get(deployments::all))
         .route("/deployments/{*id}", get(deployments::one))
+        .route("/experiments", get(experiments::all))
+        .route("/experiments/{name}", get(experiments::one))
         .route("/inflight", get(inflight::read))
         .route("/requests", get(requests::read))
         .route("/tokenizers", get(tokenizers::list))

@@ -25,6 +25,10 @@ pub(super) struct Wanted {
     model: Option<String>,
     /// Only this class: `ok`, `client`, `rule`, `limit`, `upstream`, `timeout`, `abort`, `internal`.
     class: Option<String>,
+    /// Only callers whom this experiment has sorted.
+    experiment: Option<String>,
+    /// Only callers of a group of this name.
+    group: Option<String>,
     /// At most so many; 100 by default, at most 1,000.
     #[serde(default = "hundred")]
     limit: usize,
@@ -69,6 +73,8 @@ pub(super) async fn read(
         channel: wanted.channel,
         model: wanted.model,
         class: wanted.class,
+        experiment: wanted.experiment,
+        group: wanted.group,
         limit,
     };
     let status = state.status();

@@ -32,7 +32,7 @@ fn minute() -> u64 {
     60
 }
 
-fn fields(counters: &Counters) -> Map<String, Value> {
+pub(super) fn fields(counters: &Counters) -> Map<String, Value> {
     let mut fields: Map<String, Value> = COUNTER_NAMES
         .iter()
         .zip(counters.0)
@@ -42,26 +42,51 @@ fn fields(counters: &Counters) -> Map<String, Value> {
     fields
 }
 
+/// From when to when, Unix seconds.
+pub(super) struct Range {
+    /// Begin of the first bucket.
+    pub from: u64,
+    /// Not included.
+    pub to: u64,
+    /// What to call `to`.
+    pub shown_to: u64,
+}
+
+impl Range {
+    /// What is asked for; an hour by default, everything if the step is 0.
+    pub(super) fn of(step: u64, from: Option<u64>, to: Option<u64>, now: u64) -> Result<Range, ApiError> {
+        if !STEPS.contains(&step) {
+            return Err(ApiError::bad_request("`step` must be 60, 600, or 0 for all time"));
+        }
+        if step == 0 {
+            return Ok(Range {
+                from: 0,
+                to: u64::MAX,
+                shown_to: now,
+            });
+        }
+        let to = to.unwrap_or(now + 1);
+        let from = from.unwrap_or(to.saturating_sub(3_600));
+        Ok(Range {
+            // The bucket that it lies in belongs to the answer.
+            from: from / step * step,
+            to,
+            shown_to: to,
+        })
+    }
+}
+
 /// Usage per channel × model in buckets of a minute or ten, and its total.
 pub(super) async fn read(
     State(state): State<AppState>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Value>, ApiError> {
-    if !STEPS.contains(&wanted.step) {
-        return Err(ApiError::bad_request("`step` must be 60, 600, or 0 for all time"));
-    }
     let now = state.region.now_ms() / 1_000;
-    let (from, to) = if wanted.step == 0 {
-        (0, u64::MAX)
-    } else {
-        let to = wanted.to.unwrap_or(now + 1);
-        (wanted.from.unwrap_or(to.saturating_sub(3_600)), to)
-    };
+    let range = Range::of(wanted.step, wanted.from, wanted.to, now)?;
     let query = UsageQuery {
         step: wanted.step,
-        // The bucket that `from` lies in belongs to the answer.
-        from: from.checked_div(wanted.step).map_or(0, |n| n * wanted.step),
-        to,
+        from: range.from,
+        to: range.to,
         channel: wanted.channel,
         model: wanted.model,
         limit: MOST + 1,
@@ -86,7 +111,7 @@ pub(super) async fn read(
     Ok(Json(json!({
         "step": wanted.step,
         "from": first,
-        "to": if wanted.step == 0 { now } else { to },
+        "to": range.shown_to,
         "truncated": truncated,
         "total": fields(&total),
         "points": shown,

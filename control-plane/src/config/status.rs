@@ -64,6 +64,13 @@ impl ConfigStatus {
         Some(active.snapshot()?.deployment(index)?.id().to_owned())
     }
 
+    /// Experiment and name of a group by its number in the snapshot of a generation, if that is still known.
+    pub fn group(&self, generation: u32, index: u32) -> Option<(String, String)> {
+        let active = self.recent.iter().find(|a| a.generation() as u32 == generation)?;
+        let group = active.snapshot()?.group(index)?;
+        Some((group.experiment()?.name().to_owned(), group.name().to_owned()))
+    }
+
     pub(super) fn activate(&mut self, active: Active) {
         self.recent.insert(0, Arc::new(active));
         self.recent.truncate(RECENT);

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashMap, hash_map};
 
 use tollgate_shm::Event;
 
-use super::{Batch, BookedRow, Counters, Delta, Line, Lines, Position};
+use super::{Batch, BookedRow, Counters, Delta, GroupDelta, Line, Lines, Position, Results};
 
 /// How long a difference must last to be booked, milliseconds.
 pub const SETTLE_MS: u64 = 2_000;
@@ -26,6 +26,8 @@ pub trait Names {
     fn row(&self, row: u32) -> Option<(String, String)>;
     /// Id of a deployment by its number in the snapshot of a generation.
     fn deployment(&self, generation: u32, index: u32) -> Option<String>;
+    /// Experiment and name of a group by its number in the snapshot of a generation.
+    fn group(&self, generation: u32, index: u32) -> Option<(String, String)>;
 }
 
 /// A row of the usage table as it was read.
@@ -125,7 +127,49 @@ struct Events {
     sums: Vec<Sum>,
     places: HashMap<(u64, u32), usize>,
     deployments: HashMap<(u32, u32), u32>,
+    /// Places in `lines.groups` by generation and number; `u32::MAX` for those that nobody knows any more.
+    groups: HashMap<(u32, u32), u32>,
+    /// By minute and place in `lines.groups`.
+    results: BTreeMap<(u64, u32), Results>,
     lines: Lines,
+}
+
+impl Events {
+    /// Adds the event to the results of its group, and returns the group's place.
+    fn add_group(&mut self, event: &Event, at_ms: u64, names: &dyn Names) -> u32 {
+        let Some(index) = event.group.checked_sub(1) else {
+            return u32::MAX;
+        };
+        let lines = &mut self.lines;
+        let place = *self.groups.entry((event.generation, index)).or_insert_with(|| {
+            match names.group(event.generation, index) {
+                None => u32::MAX,
+                // Generations have numbers of their own for what is one group.
+                Some(known) => match lines.groups.iter().position(|named| *named == known) {
+                    Some(place) => u32::try_from(place).unwrap_or(u32::MAX),
+                    None => lines.add_group(known.0, known.1),
+                },
+            }
+        });
+        if place != u32::MAX {
+            let minute = at_ms / 60_000 * 60;
+            self.results.entry((minute, place)).or_default().add_event(event);
+        }
+        place
+    }
+
+    fn group_deltas(&self) -> Vec<GroupDelta> {
+        let delta = |((minute, place), results): (&(u64, u32), &Results)| {
+            let (experiment, group) = self.lines.groups.get(*place as usize)?.clone();
+            Some(GroupDelta {
+                minute: *minute,
+                experiment,
+                group,
+                results: *results,
+            })
+        };
+        self.results.iter().filter_map(delta).collect()
+    }
 }
 
 #[derive(Default)]
@@ -212,6 +256,7 @@ impl Booking {
                     *new.insert(all.sums.len() - 1)
                 }
             };
+            let group = all.add_group(event, at_ms, seen.names);
             let Some(sum) = all.sums.get_mut(place) else {
                 continue;
             };
@@ -237,6 +282,7 @@ impl Booking {
                 time_ms: at_ms,
                 who: sum.who,
                 deployment,
+                group,
             });
         }
         all
@@ -290,6 +336,7 @@ impl Booking {
             tails: moved.map(|s| (s.slot, s.tail)).collect(),
             rows,
             deltas: deltas.into_vec(),
+            groups: events.group_deltas(),
             requests: events.lines,
         }
     }
@@ -386,6 +433,9 @@ mod tests {
         }
         fn deployment(&self, _: u32, index: u32) -> Option<String> {
             Some(format!("d{index}"))
+        }
+        fn group(&self, generation: u32, index: u32) -> Option<(String, String)> {
+            (generation < 9).then(|| ("e".into(), format!("g{}", index % 2)))
         }
     }
 
@@ -499,6 +549,40 @@ mod tests {
         assert_eq!(batch.requests.records().next().unwrap().deployment, "d0");
         assert_eq!(batch.tails, [(0, 1)]);
         assert!(whole_step(&mut world, &mut booking, &mut store).is_empty());
+    }
+
+    #[test]
+    fn an_event_is_added_to_its_group_whatever_the_generation_calls_it() {
+        let mut world = World {
+            now_ms: 600_000,
+            ..World::default()
+        };
+        world.count(7, 5);
+        for (generation, group) in [(1, 1), (2, 3), (2, 2), (9, 1)] {
+            let event = Event {
+                generation,
+                group,
+                ..world.event(7, 5)
+            };
+            world.rings[0].push(event);
+        }
+        let mut store = MemoryStore::default();
+        let mut booking = resume(&world, &mut store);
+        let batch = whole_step(&mut world, &mut booking, &mut store);
+        let sums: Vec<_> = batch
+            .groups
+            .iter()
+            .map(|g| (g.minute, &*g.experiment, &*g.group, g.results.counters.requests()))
+            .collect();
+        assert_eq!(sums, [(600, "e", "g0", 2), (600, "e", "g1", 1)]);
+        let lines: Vec<_> = batch
+            .requests
+            .records()
+            .map(|r| (r.experiment, r.group))
+            .collect();
+        let named = |group: &str| ("e".to_owned(), group.to_owned());
+        // What nobody knows any more has no group.
+        assert_eq!(lines, [named("g0"), named("g0"), named("g1"), Default::default()]);
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub struct RegionNames<'a> {
     pub region: &'a Region,
     /// Id of a deployment by generation and number.
     pub deployment: &'a dyn Fn(u32, u32) -> Option<String>,
+    /// Experiment and name of a group by generation and number.
+    pub group: &'a dyn Fn(u32, u32) -> Option<(String, String)>,
 }
 
 impl Names for RegionNames<'_> {
@@ -27,6 +29,9 @@ impl Names for RegionNames<'_> {
     }
     fn deployment(&self, generation: u32, index: u32) -> Option<String> {
         (self.deployment)(generation, index)
+    }
+    fn group(&self, generation: u32, index: u32) -> Option<(String, String)> {
+        (self.group)(generation, index)
     }
 }
 
@@ -91,12 +96,14 @@ impl<S: Store> Drain<S> {
         compare: bool,
         log_requests: bool,
         deployment: &dyn Fn(u32, u32) -> Option<String>,
+        group: &dyn Fn(u32, u32) -> Option<(String, String)>,
     ) -> Result<usize, StoreError> {
         let before = compare.then(|| self.readings());
         self.read_events();
         let names = RegionNames {
             region: &self.region,
             deployment,
+            group,
         };
         let region = &self.region;
         let batch = self.booking.plan(&Seen {
@@ -210,11 +217,12 @@ mod tests {
         let pushed = (0..100).filter(|_| request()).count();
         assert_eq!(pushed, 64, "the ring holds 64");
         let none = |_, _| None;
-        assert_eq!(drain.step(0, true, true, &none).unwrap(), 64);
+        let nobody = |_, _| None;
+        assert_eq!(drain.step(0, true, true, &none, &nobody).unwrap(), 64);
         assert_eq!(region.ring_depth(), 0);
         assert!(request());
-        drain.step(100, false, true, &none).unwrap();
-        drain.step(3_000, true, true, &none).unwrap();
+        drain.step(100, false, true, &none, &nobody).unwrap();
+        drain.step(3_000, true, true, &none, &nobody).unwrap();
         let all = UsageQuery {
             step: 0,
             from: 0,

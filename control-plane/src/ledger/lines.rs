@@ -15,6 +15,8 @@ pub struct Line {
     pub who: u32,
     /// Place of its deployment in [`Lines::deployments`]; `u32::MAX` for none.
     pub deployment: u32,
+    /// Place of its experiment's group in [`Lines::groups`]; `u32::MAX` for none.
+    pub group: u32,
 }
 
 /// Lines, oldest first, with their names.
@@ -24,6 +26,8 @@ pub struct Lines {
     pub who: Vec<(String, String)>,
     /// Ids of deployments.
     pub deployments: Vec<String>,
+    /// Experiments and groups.
+    pub groups: Vec<(String, String)>,
     /// The requests.
     pub requests: Vec<Line>,
 }
@@ -45,6 +49,12 @@ impl Lines {
         number(self.deployments.len() - 1)
     }
 
+    /// Adds a group of an experiment; returns its place.
+    pub fn add_group(&mut self, experiment: String, group: String) -> u32 {
+        self.groups.push((experiment, group));
+        number(self.groups.len() - 1)
+    }
+
     /// Whether there is no line.
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty()
@@ -59,7 +69,8 @@ impl Lines {
             };
             let deployment = self.deployments.get(line.deployment as usize);
             let deployment = deployment.cloned().unwrap_or_default();
-            RequestRecord::new(&line.event, line.time_ms, channel, model, deployment)
+            let group = self.groups.get(line.group as usize).cloned();
+            RequestRecord::new(&line.event, line.time_ms, channel, model, deployment, group)
         })
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Batch, BookedRow, Counters, Keep, Position, RequestQuery, RequestRecord, STEPS, Store, StoreError,
-    UsagePoint, UsageQuery,
+    Batch, BookedRow, Counters, Keep, Position, RequestQuery, RequestRecord, Results, ResultsPoint,
+    ResultsQuery, STEPS, Store, StoreError, UsagePoint, UsageQuery,
 };
 
 /// Everything in maps.
@@ -14,6 +14,7 @@ pub struct MemoryStore {
     tails: BTreeMap<usize, u64>,
     rows: BTreeMap<u32, BookedRow>,
     usage: BTreeMap<(u64, u64, String, String), Counters>,
+    groups: BTreeMap<(u64, u64, String, String), Results>,
     requests: BTreeMap<i64, RequestRecord>,
 }
 
@@ -42,6 +43,14 @@ impl Store for MemoryStore {
                 let key = (step, bucket, d.channel.clone(), d.model.clone());
                 let sum = self.usage.entry(key).or_default();
                 *sum = sum.plus(&d.counters);
+            }
+        }
+        for d in &batch.groups {
+            for step in STEPS {
+                let bucket = d.minute.checked_div(step).map_or(0, |n| n * step);
+                let key = (step, bucket, d.experiment.clone(), d.group.clone());
+                let sum = self.groups.entry(key).or_default();
+                *sum = sum.plus(&d.results);
             }
         }
         for r in batch.requests.records() {
@@ -75,6 +84,23 @@ impl Store for MemoryStore {
         Ok(points.take(q.limit).collect())
     }
 
+    fn results(&mut self, q: &ResultsQuery) -> Result<Vec<ResultsPoint>, StoreError> {
+        let points = self.groups.iter().filter(|((step, bucket, experiment, _), _)| {
+            *step == q.step
+                && (q.from..q.to).contains(bucket)
+                && q.experiment.as_ref().is_none_or(|e| e == experiment)
+        });
+        let point = |((_, bucket, experiment, group), results): (&(u64, u64, String, String), &Results)| {
+            ResultsPoint {
+                bucket: *bucket,
+                experiment: experiment.clone(),
+                group: group.clone(),
+                results: *results,
+            }
+        };
+        Ok(points.map(point).take(q.limit).collect())
+    }
+
     fn requests(&mut self, q: &RequestQuery) -> Result<Vec<(i64, RequestRecord)>, StoreError> {
         let wanted = |name: &Option<String>, got: &String| name.as_ref().is_none_or(|n| n == got);
         let lines = self.requests.iter().rev().filter(|(n, r)| {
@@ -82,12 +108,19 @@ impl Store for MemoryStore {
                 && wanted(&q.channel, &r.channel)
                 && wanted(&q.model, &r.model)
                 && wanted(&q.class, &r.class)
+                && wanted(&q.experiment, &r.experiment)
+                && wanted(&q.group, &r.group)
         });
         Ok(lines.take(q.limit).map(|(n, r)| (*n, r.clone())).collect())
     }
 
     fn prune(&mut self, keep: &Keep) -> Result<(), StoreError> {
         self.usage.retain(|(step, bucket, ..), _| match step {
+            60 => *bucket >= keep.minutes_from,
+            600 => *bucket >= keep.ten_minutes_from,
+            _ => true,
+        });
+        self.groups.retain(|(step, bucket, ..), _| match step {
             60 => *bucket >= keep.minutes_from,
             600 => *bucket >= keep.ten_minutes_from,
             _ => true,

@@ -16,6 +16,7 @@ mod lines;
 #[cfg(test)]
 mod memory;
 mod record;
+mod results;
 mod sqlite;
 mod store;
 
@@ -24,7 +25,9 @@ pub use counters::{COUNTER_NAMES, COUNTERS, Counter, Counters};
 pub use drain::{Drain, DrainStatus, RegionNames};
 pub use lines::{Line, Lines};
 pub use record::{RequestRecord, flag_names, source_name};
+pub use results::{Histogram, Results, quantile_us};
 pub use sqlite::{SqliteReader, SqliteStore};
 pub use store::{
-    Batch, BookedRow, Delta, Keep, Position, RequestQuery, STEPS, Store, StoreError, UsagePoint, UsageQuery,
+    Batch, BookedRow, Delta, GroupDelta, Keep, Position, RequestQuery, ResultsPoint, ResultsQuery, STEPS,
+    Store, StoreError, UsagePoint, UsageQuery,
 };

@@ -16,6 +16,10 @@ pub struct RequestRecord {
     pub model: String,
     /// Deployment that answered; empty if it was not proxied.
     pub deployment: String,
+    /// Experiment that sorted its caller; empty for none.
+    pub experiment: String,
+    /// The caller's group in it; empty for none.
+    pub group: String,
     /// Generation of the snapshot that decided it.
     pub generation: u32,
     /// HTTP status sent.
@@ -95,7 +99,15 @@ fn hex_or_empty(n: u64) -> String {
 
 impl RequestRecord {
     /// The record of an event whose time has been checked (`time_ms`) and whose numbers have been looked up.
-    pub fn new(event: &Event, time_ms: u64, channel: &str, model: &str, deployment: String) -> RequestRecord {
+    pub fn new(
+        event: &Event,
+        time_ms: u64,
+        channel: &str,
+        model: &str,
+        deployment: String,
+        group: Option<(String, String)>,
+    ) -> RequestRecord {
+        let (experiment, group) = group.unwrap_or_default();
         let [high, low] = event.request_id;
         let [reserved_input, reserved_output] = event.reserved;
         let class = Class::from_number(event.class.into()).unwrap_or(Class::Internal);
@@ -105,6 +117,8 @@ impl RequestRecord {
             channel: channel.to_owned(),
             model: model.to_owned(),
             deployment,
+            experiment,
+            group,
             generation: event.generation,
             status: event.status,
             class: class.name().to_owned(),
@@ -143,7 +157,7 @@ mod tests {
             limit_key: 0xab,
             ..Event::default()
         };
-        let record = RequestRecord::new(&event, 9, "c", "m", "d".into());
+        let record = RequestRecord::new(&event, 9, "c", "m", "d".into(), None);
         assert_eq!(record.request_id, "00000000000000010000000000000002");
         assert_eq!(
             (&*record.class, &*record.source, &*record.flags),

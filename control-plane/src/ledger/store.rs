@@ -1,6 +1,6 @@
 //! What a ledger's store can do. Every implementation passes `conformance`.
 
-use super::{Counters, Lines, RequestRecord};
+use super::{Counters, Lines, RequestRecord, Results};
 
 /// Lengths of the buckets that usage is kept in, seconds; 0 is the one bucket of all time, which is never pruned.
 pub const STEPS: [u64; 3] = [0, 60, 600];
@@ -56,6 +56,19 @@ pub struct Delta {
     pub counters: Counters,
 }
 
+/// Results to add to a minute and to everything that contains it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupDelta {
+    /// Begin of the minute, Unix seconds.
+    pub minute: u64,
+    /// The experiment.
+    pub experiment: String,
+    /// Its group.
+    pub group: String,
+    /// What to add.
+    pub results: Results,
+}
+
 /// What is committed together or not at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
@@ -67,6 +80,8 @@ pub struct Batch {
     pub rows: Vec<BookedRow>,
     /// Usage by minute.
     pub deltas: Vec<Delta>,
+    /// Results of experiments by minute.
+    pub groups: Vec<GroupDelta>,
     /// Lines of the request log.
     pub requests: Lines,
 }
@@ -74,7 +89,11 @@ pub struct Batch {
 impl Batch {
     /// Whether there is nothing to commit.
     pub fn is_empty(&self) -> bool {
-        self.tails.is_empty() && self.rows.is_empty() && self.deltas.is_empty() && self.requests.is_empty()
+        self.tails.is_empty()
+            && self.rows.is_empty()
+            && self.deltas.is_empty()
+            && self.groups.is_empty()
+            && self.requests.is_empty()
     }
 }
 
@@ -121,6 +140,34 @@ pub struct UsagePoint {
     pub counters: Counters,
 }
 
+/// Which results of experiments to read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResultsQuery {
+    /// One of [`STEPS`].
+    pub step: u64,
+    /// First bucket: those that begin at or after this, Unix seconds.
+    pub from: u64,
+    /// Those that begin before this, Unix seconds.
+    pub to: u64,
+    /// Only this experiment.
+    pub experiment: Option<String>,
+    /// At most so many points.
+    pub limit: usize,
+}
+
+/// Results of a group in a bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResultsPoint {
+    /// Begin of the bucket, Unix seconds.
+    pub bucket: u64,
+    /// The experiment.
+    pub experiment: String,
+    /// Its group.
+    pub group: String,
+    /// What came of its requests.
+    pub results: Results,
+}
+
 /// Which requests to read, newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestQuery {
@@ -132,6 +179,10 @@ pub struct RequestQuery {
     pub model: Option<String>,
     /// Only this class.
     pub class: Option<String>,
+    /// Only callers whom this experiment has sorted.
+    pub experiment: Option<String>,
+    /// Only callers of a group of this name.
+    pub group: Option<String>,
     /// At most so many.
     pub limit: usize,
 }
@@ -147,6 +198,8 @@ pub trait Store: Send {
     fn flush(&mut self) -> Result<(), StoreError>;
     /// Usage, ordered by bucket, channel and model.
     fn usage(&mut self, query: &UsageQuery) -> Result<Vec<UsagePoint>, StoreError>;
+    /// Results of experiments, ordered by bucket, experiment and group.
+    fn results(&mut self, query: &ResultsQuery) -> Result<Vec<ResultsPoint>, StoreError>;
     /// Lines of the request log with their numbers, newest first.
     fn requests(&mut self, query: &RequestQuery) -> Result<Vec<(i64, RequestRecord)>, StoreError>;
     /// Removes what need not be kept; may leave work for the next call to stay short.
@@ -228,6 +281,11 @@ pub(crate) mod conformance {
             } else {
                 u32::MAX
             },
+            group: if time_ms.is_multiple_of(3) {
+                lines.add_group("e".into(), format!("g{}", time_ms % 2))
+            } else {
+                u32::MAX
+            },
         };
         lines.requests.push(line);
         lines
@@ -237,10 +295,13 @@ pub(crate) mod conformance {
         let mut all = Lines::default();
         for mut one in lines {
             let (who, deployments) = (all.who.len() as u32, all.deployments.len() as u32);
+            let groups = all.groups.len() as u32;
             for line in &mut one.requests {
                 line.who += who;
                 line.deployment = line.deployment.saturating_add(deployments);
+                line.group = line.group.saturating_add(groups);
             }
+            all.groups.append(&mut one.groups);
             all.who.append(&mut one.who);
             all.deployments.append(&mut one.deployments);
             all.requests.append(&mut one.requests);
@@ -271,6 +332,122 @@ pub(crate) mod conformance {
         requests_page_newest_first(fresh());
         requests_are_found_wherever_they_stand(fresh());
         pruning_keeps_what_it_should(fresh());
+        requests_are_found_by_group(fresh());
+        results_add_up_in_every_step(fresh());
+    }
+
+    fn requests_are_found_by_group(mut s: impl Store) {
+        let lines = (0..2_000).map(|n| request(n, "a", Class::Ok));
+        s.commit(&Batch {
+            region: 1,
+            requests: requests(lines),
+            ..Batch::default()
+        })
+        .unwrap();
+        let mut found = |experiment: Option<&str>, group: Option<&str>| {
+            let query = RequestQuery {
+                experiment: experiment.map(str::to_owned),
+                group: group.map(str::to_owned),
+                limit: 10_000,
+                ..RequestQuery::default()
+            };
+            let lines = s.requests(&query).unwrap();
+            lines
+                .into_iter()
+                .map(|(_, line)| line.time_ms)
+                .collect::<Vec<_>>()
+        };
+        let of = |wanted: fn(&u64) -> bool| (0..2_000).rev().filter(wanted).collect::<Vec<_>>();
+        assert_eq!(found(Some("e"), None), of(|n| n % 3 == 0));
+        assert_eq!(found(Some("e"), Some("g1")), of(|n| n % 6 == 3));
+        assert_eq!(found(None, Some("g0")), of(|n| n % 6 == 0));
+        assert!(found(Some("f"), None).is_empty() && found(None, Some("g2")).is_empty());
+        assert_eq!(found(None, None).len(), 2_000);
+    }
+
+    fn results_add_up_in_every_step(mut s: impl Store) {
+        let results = |n: u32| {
+            let mut results = Results::default();
+            for us in 1..=n {
+                results.add_event(&Event {
+                    class: (us % 8) as u8,
+                    input_tokens: us,
+                    latency_us: us * 1_000,
+                    first_token_us: if us % 2 == 0 { us * 500 } else { u32::MAX },
+                    ..Event::default()
+                });
+            }
+            results
+        };
+        let delta = |minute: u64, group: &str, n: u32| GroupDelta {
+            minute,
+            experiment: "e".into(),
+            group: group.into(),
+            results: results(n),
+        };
+        for groups in [
+            vec![delta(0, "a", 3), delta(60, "a", 5), delta(60, "b", 7)],
+            vec![delta(60, "a", 11), delta(600, "a", 13)],
+        ] {
+            s.commit(&Batch {
+                region: 1,
+                groups,
+                ..Batch::default()
+            })
+            .unwrap();
+        }
+        let mut read = |step: u64, experiment: &str| {
+            let query = ResultsQuery {
+                step,
+                from: 0,
+                to: 600,
+                experiment: Some(experiment.into()),
+                limit: 100,
+            };
+            let points = s.results(&query).unwrap().into_iter();
+            points.map(|p| (p.bucket, p.group, p.results)).collect::<Vec<_>>()
+        };
+        let both = results(5).plus(&results(11));
+        assert_eq!(
+            read(60, "e"),
+            [
+                (0, "a".to_owned(), results(3)),
+                (60, "a".to_owned(), both),
+                (60, "b".to_owned(), results(7))
+            ]
+        );
+        let (all_a, b) = (results(3).plus(&both), results(7));
+        assert_eq!(
+            read(600, "e"),
+            [(0, "a".to_owned(), all_a), (0, "b".to_owned(), b)]
+        );
+        assert_eq!(read(0, "e")[0].2, all_a.plus(&results(13)));
+        assert!(read(60, "f").is_empty());
+        s.prune(&Keep {
+            minutes_from: 60,
+            ten_minutes_from: 600,
+            requests_from_ms: 0,
+            requests: 10,
+        })
+        .unwrap();
+        let mut left = |step| {
+            let query = ResultsQuery {
+                step,
+                from: 0,
+                to: u64::MAX,
+                experiment: None,
+                limit: 2,
+            };
+            s.results(&query)
+                .unwrap()
+                .iter()
+                .map(|p| p.bucket)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (left(60), left(600), left(0)),
+            (vec![60, 60], vec![600], vec![0, 0])
+        );
     }
 
     fn positions_are_those_of_the_last_commit(mut s: impl Store) {
@@ -474,6 +651,7 @@ pub(crate) mod conformance {
             tails: vec![(0, 3)],
             rows: vec![row(1, 1)],
             deltas: (0..30).map(|i| delta(i * 60, "a", 1)).collect(),
+            groups: Vec::new(),
             requests: requests((0..30).map(|i| request(i, "a", Class::Ok))),
         };
         s.commit(&batch).unwrap();

@@ -6,7 +6,8 @@
 //!
 //! A line: time (difference to the line before), who, deployment (0 for none), class and source in one byte, status,
 //! generation, request id (16 bytes), flags with two more bits for "a limit follows" and "a rule follows", tokens,
-//! latency, time to the first byte plus one (0 for none), limit, rule (8 bytes each).
+//! latency, time to the first byte plus one (0 for none), limit, rule (8 bytes each). A line whose flags have bit 4 ends
+//! with its experiment's group.
 //! An index: for each who, ascending, the difference to the one before and a bit for each class.
 
 use std::collections::BTreeMap;
@@ -20,6 +21,9 @@ pub const BLOCK_LINES: u32 = 512;
 /// Lines that are enough for a block when its batch ends. Until there are, it is written anew with each batch.
 pub const ENOUGH_LINES: u32 = BLOCK_LINES / 2;
 
+/// Bit of a line's flags, which events leave free: a group follows.
+const GROUPED: u32 = 1 << 4;
+
 /// A line as blocks hold it; names are numbers of the store's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoredLine {
@@ -29,6 +33,8 @@ pub struct StoredLine {
     pub who: u32,
     /// Deployment, 0 for none.
     pub deployment: u32,
+    /// Experiment's group, 0 for none.
+    pub group: u32,
     /// The rest of it.
     pub event: Event,
 }
@@ -119,9 +125,10 @@ impl Block {
             out.extend_from_slice(&half.to_le_bytes());
         }
         let (limit, rule) = (event.limit_key != 0, event.rule_hash != 0);
+        let grouped = if line.group == 0 { 0 } else { GROUPED };
         put(
             out,
-            u64::from(event.flags) << 2 | u64::from(limit) << 1 | u64::from(rule),
+            u64::from(event.flags & !GROUPED | grouped) << 2 | u64::from(limit) << 1 | u64::from(rule),
         );
         let [reserved_input, reserved_output] = event.reserved;
         for n in [
@@ -143,6 +150,9 @@ impl Block {
             if there {
                 out.extend_from_slice(&word.to_le_bytes());
             }
+        }
+        if line.group != 0 {
+            put(out, line.group.into());
         }
     }
 }
@@ -206,10 +216,15 @@ fn line(bytes: &mut Bytes<'_>, last_ms: u64) -> Option<StoredLine> {
         latency_us,
         first_token_us,
     ] = numbers;
+    let limit_key = if flags & 2 == 0 { 0 } else { bytes.word()? };
+    let rule_hash = if flags & 1 == 0 { 0 } else { bytes.word()? };
+    let flags = u32::try_from(flags >> 2).ok()?;
+    let group = if flags & GROUPED == 0 { 0 } else { bytes.small()? };
     Some(StoredLine {
         time_ms,
         who,
         deployment,
+        group,
         event: Event {
             time_ms,
             request_id,
@@ -224,9 +239,9 @@ fn line(bytes: &mut Bytes<'_>, last_ms: u64) -> Option<StoredLine> {
             latency_us,
             first_token_us: first_token_us.wrapping_sub(1),
             debt_tokens,
-            flags: u32::try_from(flags >> 2).ok()?,
-            limit_key: if flags & 2 == 0 { 0 } else { bytes.word()? },
-            rule_hash: if flags & 1 == 0 { 0 } else { bytes.word()? },
+            flags: flags & !GROUPED,
+            limit_key,
+            rule_hash,
             reserved: [reserved_input, reserved_output],
             estimated_tokens,
             counted_tokens,
@@ -248,6 +263,7 @@ mod tests {
                 time_ms,
                 who: n[0],
                 deployment: n[1],
+                group: if source < 4 { 0 } else { n[15] },
                 event: Event {
                     time_ms,
                     request_id: [high, low],
@@ -262,7 +278,7 @@ mod tests {
                     latency_us: n[7],
                     first_token_us: n[8],
                     debt_tokens: n[9],
-                    flags: n[10],
+                    flags: n[10] & !GROUPED,
                     limit_key: if there & 1 == 0 { 0 } else { limit },
                     rule_hash: if there & 2 == 0 { 0 } else { rule },
                     reserved: [n[11], n[12]],

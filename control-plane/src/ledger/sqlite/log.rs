@@ -90,6 +90,11 @@ impl LogWriter {
             of.iter().map(|id| names.deployment(db, id)).collect()
         };
         let deployments = numbers(&lines.deployments, names)?;
+        let groups: Vec<u32> = lines
+            .groups
+            .iter()
+            .map(|(experiment, name)| names.group(db, experiment, name))
+            .collect::<rusqlite::Result<_>>()?;
         let who: Vec<u32> = lines
             .who
             .iter()
@@ -111,6 +116,7 @@ impl LogWriter {
                 time_ms: line.time_ms,
                 who: who.get(line.who as usize).copied().unwrap_or(0),
                 deployment: deployments.get(line.deployment as usize).copied().unwrap_or(0),
+                group: groups.get(line.group as usize).copied().unwrap_or(0),
                 event: line.event,
             });
         }
@@ -129,6 +135,7 @@ struct Cached<'a> {
     db: &'a Connection,
     who: HashMap<u32, (String, String)>,
     deployments: HashMap<u32, String>,
+    groups: HashMap<u32, Option<(String, String)>>,
 }
 
 impl Cached<'_> {
@@ -145,12 +152,21 @@ impl Cached<'_> {
                 id
             }
         };
+        let group = match self.groups.get(&line.group) {
+            Some(known) => known.clone(),
+            None => {
+                let named = names::group(self.db, line.group)?;
+                self.groups.insert(line.group, named.clone());
+                named
+            }
+        };
         Ok(RequestRecord::new(
             &line.event,
             line.time_ms,
             channel,
             model,
             deployment,
+            group,
         ))
     }
 }
@@ -174,7 +190,10 @@ pub fn query(db: &Connection, q: &RequestQuery) -> rusqlite::Result<Vec<(i64, Re
         db,
         who: HashMap::new(),
         deployments: HashMap::new(),
+        groups: HashMap::new(),
     };
+    let groups = names::wanted_groups(db, q.experiment.as_deref(), q.group.as_deref())?;
+    let is_in = |group: u32| groups.as_ref().is_none_or(|ids| ids.contains(&group));
     let mut found = Vec::new();
     let mut blocks = db.prepare_cached(
         "SELECT first, who FROM request_block WHERE first < ?1 AND first + lines > ?2 ORDER BY first DESC",
@@ -190,7 +209,11 @@ pub fn query(db: &Connection, q: &RequestQuery) -> rusqlite::Result<Vec<(i64, Re
         for (number, line) in (first..).zip(block::lines(&data)) {
             let line = line.ok_or_else(damaged)?;
             let class = 1u8.checked_shl(line.event.class.into()).unwrap_or(0);
-            if (kept..before).contains(&number) && class & classes != 0 && is_wanted(line.who) {
+            if (kept..before).contains(&number)
+                && class & classes != 0
+                && is_wanted(line.who)
+                && is_in(line.group)
+            {
                 of_block.push((number, line));
             }
         }

@@ -13,6 +13,7 @@ mod bytes;
 mod journal;
 mod log;
 mod names;
+mod results;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -23,8 +24,8 @@ use rusqlite::types::{Type, Value};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params, params_from_iter};
 
 use super::{
-    Batch, BookedRow, COUNTER_NAMES, Counters, Keep, Position, RequestQuery, RequestRecord, Store,
-    StoreError, UsagePoint, UsageQuery,
+    Batch, BookedRow, COUNTER_NAMES, Counters, Keep, Position, RequestQuery, RequestRecord, ResultsPoint,
+    ResultsQuery, Store, StoreError, UsagePoint, UsageQuery,
 };
 
 /// Version of the tables below; another one is refused.
@@ -158,6 +159,8 @@ impl SqliteStore {
                 });
             }
         }
+        db.execute_batch(&format!("{} {}", names::GROUPS_TABLE, results::TABLE))
+            .map_err(fail("create the ledger's tables"))?;
         Ok(SqliteStore {
             db,
             add_usage: journal::add_usage(),
@@ -228,6 +231,7 @@ impl Known {
         }
         self.journal.append(t, &mut self.names, region, batch)?;
         self.log.append(t, &mut self.names, &batch.requests)?;
+        results::add(t, &mut self.names, &batch.groups)?;
         self.journal.fold(t, &mut self.names, region, add_usage)
     }
 }
@@ -376,6 +380,10 @@ impl Store for SqliteStore {
         query_usage(&self.db, query).map_err(fail("read usage"))
     }
 
+    fn results(&mut self, query: &ResultsQuery) -> Result<Vec<ResultsPoint>, StoreError> {
+        results::query(&self.db, query).map_err(fail("read results"))
+    }
+
     fn requests(&mut self, query: &RequestQuery) -> Result<Vec<(i64, RequestRecord)>, StoreError> {
         log::query(&self.db, query).map_err(fail("read the request log"))
     }
@@ -393,6 +401,7 @@ impl Store for SqliteStore {
             for (step, from) in [(60, keep.minutes_from), (600, keep.ten_minutes_from)] {
                 usage.execute(params![step, time(from), PRUNE_BUCKETS])?;
             }
+            results::prune(t, keep)?;
             log::prune(t, keep.requests_from_ms, keep.requests)
         })
         .map_err(fail("prune the ledger"))
@@ -427,6 +436,11 @@ impl SqliteReader {
         at_once(&self.db(), |db| query_usage(db, query)).map_err(fail("read usage"))
     }
 
+    /// See [`Store::results`].
+    pub fn results(&self, query: &ResultsQuery) -> Result<Vec<ResultsPoint>, StoreError> {
+        at_once(&self.db(), |db| results::query(db, query)).map_err(fail("read results"))
+    }
+
     /// See [`Store::requests`].
     pub fn requests(&self, query: &RequestQuery) -> Result<Vec<(i64, RequestRecord)>, StoreError> {
         at_once(&self.db(), |db| log::query(db, query)).map_err(fail("read the request log"))
@@ -446,6 +460,7 @@ mod tests {
             time_ms: 1,
             who,
             deployment: u32::MAX,
+            group: u32::MAX,
         });
         lines
     }
@@ -478,6 +493,7 @@ mod tests {
                 model: "m".into(),
                 counters: Counters([1; COUNTERS]),
             }],
+            groups: Vec::new(),
             requests: one_line(),
         };
         let error = store.commit(&batch).unwrap_err();

@@ -11,12 +11,17 @@ pub const TABLES: &str = "CREATE TABLE who (
     CREATE INDEX who_by_model ON who (model);
     CREATE TABLE deployment (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);";
 
+/// Groups of experiments. Made when a file is opened: it was added to this version of the schema later.
+pub const GROUPS_TABLE: &str = "CREATE TABLE IF NOT EXISTS experiment_group (
+        id INTEGER PRIMARY KEY, experiment TEXT NOT NULL, name TEXT NOT NULL, UNIQUE (experiment, name));";
+
 /// What has been looked up already. Must be forgotten when a transaction that used it fails.
 #[derive(Default)]
 pub struct Names {
     who: HashMap<String, HashMap<String, u32>>,
     names: HashMap<u32, (String, String)>,
     deployments: HashMap<String, u32>,
+    groups: HashMap<(String, String), u32>,
 }
 
 impl Names {
@@ -70,6 +75,56 @@ impl Names {
         self.deployments.insert(id.to_owned(), number);
         Ok(number)
     }
+}
+
+impl Names {
+    /// The number of an experiment's group, a new one if need be; never 0.
+    pub fn group(&mut self, db: &Connection, experiment: &str, name: &str) -> rusqlite::Result<u32> {
+        let key = (experiment.to_owned(), name.to_owned());
+        if let Some(id) = self.groups.get(&key) {
+            return Ok(*id);
+        }
+        let known = db
+            .prepare_cached("SELECT id FROM experiment_group WHERE experiment = ?1 AND name = ?2")?
+            .query_row(params![experiment, name], |r| r.get(0))
+            .optional()?;
+        let id = match known {
+            Some(id) => id,
+            None => db
+                .prepare_cached(
+                    "INSERT INTO experiment_group (experiment, name) VALUES (?1, ?2) RETURNING id",
+                )?
+                .query_row(params![experiment, name], |r| r.get(0))?,
+        };
+        self.groups.insert(key, id);
+        Ok(id)
+    }
+}
+
+/// The experiment and name of the group with a number; `None` for 0.
+pub fn group(db: &Connection, number: u32) -> rusqlite::Result<Option<(String, String)>> {
+    if number == 0 {
+        return Ok(None);
+    }
+    db.prepare_cached("SELECT experiment, name FROM experiment_group WHERE id = ?1")?
+        .query_row([number], |r| Ok((r.get(0)?, r.get(1)?)))
+        .optional()
+}
+
+/// Numbers of an experiment's groups or of groups of a name; `None` when all requests are wanted.
+pub fn wanted_groups(
+    db: &Connection,
+    experiment: Option<&str>,
+    name: Option<&str>,
+) -> rusqlite::Result<Option<std::collections::HashSet<u32>>> {
+    if experiment.is_none() && name.is_none() {
+        return Ok(None);
+    }
+    let mut statement = db.prepare_cached(
+        "SELECT id FROM experiment_group WHERE (?1 IS NULL OR experiment = ?1) AND (?2 IS NULL OR name = ?2)",
+    )?;
+    let ids = statement.query_map(params![experiment, name], |r| r.get(0))?;
+    ids.collect::<rusqlite::Result<_>>().map(Some)
 }
 
 /// The channel and model with a number.
