@@ -19,7 +19,7 @@ pub const HTTP: &str = "
     client_max_body_size 128m;
     log_format tollgate '$status channel=$tollgate_channel model=$tollgate_model deployment=$tollgate_deployment '
                         'decision=$tollgate_decision input=$tollgate_input_tokens output=$tollgate_output_tokens '
-                        'source=$tollgate_usage_source';
+                        'source=$tollgate_usage_source experiment=$tollgate_experiment group=$tollgate_experiment_group';
     access_log {{prefix}}/access.log tollgate;
     upstream models { tollgate_balancer; }
     upstream bare { server {{mock}}; keepalive 256; }

@@ -153,6 +153,15 @@ impl Response {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
+    /// The model that a mock says it is, without the options behind its name.
+    ///
+    /// # Panics
+    /// If the body is no JSON.
+    pub fn model(&self) -> String {
+        let model = self.json()["model"].as_str().unwrap_or_default().to_owned();
+        model.split('?').next().unwrap_or_default().to_owned()
+    }
+
     /// The body as JSON.
     ///
     /// # Panics
