@@ -381,14 +381,16 @@ fn documents(fast: SocketAddr, mock: SocketAddr) -> Documents {
         )
         .openai("fast", &format!("http://{fast}"))
         .openai("mock", &format!("http://{mock}"))
-        .template(json!({ "name": "all", "limits": [
+        .template(
+            json!({ "name": "all", "routes": crate::routing::routes(), "limits": [
             { "metric": "connections", "max": NEVER },
             { "metric": "requests", "max": NEVER, "window": "10m" },
             { "metric": "input_tokens", "max": NEVER, "window": "10m" },
             { "metric": "output_tokens", "max": NEVER, "window": "10m" },
             { "metric": "total_tokens", "max": NEVER, "window": "10m" },
             { "metric": "total_tokens", "max": NEVER, "window": "10m", "per_model": true },
-        ] }))
+        ] }),
+        )
         .model_value(model("gpt-4o", "fast", "gpt-4o", &total))
         .limited(
             "tight",
@@ -403,6 +405,7 @@ fn documents(fast: SocketAddr, mock: SocketAddr) -> Documents {
             &total,
         ));
     }
+    documents = crate::routing::models(documents, &total);
     for number in 0..100 {
         let code = format!("wechat{number:03}");
         documents = documents.channel(json!({ "code": code, "trusted": true, "extends": "all" }));

@@ -9,6 +9,7 @@ mod limit_test;
 mod load;
 mod memory;
 mod rounds;
+mod routing;
 mod streams;
 mod table;
 
@@ -16,7 +17,7 @@ use gateways::{Bench, Kind};
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: bench [--quick] [--rounds 5] [--seconds 3] [--streams 2000] \
-[--only bare,off,on,debian-bare,debian-on,lua-dict,lua-redis] [--parts requests,latency,exact,streams,memory]";
+[--only bare,off,on,debian-bare,debian-on,lua-dict,lua-redis] [--parts requests,latency,exact,routing,streams,memory]";
 
 /// What to measure and how long.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ pub struct Plan {
     pub streams: usize,
     /// Gateways that take part.
     pub kinds: Vec<Kind>,
-    /// Which tables are made: `requests`, `latency`, `exact`, `streams`, `memory`.
+    /// Which tables are made: `requests`, `latency`, `exact`, `routing`, `streams`, `memory`.
     pub parts: Vec<String>,
 }
 
@@ -40,7 +41,7 @@ impl Plan {
             seconds: 3,
             streams: 2000,
             kinds: Kind::available(),
-            parts: ["requests", "latency", "exact", "streams", "memory"]
+            parts: ["requests", "latency", "exact", "routing", "streams", "memory"]
                 .map(str::to_owned)
                 .to_vec(),
         };
@@ -107,6 +108,9 @@ async fn run(plan: &Plan) {
     }
     if plan.has("exact") {
         report.exact(&exact::measure(&bench, &running, plan).await);
+    }
+    if plan.has("routing") {
+        report.routing(&routing::measure(&bench, &running, plan));
     }
     if plan.has("streams") {
         report.streams(&streams::measure(&running, plan).await);

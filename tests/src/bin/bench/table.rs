@@ -5,6 +5,7 @@ use crate::exact::{Exact, LARGE_EVERY, RATE};
 use crate::limit_test::Held;
 use crate::memory::StreamMemory;
 use crate::rounds::{Cost, Latency};
+use crate::routing::{DEPLOYMENTS, Routed};
 use crate::streams::EventCost;
 use std::fmt::Write as _;
 use tollgate_tests::programs;
@@ -100,6 +101,18 @@ impl Report {
                 it.ratios[1],
                 it.ratios[2],
             );
+        }
+    }
+
+    /// What choosing a deployment costs.
+    pub fn routing(&mut self, lines: &[Routed]) {
+        let _ = write!(
+            self.text,
+            "\n## Choosing among {DEPLOYMENTS} deployments\n\n1 KB requests of 200 callers, all limits on, CPU per request.\n\n\
+             | how | ÷ single | µs CPU / request |\n| --- | --: | --: |\n"
+        );
+        for it in lines {
+            let _ = writeln!(self.text, "| {} | {:.3} | {:.2} |", it.title, it.ratio, it.cpu);
         }
     }
 
