@@ -9,8 +9,9 @@ use std::error::Error;
 use std::path::Path;
 use std::{env, fs};
 
-use unicode_normalization::char::canonical_combining_class;
-use unicode_normalization::{IsNormalized, is_nfc_quick};
+use unicode_normalization::char::{canonical_combining_class, is_combining_mark};
+use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
+use unicode_segmentation::UnicodeSegmentation;
 
 #[path = "src/tokenizer/layout.rs"]
 #[allow(dead_code)]
@@ -28,9 +29,18 @@ mod perfect;
 #[allow(dead_code)]
 mod class;
 
+#[path = "src/tokenizer/trait_bits.rs"]
+mod trait_bits;
+
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
-    for source in ["layout.rs", "compile.rs", "perfect.rs", "class.rs"] {
+    for source in [
+        "layout.rs",
+        "compile.rs",
+        "perfect.rs",
+        "class.rs",
+        "trait_bits.rs",
+    ] {
         println!("cargo::rerun-if-changed=src/tokenizer/{source}");
     }
     let out = env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?;
@@ -49,6 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         fs::write(out.join("r50k_base.ranks"), packed(&tiktoken_rs::r50k_base()?))?;
     }
     fs::write(out.join("class_table.rs"), character_classes()?)?;
+    fs::write(out.join("trait_table.rs"), character_traits()?)?;
     Ok(())
 }
 
@@ -122,8 +133,18 @@ fn character_classes() -> Result<String, Box<dyn Error>> {
         });
         *class |= if stable { class::STABLE } else { 0 };
     }
-    let (mut index, mut blocks): (Vec<usize>, Vec<&[u16]>) = (Vec::new(), Vec::new());
-    for block in classes.chunks(class::BLOCK) {
+    Ok(two_levels("", "u16", &classes, class::BLOCK))
+}
+
+/// A table over all scalar values as numbers of blocks and blocks, as Rust source.
+fn two_levels<T: PartialEq + Clone + std::fmt::Debug>(
+    name: &str,
+    kind: &str,
+    table: &[T],
+    block: usize,
+) -> String {
+    let (mut index, mut blocks): (Vec<usize>, Vec<&[T]>) = (Vec::new(), Vec::new());
+    for block in table.chunks(block) {
         let known = blocks.iter().position(|known| *known == block);
         index.push(known.unwrap_or_else(|| {
             blocks.push(block);
@@ -131,18 +152,56 @@ fn character_classes() -> Result<String, Box<dyn Error>> {
         }));
     }
     let blocks = blocks.concat();
-    Ok(format!(
-        "static BLOCK_NUMBERS: [u16; {}] = {index:?};\nstatic BLOCKS: [u16; {}] = {blocks:?};\n",
+    format!(
+        "static {name}BLOCK_NUMBERS: [u16; {}] = {index:?};\nstatic {name}BLOCKS: [{kind}; {}] = {blocks:?};\n",
         index.len(),
         blocks.len()
-    ))
+    )
+}
+
+/// The table of `trait_bits`.
+fn character_traits() -> Result<String, Box<dyn Error>> {
+    let mut traits = vec![0; 0x11_0000];
+    // Marks that are younger than Unicode 9 are none to the libraries that models were trained with. Two of its marks are
+    // letters today.
+    for_each(r"[\p{M}&&\p{Age:9.0}]", &mut traits, |bits| {
+        *bits |= trait_bits::ACCENT
+    })?;
+    for_each(r"[\x{1CF2}\x{1CF3}]", &mut traits, |bits| {
+        *bits |= trait_bits::ACCENT
+    })?;
+    for_each(r"[\p{L}\p{N}]", &mut traits, |bits| *bits |= trait_bits::FRESH)?;
+    for (scalar, bits) in (0..).zip(&mut traits) {
+        let Some(character) = char::from_u32(scalar) else {
+            continue;
+        };
+        let joins = |before: &str, after: &str| {
+            format!("{before}{character}{after}").graphemes(true).count()
+                < before.chars().count() + 1 + after.chars().count()
+        };
+        let twice = character.to_string();
+        // A letter, itself and a Hangul syllable beside it tell all of the kinds that join (UAX 29).
+        if joins("a", "") || joins("", "a") || joins(&twice, "") || joins("\u{ac00}", "") || character == '\r'
+        {
+            *bits |= trait_bits::JOINS;
+        }
+        let syllable = ('\u{ac00}'..='\u{d7a3}').contains(&character);
+        let inert = canonical_combining_class(character) == 0
+            && is_nfc_quick(std::iter::once(character)) == IsNormalized::Yes
+            && !is_combining_mark(character)
+            && std::iter::once(character).nfkd().eq([character]);
+        if *bits & trait_bits::JOINS != 0 || !(inert || syllable) {
+            *bits &= !trait_bits::FRESH;
+        }
+    }
+    Ok(two_levels("TRAIT_", "u8", &traits, trait_bits::BLOCK))
 }
 
 /// Changes the classes of all characters that an expression matches.
-fn for_each(
+fn for_each<T>(
     expression: &str,
-    classes: &mut [u16],
-    mut change: impl FnMut(&mut u16),
+    classes: &mut [T],
+    mut change: impl FnMut(&mut T),
 ) -> Result<(), Box<dyn Error>> {
     let regex_syntax::hir::HirKind::Class(regex_syntax::hir::Class::Unicode(set)) =
         regex_syntax::parse(expression)?.into_kind()

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `<name>.json` | Hugging Face's `tokenizer.json` or Mistral's `tekken.json` |
 //! | `<name>/tokenizer.json`, `<name>/tekken.json` | the same |
+//! | `<name>.model`, `<name>/tokenizer.model` | SentencePiece's own, of byte-pair models |
 //! | `<name>.<pattern>[.nfc\|.nfkc].tiktoken` | a tiktoken rank file, which does not say how texts are split |
 //!
 //! An operator's file goes before a tokenizer on board of the same name. A file that cannot be used changes nothing: what
@@ -39,6 +40,7 @@ enum Source {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     Json,
+    Model,
     Ranks {
         pattern: Pattern,
         normalizer: Normalizer,
@@ -106,7 +108,7 @@ impl Tokenizers {
                 let Ok(file) = entry.file_name().into_string() else {
                     continue;
                 };
-                let name = match file.strip_suffix(".json") {
+                let name = match file.strip_suffix(".json").or_else(|| file.strip_suffix(".model")) {
                     Some(name) => Some(name.to_owned()),
                     None if file.ends_with(".tiktoken") => rank_file(&file).map(|(name, ..)| name.to_owned()),
                     None if entry.path().is_dir() => Some(file),
@@ -126,16 +128,16 @@ impl Tokenizers {
 
     fn source(&self, name: &str) -> Option<Source> {
         for folder in &self.sources {
-            let json = [
-                folder.join(format!("{name}.json")),
-                folder.join(name).join("tokenizer.json"),
-                folder.join(name).join("tekken.json"),
+            // A model's folder often holds its tokenizer in several formats, the most telling first.
+            let files = [
+                (folder.join(format!("{name}.json")), Format::Json),
+                (folder.join(name).join("tokenizer.json"), Format::Json),
+                (folder.join(name).join("tekken.json"), Format::Json),
+                (folder.join(format!("{name}.model")), Format::Model),
+                (folder.join(name).join("tokenizer.model"), Format::Model),
             ];
-            if let Some(path) = json.into_iter().find(|path| path.is_file()) {
-                return Some(Source::File {
-                    path,
-                    format: Format::Json,
-                });
+            if let Some((path, format)) = files.into_iter().find(|(path, _)| path.is_file()) {
+                return Some(Source::File { path, format });
             }
             for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
                 let file = entry.file_name();
@@ -414,6 +416,7 @@ fn compiled(bytes: &[u8], format: Format) -> Result<Vec<u8>, load::LoadError> {
         // Only Mistral's has its tokens' bytes in the head of the file.
         Format::Json if memmem(bytes, b"\"token_bytes\"") => load::tekken_json(bytes),
         Format::Json => load::tokenizer_json(bytes),
+        Format::Model => load::sentencepiece_model(bytes),
     }
 }
 

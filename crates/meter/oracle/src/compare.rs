@@ -1,7 +1,7 @@
 //! One text, one tokenizer: our ids, our count, and our count of the text in parts, against an oracle's ids.
 
 use tollgate_meter::TokenCounter;
-use tollgate_meter::tokenizer::{Counter, StreamCounter, Vocabulary, builtin_by_name};
+use tollgate_meter::tokenizer::{Counter, StepCounter, StreamCounter, Vocabulary, builtin_by_name};
 
 use crate::subject::{Oracle, Subject};
 use crate::texts::Rng;
@@ -41,18 +41,31 @@ pub fn compare(oracle: &Oracle, counter: &mut Counter<'_>, text: &str, rng: &mut
             near(text, 0, 1)
         ));
     }
-    if longest_piece(counter, text) > EXACT_PIECE {
-        return Ok(());
-    }
     let largest = rng.pick(&[1, 3, 17, 300, 5000, 70_000]);
-    let (mut stream, mut rest) = (StreamCounter::new(), text);
+    let (mut stream, mut steps, mut rest) = (StreamCounter::new(), StepCounter::default(), text);
     while !rest.is_empty() {
         let size = rest.ceil_char_boundary(1 + rng.below(largest).min(rest.len() - 1));
         let (part, after) = rest.split_at(size);
         stream.push(counter, part);
+        steps.feed(counter, part, false);
         rest = after;
     }
+    steps.feed(counter, "", true);
+    let stepped = loop {
+        if let Some(count) = steps.step(counter, &mut (1 + rng.below(largest))) {
+            break count;
+        }
+    };
+    if stepped != count {
+        return Err(format!(
+            "{stepped} for {count} in steps of up to {largest}{}",
+            near(text, 0, 1)
+        ));
+    }
     let streamed = stream.finish(counter);
+    if !counter.vocabulary().is_unigram() && longest_piece(counter, text) > EXACT_PIECE {
+        return Ok(());
+    }
     if streamed != count {
         return Err(format!(
             "streamed {streamed} for {count} in parts of up to {largest}{}",

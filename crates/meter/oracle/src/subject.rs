@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use regex_syntax::hir::{Class, HirKind};
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tiktoken_rs::CoreBPE;
 use tokenizers::pipeline::{EncodeOptions, PipelineTokenizer};
@@ -19,25 +20,25 @@ use crate::expressions::{DEEPSEEK, GPT2, KIMI, LLAMA3, O200K, QWEN2, QWEN35};
 pub enum Oracle {
     /// tiktoken's Rust code; the flag is for vocabularies whose published code normalizes to NFC first.
     Tiktoken(Box<CoreBPE>, bool),
-    /// Hugging Face's `tokenizers`.
-    HuggingFace(Box<PipelineTokenizer>),
+    /// Hugging Face's `tokenizers`; the flag is for vocabularies that know no classes of characters.
+    HuggingFace(Box<PipelineTokenizer>, bool),
 }
 
 impl Oracle {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Tiktoken(..) => "tiktoken-rs",
-            Self::HuggingFace(_) => "tokenizers",
+            Self::HuggingFace(..) => "tokenizers",
         }
     }
 
     /// The text, without what this oracle is known to see otherwise than the vocabularies' own code.
     pub fn comparable<'t>(&self, text: &'t str) -> Cow<'t, str> {
         match self {
-            Self::Tiktoken(..) => Cow::Borrowed(text),
+            Self::Tiktoken(..) | Self::HuggingFace(_, true) => Cow::Borrowed(text),
             // Its character tables are those of a later Unicode, in which some unassigned characters are letters, and
             // to it U+017F is no spelling of the s in a contraction (to its predecessors and to tiktoken, it is).
-            Self::HuggingFace(_) => {
+            Self::HuggingFace(_, false) => {
                 if text.chars().any(|c| c == '\u{17f}' || is_unassigned(c)) {
                     let kept = |c| if c == '\u{17f}' { 's' } else { '\u{fffd}' };
                     Cow::Owned(
@@ -62,7 +63,7 @@ impl Oracle {
         match self {
             Self::Tiktoken(encoding, false) => encoding.encode_ordinary(text),
             Self::Tiktoken(encoding, true) => encoding.encode_ordinary(&text.nfc().collect::<String>()),
-            Self::HuggingFace(pipeline) => {
+            Self::HuggingFace(pipeline, _) => {
                 let mut out = Vec::new();
                 let options = EncodeOptions {
                     encode_special_tokens: true,
@@ -229,8 +230,8 @@ pub fn from_file(path: &Path) -> Subject {
             }
             None => tokenizer_json(&file).unwrap_or_else(|error| panic!("{name}: {error:?}")),
         };
-        let parsed = serde_json::from_slice(&file).expect("JSON");
-        (buffer, without_added(parsed))
+        let text = std::str::from_utf8(&file).expect("UTF-8");
+        (buffer, without_added(text))
     };
     Subject {
         name,
@@ -241,20 +242,32 @@ pub fn from_file(path: &Path) -> Subject {
 
 /// A `tokenizer.json` given as a value.
 pub fn from_json(name: &str, json: &Value) -> Subject {
-    let buffer =
-        tokenizer_json(json.to_string().as_bytes()).unwrap_or_else(|error| panic!("{name}: {error:?}"));
+    let text = json.to_string();
+    let buffer = tokenizer_json(text.as_bytes()).unwrap_or_else(|error| panic!("{name}: {error:?}"));
     Subject {
         name: name.to_owned(),
         buffer,
-        oracles: vec![without_added(json.clone())],
+        oracles: vec![without_added(&text)],
     }
 }
 
 /// The oracle of a `tokenizer.json`, to which spellings of added tokens are ordinary text, as they are to us.
-fn without_added(mut json: Value) -> Oracle {
+fn without_added(text: &str) -> Oracle {
+    let mut json: Value = serde_json::from_str(text).expect("JSON");
     json["added_tokens"] = json!([]);
     json["post_processor"] = Value::Null;
-    pipeline(&json)
+    if !json["model"]["vocab"].is_array() {
+        return pipeline(&json);
+    }
+    // Scores that are written anew are read as others: serde_json does not round to the nearest.
+    json["model"]["vocab"] = json!([]);
+    let canonical = tokenizers::canonicalize_str(&json.to_string()).expect("a canonical form");
+    let file: HashMap<String, &RawValue> = serde_json::from_str(text).expect("an object");
+    let model: HashMap<String, &RawValue> = serde_json::from_str(file["model"].get()).expect("an object");
+    let vocab = format!("\"vocab\": {}", model["vocab"].get());
+    let whole = canonical.replacen("\"vocab\": []", &vocab, 1);
+    let pipeline = tokenizers::from_json(&whole).unwrap_or_else(|error| panic!("the oracle loads: {error}"));
+    Oracle::HuggingFace(Box::new(pipeline), true)
 }
 
 /// The ordinary tokens of one of tiktoken's encodings.
@@ -329,7 +342,7 @@ fn pipeline(json: &Value) -> Oracle {
     let canonical = tokenizers::canonicalize_str(&json.to_string()).expect("a canonical form");
     let pipeline =
         tokenizers::from_json(&canonical).unwrap_or_else(|error| panic!("the oracle loads: {error}"));
-    Oracle::HuggingFace(Box::new(pipeline))
+    Oracle::HuggingFace(Box::new(pipeline), false)
 }
 
 /// GPT-2's letter for each byte.

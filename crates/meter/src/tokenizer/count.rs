@@ -4,9 +4,11 @@ use super::Vocabulary;
 use super::cache::{PieceCache, Place};
 use super::merge::{FIRST_WINDOW, LongPiece, Merger, WINDOW};
 use super::normalize::Preparation;
+use super::program::{Part, Scratch};
 use super::split::{
-    Cl100k, DeepSeek, EachSpace, Gpt2, Kimi, Llama3, O200k, Pattern, Qwen2, Qwen35, Split, Tekken,
+    Cl100k, DeepSeek, EachSpace, Gpt2, Kimi, Llama3, O200k, Pattern, Qwen2, Qwen35, Split, Tekken, Whole,
 };
+use super::unigram::Tiling;
 use crate::counter::TokenCounter;
 
 /// Counts tokens with one vocabulary. Holds scratch space and small caches (about 370 KB in all), so one per worker
@@ -17,10 +19,20 @@ pub struct Counter<'v> {
     pieces: PieceCache,
     /// A text as its vocabulary wants it.
     prepared: String,
+    /// Memory of the program that normalizes texts, if there is one.
+    scratch: Scratch,
+    /// At the beginning of a piece; for Unigram vocabularies.
+    tiling: Option<Tiling>,
 }
 
 /// Prepared texts up to this size keep their memory for the next one.
 const KEPT: usize = 64 * 1024;
+
+/// A text that is not in parts.
+const WHOLE: Part = Part {
+    beginning: true,
+    last: true,
+};
 
 /// Where counting pauses.
 #[derive(Clone, Copy)]
@@ -37,6 +49,8 @@ impl<'v> Counter<'v> {
             merger: Box::new(Merger::new()),
             pieces: PieceCache::new(),
             prepared: String::new(),
+            scratch: Scratch::default(),
+            tiling: vocabulary.unigram().map(Tiling::new),
         }
     }
 
@@ -54,11 +68,17 @@ impl<'v> Counter<'v> {
     #[doc(hidden)]
     pub fn encode_in_windows(&mut self, text: &str, window: usize) -> Vec<u32> {
         let mut prepared = std::mem::take(&mut self.prepared);
-        let text = self.vocabulary.preparation().apply(text, true, &mut prepared);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let text = self.normal(text, WHOLE, &mut scratch, &mut prepared);
         let (mut at, mut ids) = (0, Vec::new());
         while at < text.len() {
             let end = self.vocabulary.piece_end(text, at);
             let piece = text.as_bytes().get(at..end).unwrap_or_default();
+            if let Some(unigram) = self.vocabulary.unigram() {
+                unigram.encode(piece, &mut ids);
+                at = end;
+                continue;
+            }
             match self.vocabulary.rank(piece) {
                 Some(rank) => ids.push(rank),
                 None => self
@@ -70,20 +90,48 @@ impl<'v> Counter<'v> {
         for id in &mut ids {
             *id = self.vocabulary.id(*id);
         }
-        self.keep(prepared);
+        self.keep_both(scratch, prepared);
         ids
     }
 
-    /// Counts a part of a text that was cut where cuts are certain; `beginning` if it is the first one.
-    pub(super) fn count_part(&mut self, text: &str, beginning: bool) -> u64 {
+    /// Counts a part of a text that was cut where cuts are certain; `part` says which one.
+    pub(super) fn count_part(&mut self, text: &str, part: Part) -> u64 {
         let mut prepared = std::mem::take(&mut self.prepared);
-        let text = self
-            .vocabulary
-            .preparation()
-            .apply(text, beginning, &mut prepared);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let text = self.normal(text, part, &mut scratch, &mut prepared);
         let count = self.count_pieces(text, text.len());
-        self.keep(prepared);
+        self.keep_both(scratch, prepared);
         count
+    }
+
+    /// A part of a text as it is split.
+    fn normal<'t>(
+        &self,
+        text: &'t str,
+        part: Part,
+        scratch: &'t mut Scratch,
+        prepared: &'t mut String,
+    ) -> &'t str {
+        let text = match self.vocabulary.program() {
+            Some(program) => program.apply(text, part, scratch),
+            None => text,
+        };
+        self.vocabulary
+            .preparation()
+            .apply(text, part.beginning, prepared)
+    }
+
+    /// A text as it is split, for tests and tools.
+    pub(super) fn prepared(&mut self, text: &str) -> String {
+        let mut out = String::new();
+        self.prepare_part(text, WHOLE, &mut out);
+        out
+    }
+
+    fn keep_both(&mut self, mut scratch: Scratch, prepared: String) {
+        scratch.shrink(KEPT);
+        self.scratch = scratch;
+        self.keep(prepared);
     }
 
     /// Prepares the beginning of a text, as far as nothing that may follow changes it, and returns where that ends.
@@ -129,6 +177,7 @@ impl<'v> Counter<'v> {
             Pattern::Kimi => self.count_split(Kimi, text, at, stop),
             Pattern::Tekken => self.count_split(Tekken, text, at, stop),
             Pattern::EachSpace => self.count_split(EachSpace, text, at, stop),
+            Pattern::Whole => self.count_split(Whole, text, at, stop),
             Pattern::Spaces => self.count_split(self.vocabulary.spaces(), text, at, stop),
         }
     }
@@ -153,9 +202,33 @@ impl<'v> Counter<'v> {
         self.merger.count_on(&self.vocabulary, piece, long)
     }
 
+    /// Walks on in a piece of a Unigram vocabulary, of which `rest` is left; the bytes that were walked over.
+    pub(super) fn walk_on(&self, tiling: &mut Tiling, rest: &[u8], bytes: usize) -> usize {
+        match self.vocabulary.unigram() {
+            Some(model) => tiling.walk(model, rest, bytes),
+            None => rest.len(),
+        }
+    }
+
     /// Whether texts are split as they are.
     pub(super) fn takes_plain(&self) -> bool {
-        self.vocabulary.preparation() == Preparation::default()
+        self.vocabulary.preparation() == Preparation::default() && self.vocabulary.program().is_none()
+    }
+
+    /// The last position before which a text can be prepared without what follows, whatever more may follow.
+    pub(super) fn last_boundary(&self, text: &str) -> usize {
+        match self.vocabulary.program() {
+            Some(program) => program.last_boundary(text),
+            None => self.vocabulary.preparation().last_boundary(text),
+        }
+    }
+
+    /// Writes a part of a text, as it is split, behind what `out` holds.
+    pub(super) fn prepare_part(&mut self, text: &str, part: Part, out: &mut String) {
+        let mut prepared = std::mem::take(&mut self.prepared);
+        let mut scratch = std::mem::take(&mut self.scratch);
+        out.push_str(self.normal(text, part, &mut scratch, &mut prepared));
+        self.keep_both(scratch, prepared);
     }
 
     /// Moves what of `text` can be prepared without what follows it to the end of `out`; all of it if `last`. Returns
@@ -167,16 +240,13 @@ impl<'v> Counter<'v> {
         last: bool,
         out: &mut String,
     ) -> bool {
-        let preparation = self.vocabulary.preparation();
         let boundary = if last {
             text.len()
         } else {
-            preparation.last_boundary(text)
+            self.last_boundary(text)
         };
-        let mut prepared = std::mem::take(&mut self.prepared);
         let head = text.get(..boundary).unwrap_or_default();
-        out.push_str(preparation.apply(head, beginning, &mut prepared));
-        self.keep(prepared);
+        self.prepare_part(head, Part { beginning, last }, out);
         text.drain(..boundary);
         boundary > 0
     }
@@ -190,6 +260,12 @@ impl<'v> Counter<'v> {
         let cached = self.pieces.get(place);
         if cached > 0 {
             return cached;
+        }
+        if let (Some(unigram), Some(tiling)) = (self.vocabulary.unigram(), &mut self.tiling) {
+            tiling.walk(unigram, piece, piece.len());
+            let count = tiling.finish();
+            self.pieces.put(place, count);
+            return count;
         }
         // What is too long for the cache and ends beyond ASCII is a clause of Chinese or the like, hardly ever a token.
         let clause = matches!(place, Place::Nowhere) && piece.last().is_some_and(|byte| !byte.is_ascii());
@@ -206,6 +282,6 @@ impl<'v> Counter<'v> {
 
 impl TokenCounter for Counter<'_> {
     fn count(&mut self, text: &str) -> u64 {
-        self.count_part(text, true)
+        self.count_part(text, WHOLE)
     }
 }

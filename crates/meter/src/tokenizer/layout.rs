@@ -26,7 +26,7 @@
 /// First bytes of every vocabulary buffer.
 pub const MAGIC: [u8; 8] = *b"TGVOCAB\0";
 /// Raised whenever a reader of the previous layout would misread the buffer.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 /// Bytes before the first table.
 pub const HEADER_SIZE: usize = 128;
 /// 4-byte fields behind the checksum.
@@ -84,6 +84,12 @@ pub mod field {
     pub const IDS_AT: usize = 14;
     /// Offset of 256 bits, one for each byte behind which a token has a space, see `Spaces`; 0 if there is none.
     pub const GLUED_AT: usize = 15;
+    /// Offset of the section of a Unigram vocabulary, whose tables for pairs are empty; 0 if it merges pairs.
+    pub const UNIGRAM_AT: usize = 16;
+    /// Offset of the program that normalizes texts before all else; 0 if there is none.
+    pub const PROGRAM_AT: usize = 17;
+    /// How much longer the program may make a text.
+    pub const GROWTH: usize = 18;
 }
 
 /// Flag: texts begin as characters, see `compile`.

@@ -1,4 +1,4 @@
-//! Exact token counts for byte-level BPE vocabularies.
+//! Exact token counts for byte-pair and Unigram vocabularies.
 //!
 //! The engine is our own, for three reasons. A compiled [`Vocabulary`] is one flat buffer that is read in place: no
 //! load time, no copy per worker, the built-in ones are pages of the binary that all workers share. The splitter is
@@ -10,12 +10,12 @@
 //! | `layout` | the buffer's bytes |
 //! | `compile` | rank list to buffer (the build script runs it for the built-in vocabularies) |
 //! | `vocabulary` | buffer to lookups |
-//! | `class` | character classes of the patterns |
+//! | `class`, `trait_bits`, `traits` | character classes of the patterns, and traits that normal forms need |
 //! | `onboard` | the tokenizers that come with Tollgate |
 //! | `load` | published files to buffer |
-//! | `normalize` | what happens to a text before it is split |
+//! | `normalize`, `program` | what happens to a text before it is split: the usual, and whatever files list |
 //! | `split` | text to pieces |
-//! | `merge` | piece to tokens |
+//! | `merge`, `unigram` | piece to tokens |
 //! | `cache` | what was looked up lately |
 //! | `count`, `stream`, `steps` | whole texts, texts that arrive in parts, whole texts with pauses |
 
@@ -29,9 +29,13 @@ mod merge;
 mod normalize;
 mod onboard;
 mod perfect;
+mod program;
 mod split;
 mod steps;
 mod stream;
+mod trait_bits;
+mod traits;
+mod unigram;
 mod vocabulary;
 
 pub use compile::CompileError;

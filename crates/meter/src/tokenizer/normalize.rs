@@ -141,7 +141,7 @@ impl Preparation {
 ///
 /// Before a stable character (see `class::STABLE`) nothing composes, so only the stretches between two of them that
 /// hold something else are looked at, and rewritten only if they are not in order.
-fn nfc(text: &str, out: &mut String) {
+pub(super) fn nfc(text: &str, out: &mut String) {
     let (mut copied, mut at) = (0, 0);
     while let Some(stretch) = unstable_stretch(text, at) {
         at = stretch.end;

@@ -2,9 +2,14 @@
 
 use super::Counter;
 use super::merge::LongPiece;
+use super::unigram::Tiling;
 
 /// Pieces of more bytes are counted with pauses. No token is as long.
 const LONG: usize = 2048;
+/// Bytes that are normalized at once at least, if more comes.
+const NORMALIZED: usize = 4096;
+/// Bytes of a long piece of a Unigram vocabulary that are walked over between two looks at what is left.
+const STRIDE: usize = 1024;
 
 /// Counts a text in steps, so that other work is done in between. Exact: equal to counting it at once.
 ///
@@ -14,13 +19,23 @@ const LONG: usize = 2048;
 pub struct StepCounter {
     /// Not as the vocabulary wants it yet.
     fed: String,
+    /// Bytes that must wait before it is looked again for a place where they may be normalized apart.
+    hold: usize,
     /// Ready to be counted.
     text: String,
     begun: bool,
     at: usize,
     count: u64,
     /// The piece at `at`: its end, and how far it is counted.
-    long: Option<(usize, LongPiece)>,
+    long: Option<(usize, Long)>,
+}
+
+/// How far a long piece is counted.
+#[derive(Debug, Clone)]
+enum Long {
+    Merged(LongPiece),
+    /// With the bytes that were walked over.
+    Tiled(Tiling, usize),
 }
 
 impl StepCounter {
@@ -31,7 +46,12 @@ impl StepCounter {
             return;
         }
         self.fed.push_str(part);
+        if self.fed.len() < self.hold && !last {
+            return;
+        }
         self.begun |= counter.prepare(&mut self.fed, !self.begun, last, &mut self.text);
+        // Where nothing can be taken apart, it is not looked for with every part anew.
+        self.hold = (2 * self.fed.len()).max(NORMALIZED);
     }
 
     /// Counts on in the text, which has been fed, until about `left` bytes are counted; takes what it counts from `left`.
@@ -43,9 +63,20 @@ impl StepCounter {
                     return None;
                 }
                 let piece = self.text.as_bytes().get(self.at..*end).unwrap_or_default();
-                *left = left.saturating_sub(long.step());
-                if counter.count_on(piece, long) {
-                    self.count += long.count;
+                let counted = match long {
+                    Long::Merged(long) => {
+                        *left = left.saturating_sub(long.step());
+                        counter.count_on(piece, long).then_some(long.count)
+                    }
+                    Long::Tiled(tiling, walked) => {
+                        let rest = piece.get(*walked..).unwrap_or_default();
+                        *walked += counter.walk_on(tiling, rest, STRIDE);
+                        *left = left.saturating_sub(STRIDE);
+                        (*walked >= piece.len()).then(|| tiling.finish())
+                    }
+                };
+                if let Some(count) = counted {
+                    self.count += count;
                     self.at = *end;
                     self.long = None;
                 }
@@ -61,7 +92,11 @@ impl StepCounter {
                 return None;
             }
             let end = counter.vocabulary().piece_end(&self.text, self.at);
-            self.long = Some((end, LongPiece::default()));
+            let long = match counter.vocabulary().unigram() {
+                Some(model) => Long::Tiled(Tiling::new(model), 0),
+                None => Long::Merged(LongPiece::default()),
+            };
+            self.long = Some((end, long));
         }
     }
 }

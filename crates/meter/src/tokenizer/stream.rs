@@ -1,5 +1,7 @@
 //! Counting a text that arrives in pieces.
 
+use super::program::Part;
+use super::unigram::Stream;
 use super::{Counter, Vocabulary};
 
 /// Bytes that may wait for a certain cut before what is certain is looked for piece by piece.
@@ -14,8 +16,10 @@ const TAIL_LIMIT: usize = 16 * 1024;
 ///
 /// Exact, with one exception: a *single piece* of 16 KB or more (a run of one letter, say) is counted in parts and may
 /// then come out a token or two too high per 16 KB. A finished text is better counted whole.
+/// Of Unigram vocabularies, texts are exact in that case, too, and inexact where 16 KB hold no place at which they may be
+/// normalized apart, as is true of marks without letters.
 ///
-/// The counter is lent for each push, so that ten thousand streams share one: a stream costs these 40 bytes and the
+/// The counter is lent for each push, so that ten thousand streams share one: a stream costs these 48 bytes and the
 /// capacity of its tail, which shrinks as the tail does.
 #[derive(Debug, Clone, Default)]
 pub struct StreamCounter {
@@ -23,6 +27,8 @@ pub struct StreamCounter {
     count: u64,
     /// Something was counted: what comes next is not the beginning.
     begun: bool,
+    /// The text, if the vocabulary is a Unigram model.
+    unigram: Option<Box<Stream>>,
 }
 
 const _: () = assert!(size_of::<StreamCounter>() <= 64);
@@ -34,6 +40,7 @@ impl StreamCounter {
             tail: String::new(),
             count: 0,
             begun: false,
+            unigram: None,
         }
     }
 
@@ -43,7 +50,11 @@ impl StreamCounter {
         while !rest.is_empty() {
             let (part, after) = rest.split_at(rest.floor_char_boundary(TAIL_LIMIT));
             rest = after;
-            self.push_part(counter, part);
+            if counter.vocabulary().unigram().is_some() {
+                self.unigram.get_or_insert_default().push(counter, part);
+            } else {
+                self.push_part(counter, part);
+            }
         }
     }
 
@@ -80,7 +91,11 @@ impl StreamCounter {
 
     /// Counts and drops the tail's first `end` bytes, a cut.
     fn count_to(&mut self, counter: &mut Counter<'_>, end: usize) {
-        self.count += counter.count_part(self.tail.get(..end).unwrap_or_default(), !self.begun);
+        let part = Part {
+            beginning: !self.begun,
+            last: false,
+        };
+        self.count += counter.count_part(self.tail.get(..end).unwrap_or_default(), part);
         self.begun |= end > 0;
         self.drop_to(end);
     }
@@ -92,16 +107,19 @@ impl StreamCounter {
 
     /// Tokens that are certain so far: those of all text except an unfinished end.
     pub fn counted(&self) -> u64 {
-        self.count
+        self.count + self.unigram.as_ref().map_or(0, |stream| stream.counted())
     }
 
     /// Bytes that wait for more text.
     pub fn pending(&self) -> usize {
-        self.tail.len()
+        self.tail.len() + self.unigram.as_ref().map_or(0, |stream| stream.pending())
     }
 
     /// Counts the rest and returns the total.
     pub fn finish(mut self, counter: &mut Counter<'_>) -> u64 {
+        if let Some(stream) = &mut self.unigram {
+            return stream.finish(counter);
+        }
         let end = self.tail.len();
         self.count_to(counter, end);
         self.count

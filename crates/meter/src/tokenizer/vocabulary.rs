@@ -10,7 +10,9 @@ use super::layout::{
     hash_bytes, hash_medium, hash_pair, hash_short, load_head, load_short, load_tail, pair_key, slot,
 };
 use super::normalize::{Normalizer, Prefix, Preparation};
+use super::program::Program;
 use super::split::{Spaces, Split};
+use super::unigram::Unigram;
 
 /// A vocabulary over a borrowed buffer: cheap to make, no copy, no pointer into anything else.
 ///
@@ -33,6 +35,9 @@ pub struct Vocabulary<'a> {
     all_reachable: bool,
     classes: &'a [Class],
     whole: &'a [u8],
+    unigram: Option<Unigram<'a>>,
+    program: Option<Program<'a>>,
+    growth: u32,
 }
 
 /// Where the tokens of one length stand; see `layout`.
@@ -179,6 +184,15 @@ impl<'a> Vocabulary<'a> {
                 .map_err(|_| VocabularyError::Inconsistent)?,
             classes: <[Class]>::ref_from_bytes(classes).map_err(|_| VocabularyError::Inconsistent)?,
             whole: bytes,
+            unigram: match of(field::UNIGRAM_AT) as usize {
+                0 => None,
+                at => Some(Unigram::read(bytes, at).ok_or(VocabularyError::Inconsistent)?),
+            },
+            program: match of(field::PROGRAM_AT) as usize {
+                0 => None,
+                at => Some(Program::read(bytes, at).ok_or(VocabularyError::UnknownPreparation)?),
+            },
+            growth: of(field::GROWTH).max(1),
         };
         for (at, class) in vocabulary.classes.iter().enumerate() {
             let slots = class.slots.get() as usize;
@@ -213,14 +227,16 @@ impl<'a> Vocabulary<'a> {
     }
 
     /// Most tokens that a text of so many bytes can have: as many as bytes, one more for a space put before it, and up
-    /// to three (NFC) or eighteen (NFKC, U+FDFA) times as many where a normal form may make it longer.
+    /// to three (NFC) or eighteen (NFKC, U+FDFA) times as many where a normal form may make it longer, or whatever a
+    /// file's own tables of characters make of them.
     pub fn most_tokens(&self, bytes: u64) -> u64 {
         let growth = match self.preparation.normalizer {
-            Normalizer::None => 1,
+            Normalizer::None => u64::from(self.growth),
             Normalizer::Nfc => 3,
             Normalizer::Nfkc => 18,
         };
-        let prefix = u64::from(bytes > 0 && self.preparation.prefix != Prefix::None);
+        let prefixed = self.preparation.prefix != Prefix::None || self.program.is_some();
+        let prefix = u64::from(bytes > 0 && prefixed);
         bytes.saturating_mul(growth).saturating_add(prefix)
     }
 
@@ -241,7 +257,42 @@ impl<'a> Vocabulary<'a> {
     /// piece or stands inside white space, and nothing looks ahead across that point.
     #[inline]
     pub(super) fn cuts_behind(&self, byte: u8) -> bool {
-        byte.is_ascii_graphic() && (self.pattern != Pattern::Spaces || self.spaces().cuts_behind(byte))
+        byte.is_ascii_graphic()
+            && (self.pattern != Pattern::Spaces || self.spaces().cuts_behind(byte))
+            && self.program.is_none_or(|program| program.is_solid(byte))
+    }
+
+    /// Whether tokens are chosen by their scores instead of being merged.
+    pub fn is_unigram(&self) -> bool {
+        self.unigram.is_some()
+    }
+
+    /// The Unigram model, if that is what the vocabulary is.
+    #[inline]
+    pub(super) fn unigram(&self) -> Option<&Unigram<'a>> {
+        self.unigram.as_ref()
+    }
+
+    /// Where the next piece of a Unigram vocabulary begins, at `from` or later; none if it begins in what follows.
+    pub(super) fn next_piece(&self, text: &str, from: usize) -> Option<usize> {
+        let rest = text.as_bytes().get(from..)?;
+        let spaced = self.pattern == Pattern::EachSpace;
+        memchr::memchr(b' ', rest).filter(|_| spaced).map(|at| from + at)
+    }
+
+    /// Where the last piece of a Unigram vocabulary begins, whose first one begins at `from`.
+    pub(super) fn last_piece(&self, text: &str, from: usize) -> usize {
+        let spaced = self.pattern == Pattern::EachSpace;
+        let rest = text.as_bytes().get(from..).unwrap_or_default();
+        memchr::memrchr(b' ', rest)
+            .filter(|_| spaced)
+            .map_or(from, |at| from + at)
+    }
+
+    /// What normalizes texts before all else.
+    #[inline]
+    pub(super) fn program(&self) -> Option<&Program<'a>> {
+        self.program.as_ref()
     }
 
     /// What is done to texts before they are split.

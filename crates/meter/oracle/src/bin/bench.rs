@@ -1,4 +1,5 @@
-//! Tokenizer throughput beside three other engines in one run: `make bench-meter`.
+//! Tokenizer throughput beside three other engines in one run: `make bench-meter`. `bench FILE...` times tokenizers in files
+//! (see `subject::from_file`), beside `tokenizers`, and nothing else.
 //!
 //! Natural texts come from this system's manuals and programs and are cut into distinct documents of 8 KB; a first
 //! megabyte warms up, the rest is timed. Adversarial texts are one megabyte each (64 KB for the others, which are slow or
@@ -20,7 +21,7 @@ use tollgate_meter::TokenCounter;
 use tollgate_meter::tokenizer::{Counter, Encoding, NAMES, StreamCounter, builtin};
 use tollgate_meter_oracle::compare::counter;
 use tollgate_meter_oracle::corpus::from_folders;
-use tollgate_meter_oracle::subject::{Oracle, on_board};
+use tollgate_meter_oracle::subject::{Oracle, Subject, from_file, on_board};
 use tollgate_meter_oracle::texts::{Rng, adversarial, chinese};
 
 /// Bytes of one document.
@@ -161,6 +162,11 @@ fn anonymous() -> u64 {
 
 fn main() {
     let kinds = natural();
+    let files: Vec<String> = std::env::args().skip(1).collect();
+    if !files.is_empty() {
+        let subjects = files.iter().map(|file| from_file(Path::new(file)));
+        return table(&kinds, &adversarial(1_000_000), subjects);
+    }
     fresh(&kinds);
     let subject = on_board("o200k_base");
     let (Some(Oracle::Tiktoken(tiktoken, _)), Some(hugging_face)) =
@@ -231,14 +237,18 @@ fn main() {
         );
     }
     println!("worst of ours: {} at {:.0} MB/s\n", worst.1, worst.0);
-    print!("{:<16}{:>9}", "ours, MB/s", "KB");
+    table(&kinds, &long, NAMES.iter().map(|name| on_board(name)));
+}
+
+/// Speeds of many tokenizers; of those in files, those of their oracle in a second line.
+fn table(kinds: &[(&str, Vec<String>)], long: &[(&str, String)], subjects: impl Iterator<Item = Subject>) {
+    print!("{:<20}{:>9}", "ours, MB/s", "KB");
     kinds.iter().for_each(|(name, _)| print!("{name:>13}"));
     println!("{:>26}", "worst");
-    for name in NAMES {
-        let subject = on_board(name);
+    for subject in subjects {
         let mut ours = counter(&subject);
-        print!("{name:<16}{:>9}", ours.vocabulary().size() / 1024);
-        for (_, documents) in &kinds {
+        print!("{:<20}{:>9}", subject.name, ours.vocabulary().size() / 1024);
+        for (_, documents) in kinds {
             let counted = time(documents, 3, |text| {
                 black_box(ours.count(text));
             });
@@ -256,6 +266,16 @@ fn main() {
             .min_by(|a, b| a.0.total_cmp(&b.0));
         let (speed, text) = worst.unwrap_or_default();
         println!("{:>26}", format!("{text} {speed:.0}"));
+        if let (Some(oracle), true) = (subject.oracles.first(), subject.name.contains('.')) {
+            print!("{:<29}", "  its library");
+            for (_, documents) in kinds {
+                let counted = time(documents, 1, |text| {
+                    black_box(oracle.encode(text));
+                });
+                print!("{counted:>13.1}");
+            }
+            println!();
+        }
     }
 }
 

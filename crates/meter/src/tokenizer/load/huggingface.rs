@@ -1,11 +1,12 @@
-//! Hugging Face's `tokenizer.json`: byte-level BPE, and SentencePiece-like BPE with byte fallback.
+//! Hugging Face's `tokenizer.json`: byte-level BPE, and SentencePiece-like BPE with byte fallback. Unigram models are read
+//! beside, in `unigram`.
 
 use std::collections::{HashMap, HashSet};
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{LoadError, Parts};
+use super::{LoadError, Parts, unigram};
 use crate::tokenizer::layout::METASPACE;
 use crate::tokenizer::{Normalizer, Pattern, Prefix};
 
@@ -13,14 +14,14 @@ use crate::tokenizer::{Normalizer, Pattern, Prefix};
 const SPACE: &str = "\u{2581}";
 
 #[derive(Deserialize)]
-struct File {
+pub(super) struct File {
     #[serde(default)]
     added_tokens: Vec<Added>,
     #[serde(default)]
-    normalizer: Value,
+    pub(super) normalizer: Value,
     #[serde(default)]
-    pre_tokenizer: Value,
-    model: Model,
+    pub(super) pre_tokenizer: Value,
+    pub(super) model: Model,
 }
 
 #[derive(Deserialize)]
@@ -29,7 +30,7 @@ struct Added {
 }
 
 #[derive(Deserialize)]
-struct Model {
+pub(super) struct Model {
     #[serde(default, rename = "type")]
     kind: Option<String>,
     #[serde(default)]
@@ -39,19 +40,22 @@ struct Model {
     #[serde(default)]
     end_of_word_suffix: Option<String>,
     #[serde(default)]
-    byte_fallback: bool,
+    pub(super) byte_fallback: bool,
     #[serde(default)]
     ignore_merges: bool,
-    vocab: Vocab,
+    #[serde(default)]
+    pub(super) unk_id: Option<usize>,
+    pub(super) vocab: Vocab,
     #[serde(default)]
     merges: Vec<Merge>,
 }
 
-/// BPE's; other models have lists of other things, which are only recognized so as to be refused by name.
+/// BPE's or Unigram's; other models have other things, which are only recognized so as to be refused by name.
 #[derive(Deserialize)]
 #[serde(untagged)]
-enum Vocab {
+pub(super) enum Vocab {
     Ids(HashMap<String, u32>),
+    Scores(Vec<(String, f64)>),
     Other(serde::de::IgnoredAny),
 }
 
@@ -77,12 +81,13 @@ impl Merge {
 /// See [`LoadError`].
 pub fn tokenizer_json(file: &[u8]) -> Result<Vec<u8>, LoadError> {
     let parsed: File = serde_json::from_slice(file).map_err(|error| LoadError::Syntax(error.to_string()))?;
-    let steps = Steps::read(&parsed)?;
     let model = &parsed.model;
-    match model.kind.as_deref() {
-        Some("BPE") | None => {}
-        Some(other) => return Err(unsupported("model", other)),
+    match (model.kind.as_deref(), &model.vocab) {
+        (Some("Unigram"), _) | (None, Vocab::Scores(_)) => return unigram::compile(&parsed, file),
+        (Some("BPE") | None, _) => {}
+        (Some(other), _) => return Err(unsupported("model", other)),
     }
+    let steps = Steps::read(&parsed)?;
     let Vocab::Ids(vocab) = &model.vocab else {
         return Err(unsupported("model", "one whose vocab is no map"));
     };
@@ -153,12 +158,12 @@ pub fn tokenizer_json(file: &[u8]) -> Result<Vec<u8>, LoadError> {
     parts.build(steps.pattern, file)
 }
 
-fn unsupported(place: &str, feature: &str) -> LoadError {
+pub(super) fn unsupported(place: &str, feature: &str) -> LoadError {
     LoadError::Unsupported(format!("{place}: {feature}"))
 }
 
 /// The byte of a `<0xAB>` token.
-fn fallback_byte(token: &str) -> Option<u8> {
+pub(super) fn fallback_byte(token: &str) -> Option<u8> {
     let digits = token.strip_prefix("<0x")?.strip_suffix('>')?;
     (digits.len() == 2).then(|| u8::from_str_radix(digits, 16).ok())?
 }
@@ -235,7 +240,7 @@ impl Steps {
 }
 
 /// The steps of a `Sequence` of steps, or the single step; none for null.
-fn flat<'v>(step: &'v Value, list: &str) -> Vec<&'v Value> {
+pub(super) fn flat<'v>(step: &'v Value, list: &str) -> Vec<&'v Value> {
     match step {
         Value::Null => Vec::new(),
         _ if kind(step) == "Sequence" => step[list]
@@ -248,18 +253,18 @@ fn flat<'v>(step: &'v Value, list: &str) -> Vec<&'v Value> {
     }
 }
 
-fn kind(step: &Value) -> &str {
+pub(super) fn kind(step: &Value) -> &str {
     step["type"].as_str().unwrap_or_default()
 }
 
 /// Whether a step looks for a single space.
-fn is_space_pattern(step: &Value) -> bool {
+pub(super) fn is_space_pattern(step: &Value) -> bool {
     step.pointer("/pattern/String")
         .is_some_and(|pattern| pattern == " ")
 }
 
 /// A step by its name, with its settings where these are short.
-fn described(name: &str, step: &Value) -> String {
+pub(super) fn described(name: &str, step: &Value) -> String {
     let settings = step.to_string();
     if settings.len() > 200 {
         name.to_owned()

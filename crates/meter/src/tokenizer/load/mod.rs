@@ -3,8 +3,9 @@
 //! | file | format |
 //! | --- | --- |
 //! | `ranks` | tiktoken rank files: base64 bytes and a rank per line |
+//! | `sentencepiece` | SentencePiece's `.model`, of byte-pair models |
 //! | `tekken` | Mistral's `tekken.json` |
-//! | `huggingface` | Hugging Face's `tokenizer.json` |
+//! | `huggingface`, `unigram` | Hugging Face's `tokenizer.json` |
 //!
 //! Special and added tokens are left out: their spellings count as ordinary text. What a format may ask for and the engine
 //! does not do is refused by its name, never ignored. A buffer is only handed out once it has encoded a text in many
@@ -12,7 +13,9 @@
 
 mod huggingface;
 mod ranks;
+mod sentencepiece;
 mod tekken;
+mod unigram;
 
 use std::collections::HashMap;
 
@@ -25,6 +28,7 @@ pub use huggingface::tokenizer_json;
 #[cfg(feature = "onboard")]
 pub(super) use ranks::packed_ranks;
 pub use ranks::rank_file;
+pub use sentencepiece::sentencepiece_model;
 pub use tekken::tekken_json;
 
 /// Why a file does not become a vocabulary. The file is at fault, or asks for what this build cannot do; trying again

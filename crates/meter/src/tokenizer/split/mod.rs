@@ -25,7 +25,7 @@ pub(super) use cased::{Kimi, O200k, Tekken};
 pub(super) use deepseek::DeepSeek;
 pub(super) use gpt2::Gpt2;
 pub(super) use scan::{first_unstable, is_stable};
-pub(super) use spaces::{EachSpace, Spaces};
+pub(super) use spaces::{EachSpace, Spaces, Whole};
 pub(super) use words::{Cl100k, Llama3, Qwen2, Qwen35};
 
 /// How a text is split into pieces.
@@ -54,10 +54,12 @@ pub enum Pattern {
     Spaces,
     /// Each space begins a piece: SentencePiece-like vocabularies whose words are merged on their own.
     EachSpace,
+    /// A text is one piece: Unigram vocabularies, in which all that came before may decide between two ways on.
+    Whole,
 }
 
 /// Each pattern, its id in a vocabulary buffer and its name in configurations.
-const PATTERNS: [(Pattern, u32, &str); 11] = [
+const PATTERNS: [(Pattern, u32, &str); 12] = [
     (Pattern::Cl100k, 1, "cl100k"),
     (Pattern::O200k, 2, "o200k"),
     (Pattern::Gpt2, 3, "gpt2"),
@@ -69,6 +71,7 @@ const PATTERNS: [(Pattern, u32, &str); 11] = [
     (Pattern::Tekken, 9, "tekken"),
     (Pattern::Spaces, 10, "spaces"),
     (Pattern::EachSpace, 11, "each space"),
+    (Pattern::Whole, 12, "whole"),
 ];
 
 impl Pattern {
@@ -118,12 +121,13 @@ impl Pattern {
             Self::Tekken => Tekken.piece_end(text, at),
             Self::Spaces => Spaces::new(&[0; 32]).piece_end(text, at),
             Self::EachSpace => EachSpace.piece_end(text, at),
+            Self::Whole => Whole.piece_end(text, at),
         }
     }
 
     /// Whether the pattern knows nothing but spaces, as those of SentencePiece-like vocabularies do.
     pub fn is_spaced(self) -> bool {
-        matches!(self, Self::Spaces | Self::EachSpace)
+        matches!(self, Self::Spaces | Self::EachSpace | Self::Whole)
     }
 }
 

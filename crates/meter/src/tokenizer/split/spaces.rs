@@ -52,3 +52,13 @@ impl Split for EachSpace {
         at + 1 + memchr::memchr(b' ', rest).unwrap_or(rest.len())
     }
 }
+
+/// Cuts nowhere.
+pub(crate) struct Whole;
+
+impl Split for Whole {
+    #[inline]
+    fn piece_end(&self, text: &[u8], _at: usize) -> usize {
+        text.len()
+    }
+}
