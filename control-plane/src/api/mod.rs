@@ -17,6 +17,7 @@ mod requests;
 mod schema;
 mod tokenizers;
 mod usage;
+mod versions;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -80,6 +81,11 @@ pub fn app(state: AppState) -> Router {
         .route("/documents", get(documents::list))
         .route("/documents/validate", post(documents::check))
         .route("/documents/{name}", get(documents::read).put(documents::write))
+        .route("/versions", get(versions::list).post(versions::publish))
+        .route("/versions/{number}", get(versions::one))
+        .route("/versions/{number}/diff", get(versions::difference))
+        .route("/versions/{number}/rollback", post(versions::rollback))
+        .route("/versions/{number}/documents/{name}", get(versions::document))
         .route("/schema/{kind}", get(schema::read))
         .route("/usage", get(usage::read))
         .route("/channels/{code}/limits", get(limits::of_channel))

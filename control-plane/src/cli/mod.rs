@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod cluster;
 mod count;
 mod explain;
 mod keys;

@@ -13,7 +13,8 @@ use tollgate_shm::Region;
 use super::{Checkpoint, LogFile, Stop, care};
 use crate::api::{AppState, app};
 use crate::config::{
-    ConfigSource, Directory, Document, Fixed, Publisher, StateFolder, parse_set, region_sizes,
+    ConfigSource, Directory, Document, Fixed, Nacos, NacosOptions, Publisher, StateFolder, VersionFolder,
+    parse_set, region_sizes,
 };
 use crate::counting::Counting;
 use crate::health::{Board, Prober};
@@ -23,8 +24,12 @@ use crate::secrets::{ApiToken, CredentialFolder, MasterKey, Sealer};
 /// What `tollgate serve` is told.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
-    /// Folder of documents; `None` for the sample.
+    /// Folder of documents; `None` for Nacos or the sample.
     pub config: Option<PathBuf>,
+    /// Nacos with the documents.
+    pub nacos: Option<NacosOptions>,
+    /// Name of this instance, whose own document overrides what all share.
+    pub instance: Option<String>,
     /// State folder.
     pub state: PathBuf,
     /// Folder of the region.
@@ -82,11 +87,18 @@ fn sample() -> Fixed {
 }
 
 fn open_source(options: &ServeOptions) -> Result<Arc<dyn ConfigSource>, DaemonError> {
-    match &options.config {
-        None => Ok(Arc::new(sample())),
-        Some(dir) => {
-            let directory =
-                Directory::watch(dir).map_err(DaemonError::at("read the configuration in", dir))?;
+    match (&options.nacos, &options.config) {
+        (Some(nacos), _) => {
+            let nacos = Nacos::open(nacos.clone(), &options.state).map_err(DaemonError::from)?;
+            Ok(Arc::new(nacos))
+        }
+        (None, None) => Ok(Arc::new(sample())),
+        (None, Some(dir)) => {
+            let folder = options.state.join("versions");
+            let versions =
+                VersionFolder::open(&folder).map_err(DaemonError::at("keep versions in", &folder))?;
+            let directory = Directory::open(dir, Some(versions), options.instance.clone())
+                .map_err(DaemonError::at("read the configuration in", dir))?;
             Ok(Arc::new(directory))
         }
     }
