@@ -136,8 +136,7 @@ impl Nacos {
             return Some(String::new());
         }
         let form = format!("username={USER}&password={PASSWORD}");
-        let request = Request::post_bytes("/nacos/v1/auth/login", form.into_bytes())
-            .header("Content-Type", "application/x-www-form-urlencoded");
+        let request = form_request("/nacos/v1/auth/login", form);
         let answer = http::send(self.address(), &request).await.ok()?;
         let token = answer.json()["accessToken"].as_str()?.to_owned();
         Some(format!("&accessToken={token}"))
@@ -147,8 +146,7 @@ impl Nacos {
         let token = self.token().await?;
         let target = format!("/nacos/v1/cs/configs?dataId={id}&group={GROUP}&tenant={namespace}{token}");
         let form = format!("content={}", encoded(text));
-        let request = Request::post_bytes(&target, form.into_bytes())
-            .header("Content-Type", "application/x-www-form-urlencoded");
+        let request = form_request(&target, form);
         http::send(self.address(), &request).await.ok()
     }
 
@@ -224,6 +222,13 @@ impl NacosProxy {
         self.http.mend();
         self.grpc.mend();
     }
+}
+
+fn form_request(target: &str, form: String) -> Request {
+    let mut request =
+        Request::new("POST", target).header("Content-Type", "application/x-www-form-urlencoded");
+    request.body = form.into_bytes();
+    request
 }
 
 /// For a form.

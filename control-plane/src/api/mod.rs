@@ -3,6 +3,7 @@
 //! loopback only.
 
 mod auth;
+mod cluster_metrics;
 mod deployment_metrics;
 mod deployments;
 mod documents;
@@ -11,6 +12,7 @@ mod explain;
 mod health;
 mod inflight;
 mod instance;
+mod instances;
 mod limits;
 mod metrics;
 mod requests;
@@ -32,6 +34,7 @@ use crate::config::{ConfigSource, ConfigStatus, StatusWatch};
 use crate::counting::Counting;
 use crate::health::Board;
 use crate::ledger::{DrainStatus, SqliteReader};
+use crate::naming::Naming;
 use crate::secrets::{ApiToken, Sealer};
 
 pub use error::ApiError;
@@ -63,6 +66,8 @@ pub struct AppState {
     pub probes: Board,
     /// Tokenizers, and what was learned about them.
     pub counting: Counting,
+    /// This instance among the others.
+    pub naming: Naming,
     /// Whether metrics need no token.
     pub open_metrics: bool,
     /// When the daemon started.
@@ -91,6 +96,13 @@ pub fn app(state: AppState) -> Router {
         .route("/channels/{code}/limits", get(limits::of_channel))
         .route("/limits", get(limits::all))
         .route("/instance", get(instance::read))
+        .route("/instances", get(instances::list))
+        .route(
+            "/drain",
+            get(instances::draining)
+                .put(instances::drain)
+                .delete(instances::undrain),
+        )
         .route("/deployments", get(deployments::all))
         .route("/deployments/{*id}", get(deployments::one))
         .route("/inflight", get(inflight::read))

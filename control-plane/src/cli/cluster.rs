@@ -1,5 +1,6 @@
 //! Options of `tollgate serve` for an instance among others.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
@@ -34,6 +35,9 @@ pub(super) struct ClusterArgs {
     /// Name of this instance, different for each; the host's name by default
     #[arg(long, value_name = "ID", env = "TOLLGATE_INSTANCE")]
     instance: Option<String>,
+    /// Address at which the front balancer reaches this instance's nginx
+    #[arg(long, value_name = "ADDR", env = "TOLLGATE_ADVERTISE")]
+    advertise: Option<SocketAddr>,
 }
 
 /// The host's name.
@@ -58,6 +62,11 @@ impl ClusterArgs {
             return Err(format!("`{name}` is no name for an instance: {rule}").into());
         }
         Ok(Some(name))
+    }
+
+    /// Where clients reach this instance.
+    pub fn advertise(&self) -> Option<SocketAddr> {
+        self.advertise
     }
 
     fn account(&self) -> Result<Option<Account>, Failure> {

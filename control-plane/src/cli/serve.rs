@@ -82,6 +82,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         config: args.config,
         nacos: args.cluster.nacos()?,
         instance: args.cluster.instance()?,
+        advertise: args.cluster.advertise(),
         state: args.state,
         region: args.region,
         listen: args.listen,

@@ -141,6 +141,7 @@ impl Daemon {
             token: ApiToken::new(TOKEN),
             sealer,
             probes: Board::default(),
+            naming: tollgate::naming::Naming::alone("one"),
             counting,
             open_metrics: true,
             started: Instant::now(),

@@ -81,7 +81,7 @@ impl ConfigChangeListener for Wake {
 }
 
 /// What the library is told of the server.
-pub(super) fn props(options: &NacosOptions) -> ClientProps {
+pub fn props(options: &NacosOptions) -> ClientProps {
     ClientProps::new()
         .env_first(false)
         .server_addr(options.servers.join(","))

@@ -24,6 +24,7 @@ use tollgate_policy::Problem;
 
 pub use login::Account;
 
+pub use client::props;
 use client::{Client, NacosError};
 use remember::Memory;
 use watch::Watcher;
