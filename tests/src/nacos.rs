@@ -14,6 +14,8 @@ use tempfile::TempDir;
 
 /// Distance of the gRPC port, which clients rely on.
 const GRPC: u16 = 1_000;
+/// Times that a start is tried.
+const ATTEMPTS: u32 = 10;
 /// The group of the documents.
 pub const GROUP: &str = "TOLLGATE";
 /// The user of a server that asks for one.
@@ -69,6 +71,42 @@ impl Nacos {
     /// If it runs already or does not come up.
     pub async fn restart(&mut self) {
         assert!(self.child.is_none(), "Nacos runs already");
+        // Now and then rnacos applies its first log entry before its parts know each other, panics, and never answers.
+        for _ in 1..ATTEMPTS {
+            let panics = self.panics();
+            self.spawn();
+            if self.is_ready(panics).await {
+                return;
+            }
+            self.kill();
+        }
+        panic!("Nacos did not come up {ATTEMPTS} times");
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    fn panics(&self) -> usize {
+        self.log().matches("panicked").count()
+    }
+
+    /// Waits until a written content reads back; false if the server has broken while it started, beyond the panics
+    /// that its log had before.
+    async fn is_ready(&self, before: usize) -> bool {
+        wait_for("Nacos to give back what it was given", PATIENCE, || async {
+            if self.panics() > before {
+                return Some(false);
+            }
+            let text = "{\"ready\":true}";
+            let put = self.try_put("", "tollgate.test.ready", text).await?;
+            let got = self.try_get("", "tollgate.test.ready").await?;
+            (put.status() == 200 && got.status() == 200 && got.text() == text).then_some(true)
+        })
+        .await
+    }
+
+    fn spawn(&mut self) {
         let log = OpenOptions::new()
             .create(true)
             .append(true)
@@ -95,13 +133,6 @@ impl Nacos {
             .spawn()
             .expect("setpriv starts Nacos");
         self.child = Some(child);
-        wait_for("Nacos to give back what it was given", PATIENCE, || async {
-            let text = "{\"ready\":true}";
-            let put = self.try_put("", "tollgate.test.ready", text).await?;
-            let got = self.try_get("", "tollgate.test.ready").await?;
-            (put.status() == 200 && got.status() == 200 && got.text() == text).then_some(())
-        })
-        .await;
     }
 
     /// Kills it (SIGKILL).
@@ -188,6 +219,9 @@ impl Nacos {
 
 impl Drop for Nacos {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("--- the log of Nacos\n{}", self.log());
+        }
         if let Some(mut child) = self.child.take() {
             process::signal(child.id(), Signal::TERM);
             if !wait_blocking(PATIENCE, || child.try_wait().is_ok_and(|status| status.is_some())) {

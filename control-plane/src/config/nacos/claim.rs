@@ -1,9 +1,10 @@
 //! One at a time publishes, on a server that may ignore conditions: a data id as a lock.
 //!
-//! Whoever finds it free writes its own nonce, waits longer than a write takes, and has it if its nonce still stands
-//! there (Fischer's lock). A writer whose own write took too long starts over, so that only a write that lingers in
-//! the network for longer than [`SETTLE`] could let two in; for that case the nonce is looked at again before the
-//! manifest is written, and the manifest afterwards. The claim also tells readers that documents are being replaced
+//! Whoever finds it free writes its own nonce, waits longer than looking and writing takes (four times what it took
+//! itself), and has it if its nonce still stands there (Fischer's lock). A writer that took longer than [`SLOW`]
+//! starts over. So only a write that lingers in the network much longer than others' could let two in; for that case
+//! the nonce is looked at again before each document and before the manifest, and the manifest afterwards: whoever
+//! finds another's there begins again. The claim also tells readers that documents are being replaced
 //! and by what, so that a publication that was broken off is not taken for an edit by hand.
 
 use std::collections::BTreeMap;
@@ -16,8 +17,10 @@ use super::{CLAIM, GROUP};
 use crate::config::version::nonce;
 use crate::config::{Etag, PutError};
 
-/// Time after which a claim that still stands is had.
+/// Least time after which a claim that still stands is had.
 const SETTLE: Duration = Duration::from_millis(100);
+/// A look and a write that take longer are not trusted.
+const SLOW: Duration = Duration::from_millis(1_000);
 /// Time between two looks at another's claim.
 const LOOK: Duration = Duration::from_millis(40);
 /// Longest wait for others.
@@ -80,8 +83,9 @@ impl Claim {
                 .is_some_and(|(_, since)| since.elapsed() > LIFETIME);
             if found.is_free() || void {
                 claim.write(client).await.map_err(failed)?;
-                if looked.elapsed() < SETTLE / 2 {
-                    tokio::time::sleep(SETTLE).await;
+                let took = looked.elapsed();
+                if took < SLOW {
+                    tokio::time::sleep(SETTLE.max(took * 4)).await;
                     if claim.stands(client).await.map_err(failed)? {
                         return Ok(claim);
                     }

@@ -9,6 +9,9 @@ use super::{GROUP, MANIFEST, MOST_BYTES, VERSIONS, content_id, version_id};
 use crate::config::versions::decode;
 use crate::config::{Change, Edit, Etag, PutError, Version, VersionsError};
 
+/// Times that a publication is begun anew because somebody else's came between.
+const ATTEMPTS: u32 = 5;
+
 fn failed(error: NacosError) -> PutError {
     PutError::Failed { source: error.into() }
 }
@@ -96,11 +99,16 @@ async fn checked(client: &Client, change: &Change) -> Result<BTreeMap<String, Op
 pub(super) async fn publish(client: &Arc<Client>, owner: &str, change: &Change) -> Result<Version, PutError> {
     keep_contents(client, change).await?;
     let target = |edit: &Edit| edit.bytes.as_deref().map(Etag::of);
-    let intent = change.edits.iter().map(|e| (e.name.clone(), target(e)));
-    let claim = Claim::take(client, owner, intent.collect()).await?;
-    let published = claimed(client, &claim, change).await;
-    claim.release(client).await;
-    published
+    let intent = || change.edits.iter().map(|e| (e.name.clone(), target(e)));
+    for _ in 1..ATTEMPTS {
+        let claim = Claim::take(client, owner, intent().collect()).await?;
+        let published = claimed(client, &claim, change).await;
+        claim.release(client).await;
+        if !matches!(published, Err(PutError::Busy)) {
+            return published;
+        }
+    }
+    Err(PutError::Busy)
 }
 
 async fn claimed(client: &Client, claim: &Claim, change: &Change) -> Result<Version, PutError> {
