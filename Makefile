@@ -11,7 +11,7 @@ PACKAGES := --workspace --exclude ngx_http_tollgate_module
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 TOLLGATE_NGINX ?= pinned
 
-.PHONY: help setup module module-pinned module-debian module-custom daemon mock run test test-crates \
+.PHONY: help setup nacos module module-pinned module-debian module-custom daemon mock run test test-crates \
 	test-e2e test-e2e-debian test-python valgrind check check-format check-clippy check-docs check-deny bench oracle fuzz-meter bench-meter package clean
 
 help: ## list the targets
@@ -69,7 +69,10 @@ else
 endif
 
 # With optimisation: mock, clients and load generator share the machine with the gateway they drive.
-test-e2e: ## end-to-end tests on TOLLGATE_NGINX=pinned (default) or debian
+nacos: ## build the Nacos server that tests talk to, once, into the cache
+	@scripts/rnacos.sh >/dev/null
+
+test-e2e: nacos ## end-to-end tests on TOLLGATE_NGINX=pinned (default) or debian
 	@echo "== end-to-end tests, $(TOLLGATE_NGINX) nginx"
 ifdef NEXTEST
 	@TOLLGATE_NGINX=$(TOLLGATE_NGINX) cargo nextest run --config-file tests/nextest.toml -p tollgate-tests \

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what Debian's archive has and this machine lacks. Without root or a password-free sudo it prints the
-# line to run instead and exits 1. No service is started by it: nginx and Redis are run by the tests themselves.
+# line to run instead and exits 1. No service is started by it: nginx, Redis and HAProxy are run by the tests
+# themselves.
 set -euo pipefail
 
 packages=(
@@ -9,6 +10,7 @@ packages=(
     libpcre2-dev zlib1g-dev libssl-dev openssl
     nginx nginx-dev libnginx-mod-http-ndk libnginx-mod-http-lua
     lua-cjson lua-nginx-redis redis-server
+    haproxy
     wrk valgrind util-linux procps
     python3 python3-venv
 )

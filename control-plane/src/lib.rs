@@ -17,5 +17,6 @@ pub mod explain;
 pub mod health;
 pub mod ledger;
 pub mod live;
+pub mod naming;
 pub mod process;
 pub mod secrets;

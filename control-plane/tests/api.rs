@@ -149,11 +149,22 @@ async fn documents_are_written_under_optimistic_locking_and_validated_together()
     );
     assert_eq!(daemon.region.generation(), generation + 1);
 
-    let (status, _) = put(&daemon, "channels", &channels(30_000), &first).await;
+    let (status, body) = put(&daemon, "channels", &channels(30_000), &first).await;
     assert_eq!(
         status,
-        StatusCode::PRECONDITION_FAILED,
+        StatusCode::CONFLICT,
         "the second editor of a version loses"
+    );
+    assert_eq!(body["compared_with"], json!("your version"), "{body}");
+    let difference = &body["diff"]["differences"][0];
+    assert_eq!(
+        (&difference["path"], &difference["old"], &difference["new"]),
+        (
+            &json!("channels[wechat001].limits[0].max"),
+            &json!(10_000),
+            &json!(20_000)
+        ),
+        "{body}"
     );
     let blind = Daemon::request("PUT", "/api/v1/documents/channels")
         .body(Body::from(channels(1).to_string()))

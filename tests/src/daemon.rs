@@ -16,7 +16,8 @@ use std::process::{Child, Command, Output, Stdio};
 /// A daemon of one [`Site`]. It can die and come back; dropped, it is ended and its log is looked at.
 #[derive(Debug)]
 pub struct Daemon {
-    config: PathBuf,
+    /// `None` if its documents are elsewhere, as the arguments say.
+    config: Option<PathBuf>,
     state: PathBuf,
     region: PathBuf,
     port: Port,
@@ -38,8 +39,20 @@ impl Daemon {
     /// # Panics
     /// As [`Self::start`].
     pub async fn start_with(site: &Site, arguments: &[&str]) -> Self {
+        Self::start_on(site, Some(site.config()), arguments).await
+    }
+
+    /// Starts it without a folder of documents: the arguments say where they are.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub async fn start_without_config(site: &Site, arguments: &[&str]) -> Self {
+        Self::start_on(site, None, arguments).await
+    }
+
+    async fn start_on(site: &Site, config: Option<PathBuf>, arguments: &[&str]) -> Self {
         let mut daemon = Self {
-            config: site.config(),
+            config,
             state: site.state(),
             region: site.region(),
             port: Port::free(),
@@ -65,8 +78,11 @@ impl Daemon {
             .args(["--pdeathsig", "TERM"])
             .arg(programs::daemon())
             .arg("serve")
-            .arg("--config")
-            .arg(&self.config)
+            .args(
+                self.config
+                    .iter()
+                    .flat_map(|dir| ["--config".into(), dir.clone()]),
+            )
             .arg("--state")
             .arg(&self.state)
             .arg("--region")
@@ -89,9 +105,14 @@ impl Daemon {
             http::send(self.address(), &Request::get("/api/v1/health"))
                 .await
                 .ok()
-                .filter(|it| it.status() == 200)
+                .filter(|it| it.status() == 200 || self.config.is_none())
         })
         .await;
+    }
+
+    /// Changes what it is started with the next time.
+    pub fn set_arguments(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(|&argument| argument.to_owned()).collect();
     }
 
     /// Its process id.

@@ -117,9 +117,9 @@ impl Documents {
         self
     }
 
-    /// Writes those documents that have something in them.
-    pub fn write(&self, site: &Site) {
-        for (kind, list) in [
+    /// Those documents that have something in them, by kind.
+    pub fn all(&self) -> Vec<(&'static str, Value)> {
+        let lists = [
             ("providers", &self.providers),
             ("models", &self.models),
             ("templates", &self.templates),
@@ -127,13 +127,19 @@ impl Documents {
             ("channels", &self.channels),
             ("rules", &self.rules),
             ("tokenizers", &self.tokenizers),
-        ] {
-            if !list.is_empty() {
-                site.write(kind, &json!({ kind: list }));
-            }
-        }
+        ];
+        let lists = lists.into_iter().filter(|(_, list)| !list.is_empty());
+        let mut all: Vec<_> = lists.map(|(kind, list)| (kind, json!({ kind: list }))).collect();
         if !self.settings.is_empty() {
-            site.write("settings", &json!({ "settings": self.settings }));
+            all.push(("settings", json!({ "settings": self.settings })));
+        }
+        all
+    }
+
+    /// Writes those documents that have something in them.
+    pub fn write(&self, site: &Site) {
+        for (kind, document) in self.all() {
+            site.write(kind, &document);
         }
     }
 }

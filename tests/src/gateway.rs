@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tollgate_shm::Region;
 
-/// The `http` block of most tests: the gateway under `/v1/` and `/v1beta/`, bare nginx under `/bare/` for comparison.
+/// The `http` block of most tests: the gateway under `/v1/`, its health check and `/v1beta/`, bare nginx under `/bare/` for comparison.
 pub const HTTP: &str = "
     tollgate_region {{region}};
     tollgate_state {{state}};
@@ -32,6 +32,9 @@ pub const HTTP: &str = "
         location /v1beta/ {
             tollgate on;
             include {{root}}/nginx-conf/tollgate_proxy.conf;
+        }
+        location = /tollgate/health {
+            tollgate_health on;
         }
         location /bare/ {
             proxy_pass http://bare/;

@@ -3,10 +3,13 @@
 pub mod access;
 pub mod daemon;
 pub mod documents;
+pub mod fault;
 pub mod gateway;
 pub mod http;
+pub mod instance;
 pub mod load;
 pub mod mock;
+pub mod nacos;
 pub mod nginx;
 pub mod port;
 pub mod process;

@@ -6,6 +6,7 @@
 //! | `TOLLGATE_WRAPPER` | none; a program with arguments that every nginx is started through: Valgrind |
 //! | `TOLLGATE_TARGET` | `target` in the checkout |
 //! | `TOLLGATE_DAEMON` | `target/fast/tollgate` |
+//! | `TOLLGATE_CACHE` | `~/.cache/tollgate`; what is built once for all checkouts |
 
 use std::path::{Path, PathBuf};
 
@@ -77,6 +78,24 @@ pub fn daemon() -> PathBuf {
     assert!(
         path.is_file(),
         "{}: not there: run `make daemon` first",
+        path.display()
+    );
+    path
+}
+
+/// The Nacos-compatible server.
+///
+/// # Panics
+/// If it has not been built.
+pub fn nacos() -> PathBuf {
+    let cache = std::env::var_os("TOLLGATE_CACHE").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cache/tollgate"),
+        PathBuf::from,
+    );
+    let path = cache.join("rnacos/bin/rnacos");
+    assert!(
+        path.is_file(),
+        "{}: not there: run scripts/rnacos.sh first",
         path.display()
     );
     path

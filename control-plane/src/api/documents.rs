@@ -13,8 +13,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tollgate_policy::{Kind, Problem};
 
+use super::versions::{author, conflict};
 use super::{ApiError, AppState, MOST_PROBLEMS};
-use crate::config::{Document, DocumentSet, Etag, parse_set, redacted, sealed, with_restored};
+use crate::config::{
+    Change, Document, DocumentSet, Edit, Etag, Expected, PutError, instance_of, parse_set, redacted, sealed,
+    with_restored,
+};
 
 /// Longest wait for a written document to be looked at.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -38,6 +42,10 @@ pub(super) async fn list(State(state): State<AppState>) -> Json<Value> {
         .collect();
     Json(json!({
         "source": state.source.describe(),
+        "source_health": state.source.health(),
+        "version": status.documents.version,
+        "version_in_force": status.version,
+        "overrides": *status.overrides,
         "generation": status.generation(),
         "in_force": status.in_force,
         "documents": documents,
@@ -48,7 +56,7 @@ pub(super) async fn list(State(state): State<AppState>) -> Json<Value> {
 }
 
 /// The name of the document that a request means: a document's own name, or a kind.
-fn resolve(set: &DocumentSet, name: &str) -> Result<String, ApiError> {
+pub(super) fn resolve(set: &DocumentSet, name: &str) -> Result<String, ApiError> {
     if set.get(name).is_some() {
         return Ok(name.to_owned());
     }
@@ -69,7 +77,8 @@ fn resolve(set: &DocumentSet, name: &str) -> Result<String, ApiError> {
         };
     }
     let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    if Kind::from_file_name(name).is_some() && !name.starts_with('.') && name.bytes().all(plain) {
+    let known = Kind::from_file_name(name).is_some() || instance_of(name).is_some();
+    if known && name.ends_with(".json") && !name.starts_with('.') && name.bytes().all(plain) {
         return Ok(name.to_owned());
     }
     Err(ApiError::not_found(format!(
@@ -113,6 +122,9 @@ pub(super) struct WriteQuery {
     /// Only say what would happen.
     #[serde(default)]
     dry_run: bool,
+    /// Why it is changed; stands in the version.
+    #[serde(default)]
+    message: String,
 }
 
 /// The version that a client says it knows; `*` and nothing are `None`.
@@ -127,27 +139,33 @@ fn version(headers: &HeaderMap, name: HeaderName) -> Result<Option<String>, ApiE
     Ok(Some(text.trim_matches('"').to_owned()))
 }
 
+/// Why a document is not to be written as the client asked.
+enum Unmet {
+    /// For another reason than the next.
+    Refused(ApiError),
+    /// It is not the version that the client knew.
+    Outdated(Option<Etag>),
+}
+
 /// Checks what the client knows against what is there; returns the version to replace.
-fn precondition(headers: &HeaderMap, present: Option<&Document>) -> Result<Option<Etag>, ApiError> {
-    let known = version(headers, header::IF_MATCH)?;
-    let absent = version(headers, header::IF_NONE_MATCH)?.is_some_and(|v| v == "*");
+fn precondition(headers: &HeaderMap, present: Option<&Document>) -> Result<Option<Etag>, Unmet> {
+    let version = |name| version(headers, name).map_err(Unmet::Refused);
+    let known = version(header::IF_MATCH)?;
+    let absent = version(header::IF_NONE_MATCH)?.is_some_and(|v| v == "*");
     match (present, known) {
-        (Some(_), _) if absent => Err(ApiError::changed("the document is there already")),
+        (Some(_), _) if absent => Err(Unmet::Refused(ApiError::changed("the document is there already"))),
         (Some(document), Some(known)) if known == "*" || known == document.etag.as_str() => {
             Ok(Some(document.etag.clone()))
         }
-        (Some(document), Some(_)) => Err(ApiError::changed(format!(
-            "the document is version \"{}\" now",
-            document.etag.as_str()
-        ))),
-        (Some(_), None) => Err(ApiError::needs_version()),
-        (None, Some(_)) => Err(ApiError::changed("the document is not there any more")),
+        (Some(_), Some(known)) => Err(Unmet::Outdated(Etag::parse(&known))),
+        (Some(_), None) => Err(Unmet::Refused(ApiError::needs_version())),
+        (None, Some(known)) => Err(Unmet::Outdated(Etag::parse(&known))),
         (None, None) => Ok(None),
     }
 }
 
 /// The content as it will be written: credentials that were taken out put back, those in the clear sealed.
-fn prepared(
+pub(super) fn prepared(
     state: &AppState,
     kind: Option<Kind>,
     name: &str,
@@ -184,8 +202,15 @@ pub(super) async fn write(
     let set = Arc::clone(&state.status().documents);
     let name = resolve(&set, &name)?;
     let present = set.get(&name);
-    let expected = precondition(&headers, present)?;
     let bytes = prepared(&state, Kind::from_file_name(&name), &name, &body, present)?;
+    let expected = match precondition(&headers, present) {
+        Ok(expected) => expected,
+        Err(Unmet::Refused(error)) => return Err(error),
+        Err(Unmet::Outdated(known)) => {
+            let there = present.map(|d| d.etag.clone());
+            return Err(conflict(&state, name, known, there, bytes).await);
+        }
+    };
     let document = Document::new(name.clone(), bytes);
     let etag = document.etag.clone();
     let candidate = DocumentSet {
@@ -200,9 +225,23 @@ pub(super) async fn write(
         let answer = json!({ "document": name, "written": false, "etag": etag.as_str(), "problems": shown(&problems) });
         return Ok(Json(answer).into_response());
     }
-    let (source, bytes) = (Arc::clone(&state.source), Arc::clone(&document.bytes));
-    let target = name.clone();
-    tokio::task::spawn_blocking(move || source.put(&target, &bytes, expected.as_ref())).await??;
+    let source = Arc::clone(&state.source);
+    let change = Change {
+        author: author(&headers)?,
+        message: query.message,
+        edits: vec![Edit {
+            name: name.clone(),
+            bytes: Some(Arc::clone(&document.bytes)),
+            expected: Expected::exactly(expected.as_ref()),
+        }],
+    };
+    let version = match tokio::task::spawn_blocking(move || source.publish(&change)).await? {
+        Ok(version) => version,
+        Err(PutError::Changed { present, .. }) => {
+            return Err(conflict(&state, name, expected, present, document.bytes.to_vec()).await);
+        }
+        Err(error) => return Err(error.into()),
+    };
     let mut config = state.config.clone();
     let seen = config.wait_for(|s| s.documents.get(&name).is_some_and(|d| d.etag == etag));
     let seen = tokio::time::timeout(PATIENCE, seen).await;
@@ -212,6 +251,7 @@ pub(super) async fn write(
         "written": true,
         "in_force": in_force,
         "generation": state.status().generation(),
+        "version": version.number,
         "etag": etag.as_str(),
         "problems": shown(&problems),
     });

@@ -3,10 +3,10 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 use tollgate_policy::Problem;
 
-use crate::config::PutError;
+use crate::config::{PutError, VersionsError};
 use crate::ledger::StoreError;
 
 /// Why a request was not answered as asked.
@@ -16,6 +16,8 @@ pub struct ApiError {
     title: &'static str,
     detail: String,
     problems: Vec<Problem>,
+    /// Further members of the problem document.
+    more: Option<Value>,
 }
 
 impl ApiError {
@@ -25,7 +27,15 @@ impl ApiError {
             title,
             detail: detail.into(),
             problems: Vec::new(),
+            more: None,
         }
+    }
+
+    /// With further members, from an object.
+    #[must_use]
+    pub fn with(mut self, more: Value) -> ApiError {
+        self.more = Some(more);
+        self
     }
 
     /// 400: the request is wrong.
@@ -57,6 +67,16 @@ impl ApiError {
     /// 412: the document is not the version that the client knew.
     pub fn changed(detail: impl Into<String>) -> ApiError {
         ApiError::new(StatusCode::PRECONDITION_FAILED, "changed meanwhile", detail)
+    }
+
+    /// 409: a document or the configuration is not the version that the client knew.
+    pub fn outdated(detail: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::CONFLICT, "changed meanwhile", detail)
+    }
+
+    /// 413.
+    pub fn too_large(detail: impl Into<String>) -> ApiError {
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too large", detail)
     }
 
     /// 428: the client must say which version it knew.
@@ -109,8 +129,23 @@ impl From<tokio::task::JoinError> for ApiError {
 impl From<PutError> for ApiError {
     fn from(error: PutError) -> ApiError {
         match error {
-            PutError::Changed { .. } | PutError::ReadOnly => ApiError::conflict(error.to_string()),
-            PutError::Failed { .. } => ApiError::internal(error),
+            PutError::Changed { .. } => ApiError::outdated(error.to_string()),
+            PutError::ReadOnly => ApiError::conflict(error.to_string()),
+            PutError::TooLarge { .. } => ApiError::too_large(error.to_string()),
+            PutError::Busy | PutError::Failed { .. } => {
+                tracing::error!(%error, "a publication failed");
+                ApiError::unavailable(error.to_string())
+            }
+        }
+    }
+}
+
+impl From<VersionsError> for ApiError {
+    fn from(error: VersionsError) -> ApiError {
+        match error {
+            VersionsError::Missing(_) => ApiError::not_found(error.to_string()),
+            VersionsError::Damaged(_) | VersionsError::Newer(_) => ApiError::conflict(error.to_string()),
+            VersionsError::Failed(_) => ApiError::unavailable(error.to_string()),
         }
     }
 }
@@ -127,6 +162,9 @@ impl IntoResponse for ApiError {
             && let Some(object) = body.as_object_mut()
         {
             object.insert("problems".into(), json!(super::documents::shown(&self.problems)));
+        }
+        if let (Some(object), Some(Value::Object(more))) = (body.as_object_mut(), self.more) {
+            object.extend(more);
         }
         let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();

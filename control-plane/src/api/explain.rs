@@ -23,7 +23,12 @@ pub(super) async fn answer(State(state): State<AppState>, body: Bytes) -> Result
             &*state.region,
             &state.counting.tokenizers,
         );
-        Some(json!({ "generation": active.generation(), "explanation": explanation }))
+        Some(json!({
+            "generation": active.generation(),
+            "version": status.version,
+            "overrides": *status.overrides,
+            "explanation": explanation,
+        }))
     });
     explained.await?.map(Json).ok_or_else(no_configuration)
 }

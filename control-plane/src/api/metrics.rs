@@ -63,7 +63,7 @@ impl Text {
         let _ = writeln!(self.0, " {value}");
     }
 
-    fn one(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
+    pub(super) fn one(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
         self.family(name, kind, help);
         self.sample(name, &[], value);
     }
@@ -378,6 +378,7 @@ pub(super) async fn read(
     region(&mut text, &state);
     processes(&mut text, &state);
     super::deployment_metrics::write(&mut text, &state);
+    super::cluster_metrics::write(&mut text, &state);
     daemon(&mut text, &state);
     ([(header::CONTENT_TYPE, TYPE)], text.0)
 }

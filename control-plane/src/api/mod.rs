@@ -3,6 +3,7 @@
 //! loopback only.
 
 mod auth;
+mod cluster_metrics;
 mod deployment_metrics;
 mod deployments;
 mod documents;
@@ -12,12 +13,14 @@ mod explain;
 mod health;
 mod inflight;
 mod instance;
+mod instances;
 mod limits;
 mod metrics;
 mod requests;
 mod schema;
 mod tokenizers;
 mod usage;
+mod versions;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,6 +35,7 @@ use crate::config::{ConfigSource, ConfigStatus, StatusWatch};
 use crate::counting::Counting;
 use crate::health::Board;
 use crate::ledger::{DrainStatus, SqliteReader};
+use crate::naming::Naming;
 use crate::secrets::{ApiToken, Sealer};
 
 pub use error::ApiError;
@@ -63,6 +67,8 @@ pub struct AppState {
     pub probes: Board,
     /// Tokenizers, and what was learned about them.
     pub counting: Counting,
+    /// This instance among the others.
+    pub naming: Naming,
     /// Whether metrics need no token.
     pub open_metrics: bool,
     /// When the daemon started.
@@ -81,11 +87,23 @@ pub fn app(state: AppState) -> Router {
         .route("/documents", get(documents::list))
         .route("/documents/validate", post(documents::check))
         .route("/documents/{name}", get(documents::read).put(documents::write))
+        .route("/versions", get(versions::list).post(versions::publish))
+        .route("/versions/{number}", get(versions::one))
+        .route("/versions/{number}/diff", get(versions::difference))
+        .route("/versions/{number}/rollback", post(versions::rollback))
+        .route("/versions/{number}/documents/{name}", get(versions::document))
         .route("/schema/{kind}", get(schema::read))
         .route("/usage", get(usage::read))
         .route("/channels/{code}/limits", get(limits::of_channel))
         .route("/limits", get(limits::all))
         .route("/instance", get(instance::read))
+        .route("/instances", get(instances::list))
+        .route(
+            "/drain",
+            get(instances::draining)
+                .put(instances::drain)
+                .delete(instances::undrain),
+        )
         .route("/deployments", get(deployments::all))
         .route("/deployments/{*id}", get(deployments::one))
         .route("/experiments", get(experiments::all))

@@ -24,6 +24,16 @@ pub(super) struct Daemon {
     token_file: PathBuf,
 }
 
+/// Who gives the command, for the versions that it makes.
+fn author() -> String {
+    let user = ["SUDO_USER", "USER", "LOGNAME"]
+        .into_iter()
+        .find_map(|name| std::env::var(name).ok());
+    let plain =
+        |name: &String| !name.is_empty() && name.len() <= 100 && name.bytes().all(|b| b.is_ascii_graphic());
+    user.filter(plain).unwrap_or_else(|| "cli".to_owned())
+}
+
 /// A daemon that can be asked.
 pub(super) struct Client {
     agent: ureq::Agent,
@@ -63,7 +73,20 @@ impl Client {
                 .unwrap_or_default()
                 .to_owned()
         };
-        Err(format!("{} {}: {}", status.as_u16(), part("title"), part("detail")).into())
+        let mut text = format!("{} {}: {}", status.as_u16(), part("title"), part("detail"));
+        let problems = body.get("problems").and_then(Value::as_array);
+        for problem in problems.into_iter().flatten() {
+            let field = |name: &str| problem.get(name).and_then(Value::as_str).unwrap_or_default();
+            let place = (field("document"), field("path"));
+            text.push_str(&format!(
+                "\n  {} {} {}: {}",
+                field("severity"),
+                place.0,
+                place.1,
+                field("reason")
+            ));
+        }
+        Err(text.into())
     }
 
     /// GET of a path below `/api/v1`.
@@ -76,13 +99,34 @@ impl Client {
         self.answer(request.call())
     }
 
+    /// PUT of nothing to a path below `/api/v1`.
+    pub fn put(&self, path: &str) -> Result<Value, Failure> {
+        let url = format!("{}/api/v1{path}", self.base);
+        let request = self
+            .agent
+            .put(&url)
+            .header("authorization", self.token.header().as_str());
+        self.answer(request.send_empty())
+    }
+
+    /// DELETE of a path below `/api/v1`.
+    pub fn delete(&self, path: &str) -> Result<Value, Failure> {
+        let url = format!("{}/api/v1{path}", self.base);
+        let request = self
+            .agent
+            .delete(&url)
+            .header("authorization", self.token.header().as_str());
+        self.answer(request.call())
+    }
+
     /// POST of JSON to a path below `/api/v1`.
     pub fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
         let url = format!("{}/api/v1{path}", self.base);
         let request = self
             .agent
             .post(&url)
-            .header("authorization", self.token.header().as_str());
+            .header("authorization", self.token.header().as_str())
+            .header("x-tollgate-author", author());
         self.answer(request.send_json(body))
     }
 }

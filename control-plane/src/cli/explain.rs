@@ -152,9 +152,30 @@ pub(super) fn run(args: &Args) -> Result<bool, Failure> {
     if args.json {
         print(&format!("{}\n", serde_json::to_string_pretty(explanation)?))?;
     } else {
-        print(&described(explanation))?;
+        print(&(described(explanation) + &own_values(&answer)))?;
     }
     Ok(explanation.get("admitted") == Some(&Value::Bool(true)))
+}
+
+/// What the instance that was asked has of its own, beside what all share.
+fn own_values(answer: &Value) -> String {
+    let mut out = String::new();
+    let list = answer.get("overrides").and_then(Value::as_array);
+    for own in list.into_iter().flatten() {
+        let text = |name: &str| own.get(name).and_then(Value::as_str).unwrap_or_default();
+        let json = |name: &str| own.get(name).cloned().unwrap_or_default();
+        let from = text("inherited_document");
+        let _ = writeln!(
+            out,
+            "override   {} = {} (from {}; {}: {})",
+            text("path"),
+            json("value"),
+            text("document"),
+            if from.is_empty() { "by default" } else { from },
+            json("inherited"),
+        );
+    }
+    out
 }
 
 fn described(e: &Value) -> String {

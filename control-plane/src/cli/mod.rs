@@ -2,7 +2,10 @@
 
 mod check;
 mod client;
+mod cluster;
+mod config;
 mod count;
+mod drain;
 mod explain;
 mod keys;
 mod serve;
@@ -34,6 +37,10 @@ enum Command {
     Count(count::Args),
     /// Show the state of a running daemon and its workers
     Status(status::Args),
+    /// Versions of the configuration: list, compare, publish, bring back
+    Config(config::ConfigArgs),
+    /// Take this instance out of the cluster, or in again; what is in flight ends by itself
+    Drain(drain::DrainArgs),
     /// Show channels and what is left of their limits, again and again
     Top(top::Args),
     /// Print the JSON Schema of a kind of document
@@ -55,6 +62,8 @@ pub fn main() -> ExitCode {
         Command::Explain(args) => return exit(explain::run(&args)),
         Command::Count(args) => count::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Config(args) => config::run(&args),
+        Command::Drain(args) => return exit(drain::run(&args)),
         Command::Top(args) => top::run(&args),
         Command::Schema(args) => check::schema(&args),
         Command::Seal(args) => keys::seal(&args),

@@ -20,12 +20,14 @@ pub(super) struct Args {
         long,
         value_name = "DIR",
         env = "TOLLGATE_CONFIG",
-        required_unless_present = "sample"
+        required_unless_present_any = ["sample", "nacos"]
     )]
     config: Option<PathBuf>,
     /// Use the compiled-in sample configuration
     #[arg(long, conflicts_with = "config")]
     sample: bool,
+    #[command(flatten)]
+    cluster: super::cluster::ClusterArgs,
     /// Folder for the ledger, the last good snapshot and generated keys
     #[arg(
         long,
@@ -78,6 +80,9 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
     init_logging(&args.log, log.clone());
     let options = ServeOptions {
         config: args.config,
+        nacos: args.cluster.nacos()?,
+        instance: args.cluster.instance()?,
+        advertise: args.cluster.advertise(),
         state: args.state,
         region: args.region,
         listen: args.listen,

@@ -4,6 +4,9 @@
 //! every way of replacing a file, and stays well inside the 100 ms that a change may take to the workers. A file
 //! whose time stamp is younger than [`RACY`] is read again even if the stamp does not change, because two writes can
 //! fall into one tick of the file system's clock.
+//!
+//! What is published through us is written, and becomes a version, while the watcher waits: nobody sees the half of it.
+//! What was edited in the folder itself becomes a version when it has taken effect.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +21,9 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tollgate_policy::Problem;
 
-use super::{ConfigSource, Document, DocumentSet, Etag, PutError};
+use super::version::{Change, Version, etags};
+use super::versions::{VersionFolder, Versions, contents};
+use super::{ConfigSource, Document, DocumentSet, PutError};
 
 /// Time between two looks.
 const PERIOD: Duration = Duration::from_millis(20);
@@ -41,35 +46,90 @@ type Stamps = BTreeMap<String, Stamp>;
 
 /// A folder of documents.
 pub struct Directory {
-    dir: PathBuf,
-    documents: watch::Sender<Arc<DocumentSet>>,
-    /// Held while a document is compared and replaced; others who write into the folder do not know it.
-    writing: Mutex<()>,
+    shared: Arc<Shared>,
     watcher: Option<(Sender<()>, JoinHandle<()>)>,
 }
 
+struct Shared {
+    dir: PathBuf,
+    instance: Option<String>,
+    documents: watch::Sender<Arc<DocumentSet>>,
+    /// Held while documents are compared and replaced; others who write into the folder do not know it.
+    writing: Mutex<()>,
+    versions: Option<VersionFolder>,
+}
+
+impl Shared {
+    fn lock(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.writing
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The documents as they are now.
+    fn read(&self, stamps: &Stamps) -> DocumentSet {
+        let mut set = read(&self.dir, stamps);
+        set.instance.clone_from(&self.instance);
+        set.version = self.version_of(&set);
+        set
+    }
+
+    /// The present version's number if these are its documents.
+    fn version_of(&self, set: &DocumentSet) -> Option<u64> {
+        let head = self.versions.as_ref()?.head().ok()??;
+        (head.documents == etags(set)).then_some(head.number)
+    }
+
+    fn announce(&self, set: DocumentSet) {
+        self.documents.send_if_modified(|present| {
+            let differs = **present != set;
+            if differs {
+                *present = Arc::new(set);
+            }
+            differs
+        });
+    }
+}
+
 impl Directory {
-    /// Reads the folder and begins to watch it.
+    /// Reads the folder and begins to watch it. Nothing can be published in it.
     ///
     /// # Errors
     /// If the folder cannot be read or no thread be started.
     pub fn watch(dir: &Path) -> io::Result<Directory> {
-        let stamps = stamps(dir)?;
-        let documents = watch::Sender::new(Arc::new(read(dir, &stamps)));
+        Directory::open(dir, None, None)
+    }
+
+    /// As [`Directory::watch`], for the instance of that name, and with a folder for versions: documents can be
+    /// published.
+    ///
+    /// # Errors
+    /// As [`Directory::watch`].
+    pub fn open(
+        dir: &Path,
+        versions: Option<VersionFolder>,
+        instance: Option<String>,
+    ) -> io::Result<Directory> {
+        let taken = stamps(dir)?;
+        let shared = Arc::new(Shared {
+            dir: dir.to_owned(),
+            instance,
+            documents: watch::Sender::default(),
+            writing: Mutex::new(()),
+            versions,
+        });
+        shared.announce(shared.read(&taken));
         let (stop, stopped) = channel();
         let watched = Watched {
-            dir: dir.to_owned(),
-            documents: documents.clone(),
-            taken: stamps,
+            shared: Arc::clone(&shared),
+            taken,
             failed: false,
         };
         let thread = std::thread::Builder::new()
             .name("config".into())
             .spawn(move || watched.run(&stopped))?;
         Ok(Directory {
-            dir: dir.to_owned(),
-            documents,
-            writing: Mutex::new(()),
+            shared,
             watcher: Some((stop, thread)),
         })
     }
@@ -85,8 +145,7 @@ impl Drop for Directory {
 }
 
 struct Watched {
-    dir: PathBuf,
-    documents: watch::Sender<Arc<DocumentSet>>,
+    shared: Arc<Shared>,
     taken: Stamps,
     failed: bool,
 }
@@ -96,7 +155,9 @@ impl Watched {
         let mut before: Option<Stamps> = None;
         let mut restless = 0;
         while stopped.recv_timeout(PERIOD) == Err(RecvTimeoutError::Timeout) {
-            let now = match stamps(&self.dir) {
+            let shared = Arc::clone(&self.shared);
+            let writing = shared.lock();
+            let now = match stamps(&shared.dir) {
                 Ok(now) => now,
                 Err(error) => {
                     self.fail(&error);
@@ -114,16 +175,11 @@ impl Watched {
                 continue;
             }
             (before, restless) = (None, 0);
-            let set = read(&self.dir, &now);
+            let set = shared.read(&now);
             self.taken = now;
             self.failed = false;
-            self.documents.send_if_modified(|present| {
-                let differs = **present != set;
-                if differs {
-                    *present = Arc::new(set);
-                }
-                differs
-            });
+            shared.announce(set);
+            drop(writing);
         }
     }
 
@@ -132,9 +188,9 @@ impl Watched {
         if !self.failed {
             self.failed = true;
             let reason = format!("the folder cannot be read: {error}");
-            let mut set = DocumentSet::clone(&self.documents.borrow());
+            let mut set = DocumentSet::clone(&self.shared.documents.borrow());
             set.problems = vec![Problem::error("", "", reason)];
-            self.documents.send_replace(Arc::new(set));
+            self.shared.documents.send_replace(Arc::new(set));
         }
     }
 }
@@ -201,30 +257,114 @@ fn read(dir: &Path, stamps: &Stamps) -> DocumentSet {
 
 impl ConfigSource for Directory {
     fn documents(&self) -> watch::Receiver<Arc<DocumentSet>> {
-        self.documents.subscribe()
+        self.shared.documents.subscribe()
     }
 
-    fn put(&self, name: &str, bytes: &[u8], expected: Option<&Etag>) -> Result<(), PutError> {
-        let failed = |source| PutError::Failed { source };
-        let _writing = self
-            .writing
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let path = self.dir.join(name);
-        let present = match fs::read(&path) {
-            Ok(bytes) => Some(Etag::of(&bytes)),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => None,
-            Err(e) => return Err(failed(e)),
-        };
-        if present.as_ref() != expected {
-            return Err(PutError::Changed { present });
+    fn publish(&self, change: &Change) -> Result<Version, PutError> {
+        let shared = &*self.shared;
+        let versions = shared.versions.as_ref().ok_or(PutError::ReadOnly)?;
+        let _writing = shared.lock();
+        let before = shared.read(&stamps(&shared.dir)?);
+        let mut after = before.clone();
+        for edit in &change.edits {
+            let present = before.get(&edit.name).map(|d| d.etag.clone());
+            if !edit.expected.holds(present.as_ref()) {
+                let document = edit.name.clone();
+                return Err(PutError::Changed { document, present });
+            }
+            after = match &edit.bytes {
+                Some(bytes) => after.with(Document::new(edit.name.clone(), Arc::clone(bytes))),
+                None => after.without(&edit.name),
+            };
         }
-        replace(&path, bytes).map_err(failed)
+        let head = versions.head()?;
+        let documents = etags(&after);
+        if let Some(head) = head.as_ref().filter(|h| h.documents == documents) {
+            write_all(&shared.dir, &before, &after)?;
+            return Ok(head.clone());
+        }
+        let version = Version::after(head.as_ref(), &change.author, &change.message, documents);
+        write_all(&shared.dir, &before, &after)?;
+        if let Err(error) = versions.keep(&version, &contents(&after)) {
+            write_all(&shared.dir, &after, &before)?;
+            return Err(error.into());
+        }
+        after.version = Some(version.number);
+        shared.announce(after);
+        Ok(version)
+    }
+
+    fn adopt(&self, set: &Arc<DocumentSet>) {
+        let shared = &*self.shared;
+        let Some(versions) = shared.versions.as_ref().filter(|_| set.version.is_none()) else {
+            return;
+        };
+        let _writing = shared.lock();
+        let present = DocumentSet::clone(&shared.documents.borrow());
+        let documents = etags(set);
+        // Something else is there by now, and will take effect or not.
+        if etags(&present) != documents {
+            return;
+        }
+        let kept = versions.head().map_err(io::Error::other).and_then(|head| {
+            let known = head.as_ref().filter(|h| h.documents == documents);
+            if let Some(known) = known {
+                return Ok(known.number);
+            }
+            let names = Version::after(head.as_ref(), "", "", documents.clone()).changed(head.as_ref());
+            let message = format!("edited in the folder: {}", names.join(", "));
+            let version = Version::after(head.as_ref(), "folder", &message, documents.clone());
+            versions.keep(&version, &contents(set))?;
+            Ok(version.number)
+        });
+        match kept {
+            Ok(number) => shared.announce(DocumentSet {
+                version: Some(number),
+                ..present
+            }),
+            Err(error) => tracing::error!(%error, "what is in force could not be kept as a version"),
+        }
+    }
+
+    fn versions(&self) -> Option<&dyn Versions> {
+        self.shared.versions.as_ref().map(|v| v as &dyn Versions)
+    }
+
+    fn last_good(&self) -> Option<DocumentSet> {
+        let mut set = self.shared.versions.as_ref()?.present().ok()??;
+        set.instance.clone_from(&self.shared.instance);
+        Some(set)
     }
 
     fn describe(&self) -> String {
-        format!("the folder {}", self.dir.display())
+        format!("the folder {}", self.shared.dir.display())
     }
+}
+
+/// Makes the folder's documents those of `after`; if that fails half-way, those of `before` again.
+fn write_all(dir: &Path, before: &DocumentSet, after: &DocumentSet) -> io::Result<()> {
+    let mut done: Vec<&str> = Vec::new();
+    let names = after.documents.iter().chain(&before.documents).map(|d| &d.name);
+    let write = |name: &str, to: &DocumentSet| match to.get(name) {
+        Some(document) => replace(&dir.join(name), &document.bytes),
+        None => fs::remove_file(dir.join(name)),
+    };
+    for name in names {
+        let same = before.get(name).map(|d| &d.etag) == after.get(name).map(|d| &d.etag);
+        if same || done.contains(&name.as_str()) {
+            continue;
+        }
+        if let Err(error) = write(name, after) {
+            for name in done {
+                if let Err(error) = write(name, before) {
+                    tracing::error!(document = name, %error, "could not be put back");
+                }
+            }
+            return Err(error);
+        }
+        done.push(name);
+    }
+    Ok(())
 }
 
 /// Writes a file as a whole and keeps its mode. A link is followed, so that the link stays one.
@@ -254,74 +394,4 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt;
-
-    async fn until(source: &Directory, what: impl Fn(&DocumentSet) -> bool) {
-        let mut documents = source.documents();
-        tokio::time::timeout(Duration::from_secs(30), documents.wait_for(|set| what(set)))
-            .await
-            .expect("the folder's change was not seen")
-            .unwrap();
-    }
-
-    fn content<'a>(set: &'a DocumentSet, name: &str) -> Option<&'a [u8]> {
-        set.get(name).map(|d| &*d.bytes)
-    }
-
-    #[tokio::test]
-    async fn every_change_of_the_folder_is_seen() {
-        let dir = tempfile::tempdir().unwrap();
-        let file = |name: &str| dir.path().join(name);
-        fs::write(file("channels.json"), "1").unwrap();
-        fs::write(file(".hidden.json"), "x").unwrap();
-        fs::write(file("readme.txt"), "x").unwrap();
-        let source = Directory::watch(dir.path()).unwrap();
-        let names = |set: &DocumentSet| set.documents.iter().map(|d| d.name.clone()).collect::<Vec<_>>();
-        assert_eq!(names(&source.documents().borrow()), ["channels.json"]);
-        // The same size, right after the first: only the content differs.
-        for i in 0..5 {
-            let text = format!("{i}");
-            fs::write(file("channels.json"), &text).unwrap();
-            until(&source, |set| {
-                content(set, "channels.json") == Some(text.as_bytes())
-            })
-            .await;
-        }
-        fs::write(file("new"), "3").unwrap();
-        fs::rename(file("new"), file("models.json")).unwrap();
-        until(&source, |set| names(set) == ["channels.json", "models.json"]).await;
-        fs::remove_file(file("channels.json")).unwrap();
-        until(&source, |set| names(set) == ["models.json"]).await;
-        fs::create_dir(file("other")).unwrap();
-        fs::write(file("other/rules.json"), "4").unwrap();
-        std::os::unix::fs::symlink(file("other/rules.json"), file("rules.json")).unwrap();
-        until(&source, |set| content(set, "rules.json") == Some(b"4")).await;
-        fs::remove_dir_all(dir.path()).unwrap();
-        until(&source, |set| !set.problems.is_empty()).await;
-        assert_eq!(
-            names(&source.documents().borrow()).len(),
-            2,
-            "what was read stays"
-        );
-    }
-
-    #[test]
-    fn a_document_is_replaced_only_if_it_is_the_version_that_was_read() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("rules.json");
-        let source = Directory::watch(dir.path()).unwrap();
-        source.put("rules.json", b"1", None).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o604)).unwrap();
-        assert!(matches!(
-            source.put("rules.json", b"2", None),
-            Err(PutError::Changed { present: Some(_) })
-        ));
-        source.put("rules.json", b"2", Some(&Etag::of(b"1"))).unwrap();
-        assert!(source.put("rules.json", b"3", Some(&Etag::of(b"1"))).is_err());
-        assert_eq!(fs::read(&path).unwrap(), b"2");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o604);
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-}
+mod tests;

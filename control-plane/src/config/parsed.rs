@@ -10,13 +10,17 @@ use tollgate_shm::Sizes;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::resolve::Upstream;
-use super::{ConfigSource, Document, DocumentSet, region_sizes, sealed};
+use super::{ConfigSource, Document, DocumentSet, Effective, Override, effective, region_sizes, sealed};
 use crate::health::{Target, targets};
 use crate::secrets::MasterKey;
 
-/// Parses and validates a set. All problems, those of reading included.
+/// Parses and validates a set as its instance sees it. All problems, those of reading included.
 pub fn parse_set(set: &DocumentSet) -> (Documents, Vec<Problem>) {
-    let files: Vec<(String, &[u8])> = set
+    parse_effective(set, &effective(set))
+}
+
+fn parse_effective(set: &DocumentSet, effective: &Effective) -> (Documents, Vec<Problem>) {
+    let files: Vec<(String, &[u8])> = effective
         .documents
         .iter()
         .map(|d| (d.name.clone(), &*d.bytes))
@@ -25,6 +29,8 @@ pub fn parse_set(set: &DocumentSet) -> (Documents, Vec<Problem>) {
     let mut problems = set.problems.clone();
     problems.extend(found);
     problems.extend(validate(&documents));
+    effective.relocate(&mut problems);
+    problems.extend(effective.problems.iter().cloned());
     (documents, problems)
 }
 
@@ -48,6 +54,8 @@ pub(super) struct Parsed {
     pub settings: Arc<Settings>,
     /// Names of its rules by the hash that events carry.
     pub rules: Arc<BTreeMap<u64, String>>,
+    /// What the instance has of its own.
+    pub overrides: Arc<Vec<Override>>,
     /// How long it took.
     pub took: Duration,
 }
@@ -63,13 +71,14 @@ impl Parsed {
         let began = Instant::now();
         let mut set = Arc::clone(&read);
         let mut notes = seal_documents(&mut set, source, key);
-        let (documents, mut problems) = parse_set(&set);
+        let effective = effective(&set);
+        let (documents, mut problems) = parse_effective(&set, &effective);
         problems.append(&mut notes);
         problems.extend(other_sizes(&documents, sizes));
         let rules = documents.rules.iter().map(|r| r.value.name.clone());
         let parsed = Parsed {
             read,
-            content: hash_of(&set),
+            content: hash_of(&effective.documents),
             set,
             problems,
             upstreams: Upstream::all(&documents),
@@ -77,15 +86,23 @@ impl Parsed {
             tokenizers: documents.tokenizers(),
             settings: Arc::new(documents.settings()),
             rules: Arc::new(rules.map(|n| (hash_name(n.as_bytes()), n)).collect()),
+            overrides: Arc::new(effective.overrides),
             took: began.elapsed(),
         };
         (parsed, documents)
     }
+
+    /// Takes note that the same documents have become a version.
+    pub fn renumber(&mut self, read: Arc<DocumentSet>) {
+        let mut set = DocumentSet::clone(&self.set);
+        set.version = read.version;
+        (self.read, self.set) = (read, Arc::new(set));
+    }
 }
 
-fn hash_of(set: &DocumentSet) -> u128 {
+fn hash_of(documents: &[Document]) -> u128 {
     let mut hash = Xxh3::new();
-    for d in &set.documents {
+    for d in documents {
         for part in [d.name.as_bytes(), &*d.bytes] {
             hash.update(&part.len().to_le_bytes());
             hash.update(part);
@@ -113,13 +130,16 @@ fn seal_documents(set: &mut Arc<DocumentSet>, source: &dyn ConfigSource, key: &M
                 continue;
             }
         };
-        match source.put(&document.name, &bytes, Some(&document.etag)) {
-            Ok(()) => {
+        let message = "sealed credentials that stood in the clear";
+        match source.put(&document.name, &bytes, Some(&document.etag), message) {
+            Ok(version) => {
                 tracing::info!(
                     document = document.name,
                     "replaced credentials in the clear by sealed ones"
                 );
-                *set = Arc::new(set.with(Document::new(document.name, bytes)));
+                let mut next = set.with(Document::new(document.name, bytes));
+                next.version = (super::etags(&next) == version.documents).then_some(version.number);
+                *set = Arc::new(next);
             }
             Err(error) => {
                 let reason = format!("holds a credential in the clear, and {error}");

@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::parsed::{Parsed, parse_set};
 use super::resolve::{self, Answers, Resolver, ask};
-use super::{Active, ConfigSource, ConfigStatus, DocumentSet, LastGood, StateFolder, StatusWatch};
+use super::{Active, ConfigSource, ConfigStatus, DocumentSet, Fixed, LastGood, StateFolder, StatusWatch};
 use crate::counting::{Counting, Look};
 use crate::secrets::Sealer;
 
@@ -63,6 +63,12 @@ pub struct Publisher {
     counting: Counting,
     /// Tokenizers are compiled beside everything else: that takes seconds, and until then others stand in for them.
     compiling: Option<JoinHandle<()>>,
+    /// The set that the source was last told of.
+    told: Option<Arc<DocumentSet>>,
+    /// The source is being told.
+    adopting: Option<JoinHandle<()>>,
+    /// Whether a set of this life's has been looked at: from then on the status says what is in force.
+    looked: bool,
     resolver: Resolver,
     /// Time until names are asked for again.
     again: Duration,
@@ -97,6 +103,9 @@ impl Publisher {
             sealer,
             counting,
             compiling: None,
+            told: None,
+            adopting: None,
+            looked: false,
             resolver: Resolver::default(),
             again: RETRY,
             parsed: None,
@@ -152,7 +161,12 @@ impl Publisher {
         loop {
             tokio::select! {
                 biased;
-                () = raised(&mut stop) => return,
+                () = raised(&mut stop) => {
+                    if let Some(adopting) = self.adopting.take() {
+                        let _ = adopting.await;
+                    }
+                    return;
+                }
                 changed = self.documents.changed() => {
                     if changed.is_err() {
                         return;
@@ -186,8 +200,12 @@ impl Publisher {
     /// Makes the source's present set take effect if it can.
     pub async fn take_present(&mut self) {
         let set = Arc::clone(&self.documents.borrow_and_update());
-        let (parsed, documents) = match self.parsed.take().filter(|p| Arc::ptr_eq(&p.read, &set)) {
-            Some(parsed) => (parsed, None),
+        let known = |p: &Parsed| Arc::ptr_eq(&p.read, &set) || p.read.same_content(&set);
+        let (parsed, documents) = match self.parsed.take().filter(known) {
+            Some(mut parsed) => {
+                parsed.renumber(set);
+                (parsed, None)
+            }
             None => {
                 let (parsed, documents) =
                     Parsed::new(set, &*self.source, &self.sealer.key, self.region.sizes());
@@ -223,8 +241,20 @@ impl Publisher {
             }
         }
         self.log(&problems, in_force);
+        if in_force {
+            self.tell(&parsed.set);
+        }
+        let former = (!in_force && !self.looked).then(|| self.former()).flatten();
+        self.looked = true;
         self.status.send_modify(|status| {
             let mut next = ConfigStatus::clone(status);
+            if let Some(former) = &former {
+                next.settings = Arc::clone(&former.settings);
+                next.rules = Arc::clone(&former.rules);
+                next.targets = Arc::clone(&former.targets);
+                next.overrides = Arc::clone(&former.overrides);
+                next.version = former.set.version;
+            }
             next.looks += 1;
             next.documents = Arc::clone(&parsed.set);
             next.in_force = in_force;
@@ -233,6 +263,8 @@ impl Publisher {
                 next.settings = Arc::clone(&parsed.settings);
                 next.rules = Arc::clone(&parsed.rules);
                 next.targets = Arc::clone(&parsed.targets);
+                next.overrides = Arc::clone(&parsed.overrides);
+                next.version = parsed.set.version;
             }
             if let Some(active) = fresh {
                 next.activate(active);
@@ -240,6 +272,34 @@ impl Publisher {
             *status = Arc::new(next);
         });
         self.parsed = Some(parsed);
+    }
+
+    /// Tells the source what has taken effect, one set after the other.
+    fn tell(&mut self, set: &Arc<DocumentSet>) {
+        if self.told.as_ref().is_some_and(|told| Arc::ptr_eq(told, set)) {
+            return;
+        }
+        self.told = Some(Arc::clone(set));
+        let (source, set, former) = (Arc::clone(&self.source), Arc::clone(set), self.adopting.take());
+        self.adopting = Some(tokio::spawn(async move {
+            if let Some(former) = former {
+                let _ = former.await;
+            }
+            let _ = tokio::task::spawn_blocking(move || source.adopt(&set)).await;
+        }));
+    }
+
+    /// What is known of the documents that were last in force, for a start with documents that are wrong: the ledger
+    /// must not go by default settings then, nor probes end.
+    fn former(&self) -> Option<Parsed> {
+        let set = Arc::new(self.source.last_good()?);
+        let (parsed, _) = Parsed::new(
+            set,
+            &Fixed::new(Vec::new()),
+            &self.sealer.key,
+            self.region.sizes(),
+        );
+        (!parsed.problems.iter().any(Problem::is_error)).then_some(parsed)
     }
 
     fn compile_missing(&mut self, look: &Look) {

@@ -2,18 +2,29 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tollgate_policy::{Kind, Problem};
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::version::{Change, Edit, Expected, Version};
+use super::versions::{Versions, VersionsError};
+
 /// A document's version: a hash of its bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Etag(String);
 
 impl Etag {
     /// The version of these bytes.
     pub fn of(bytes: &[u8]) -> Etag {
         Etag(format!("{:032x}", xxh3_128(bytes)))
+    }
+
+    /// An etag as it was told, if it can be one.
+    pub fn parse(text: &str) -> Option<Etag> {
+        let hex = text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        hex.then(|| Etag(text.to_ascii_lowercase()))
     }
 
     /// As text, without quotes.
@@ -68,9 +79,29 @@ pub struct DocumentSet {
     pub documents: Vec<Document>,
     /// What could not be read.
     pub problems: Vec<Problem>,
+    /// The instance whose override takes part, see [`super::effective`]; the others' overrides do not.
+    pub instance: Option<String>,
+    /// The published version that these documents are; `None` if they are none, such as files edited by hand that
+    /// nobody has looked at yet.
+    pub version: Option<u64>,
 }
 
 impl DocumentSet {
+    /// Whether the documents and whatever kept them from being read are the same, version or not.
+    pub fn same_content(&self, other: &DocumentSet) -> bool {
+        self.documents == other.documents
+            && self.problems == other.problems
+            && self.instance == other.instance
+    }
+
+    /// The set without a document.
+    #[must_use]
+    pub fn without(&self, name: &str) -> DocumentSet {
+        let mut set = self.clone();
+        set.documents.retain(|d| d.name != name);
+        set
+    }
+
     /// The document of that name.
     pub fn get(&self, name: &str) -> Option<&Document> {
         self.documents.iter().find(|d| d.name == name)
@@ -91,16 +122,30 @@ impl DocumentSet {
     }
 }
 
-/// Why a document was not written. None of them is worth a retry without a look at the document.
+/// Why nothing was published. Only [`PutError::Busy`] and [`PutError::Failed`] are worth a retry without a look at the
+/// documents.
 #[derive(Debug)]
 pub enum PutError {
-    /// It is not the version that the writer knew.
+    /// A document is not the version that the writer knew.
     Changed {
+        /// Which one.
+        document: String,
         /// Its present version; `None` if it is not there.
         present: Option<Etag>,
     },
     /// This source is for reading only.
     ReadOnly,
+    /// A document is larger than the source takes.
+    TooLarge {
+        /// Which one.
+        document: String,
+        /// Its size in bytes.
+        bytes: usize,
+        /// The most that the source takes.
+        most: usize,
+    },
+    /// Others publish all the time.
+    Busy,
     /// The source failed.
     Failed {
         /// Why.
@@ -111,27 +156,116 @@ pub enum PutError {
 impl std::fmt::Display for PutError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            PutError::Changed { .. } => f.write_str("the document was changed meanwhile"),
+            PutError::Changed { document, .. } => write!(f, "`{document}` was changed meanwhile"),
             PutError::ReadOnly => f.write_str("the configuration is for reading only"),
-            PutError::Failed { source } => write!(f, "the document cannot be written: {source}"),
+            PutError::TooLarge {
+                document,
+                bytes,
+                most,
+            } => write!(
+                f,
+                "`{document}` has {bytes} bytes, and the source takes {most} at most; spread its list over shards, \
+                 `tollgate.KIND.SHARD.json` (publishing a whole kind does that by itself)"
+            ),
+            PutError::Busy => f.write_str("others are publishing; try again"),
+            PutError::Failed { source } => write!(f, "the documents cannot be written: {source}"),
         }
     }
 }
 impl std::error::Error for PutError {}
 
-/// A place that documents come from, watched for changes.
+impl From<std::io::Error> for PutError {
+    fn from(source: std::io::Error) -> PutError {
+        PutError::Failed { source }
+    }
+}
+
+impl From<VersionsError> for PutError {
+    fn from(error: VersionsError) -> PutError {
+        PutError::Failed {
+            source: std::io::Error::other(error.to_string()),
+        }
+    }
+}
+
+/// A place that documents come from, watched for changes, with all that was ever published there. Everything but
+/// [`ConfigSource::documents`] may block.
 pub trait ConfigSource: Send + Sync {
     /// The documents, as they change. The first set is there from the beginning.
     fn documents(&self) -> watch::Receiver<Arc<DocumentSet>>;
 
-    /// Writes a document if it still is the version `expected` (`None`: if it is not there). May block.
+    /// Publishes a change as one version: all of it or nothing, and only if every document that it touches still is
+    /// what the writer knew. Returns the version, which is the present one if the change changes nothing.
     ///
     /// # Errors
     /// See [`PutError`].
-    fn put(&self, name: &str, bytes: &[u8], expected: Option<&Etag>) -> Result<(), PutError>;
+    fn publish(&self, change: &Change) -> Result<Version, PutError>;
+
+    /// Told of each set that has taken effect. If its documents were edited at the source itself, they become a version, and
+    /// [`ConfigSource::documents`] says so.
+    fn adopt(&self, set: &Arc<DocumentSet>) {
+        let _ = set;
+    }
+
+    /// Everything that was ever published; `None` if nothing can be.
+    fn versions(&self) -> Option<&dyn Versions>;
+
+    /// The documents that were last in force, from before this process; for a start with documents that are wrong.
+    fn last_good(&self) -> Option<DocumentSet> {
+        None
+    }
+
+    /// The largest document that can be published, in bytes.
+    fn largest(&self) -> usize {
+        usize::MAX
+    }
+
+    /// How it is with the server behind the source, if there is one.
+    fn health(&self) -> Option<SourceHealth> {
+        None
+    }
 
     /// What operators call it.
     fn describe(&self) -> String;
+
+    /// Replaces a document if it still is the version `expected` (`None`: if it is not there).
+    ///
+    /// # Errors
+    /// See [`PutError`].
+    fn put(
+        &self,
+        name: &str,
+        bytes: &[u8],
+        expected: Option<&Etag>,
+        message: &str,
+    ) -> Result<Version, PutError> {
+        self.publish(&Change {
+            author: "tollgate".into(),
+            message: message.into(),
+            edits: vec![Edit {
+                name: name.into(),
+                bytes: Some(bytes.into()),
+                expected: Expected::exactly(expected),
+            }],
+        })
+    }
+}
+
+/// How it is with the server behind a source.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct SourceHealth {
+    /// Whether the last question was answered.
+    pub reachable: bool,
+    /// Why not.
+    pub reason: String,
+    /// Milliseconds since the last answer; `None` if there was none.
+    pub answered_ms_ago: Option<u64>,
+    /// Questions asked.
+    pub requests: u64,
+    /// Questions that were not answered, or not as they should.
+    pub failures: u64,
+    /// Sum of the time that answers took, in microseconds.
+    pub waited_us: u64,
 }
 
 /// Documents that never change: the compiled-in sample, and tests.
@@ -144,7 +278,7 @@ impl Fixed {
     pub fn new(documents: Vec<Document>) -> Fixed {
         let set = DocumentSet {
             documents,
-            problems: Vec::new(),
+            ..DocumentSet::default()
         };
         Fixed {
             documents: watch::Sender::new(Arc::new(set)),
@@ -157,8 +291,12 @@ impl ConfigSource for Fixed {
         self.documents.subscribe()
     }
 
-    fn put(&self, _: &str, _: &[u8], _: Option<&Etag>) -> Result<(), PutError> {
+    fn publish(&self, _: &Change) -> Result<Version, PutError> {
         Err(PutError::ReadOnly)
+    }
+
+    fn versions(&self) -> Option<&dyn Versions> {
+        None
     }
 
     fn describe(&self) -> String {

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use tollgate_policy::documents::Settings;
 use tollgate_policy::{Problem, Severity};
 
-use super::{Active, DocumentSet};
+use super::{Active, DocumentSet, Override};
 use crate::health::Target;
 
 /// Snapshots that are kept for events of requests that they decided.
@@ -22,6 +22,10 @@ pub struct ConfigStatus {
     pub problems: Arc<Vec<Problem>>,
     /// Whether these documents are in force; if not, the ones before them are.
     pub in_force: bool,
+    /// The published version in force; `None` if what is in force is no version, or nothing is.
+    pub version: Option<u64>,
+    /// What this instance has of its own, beside what all share.
+    pub overrides: Arc<Vec<Override>>,
     /// Settings in force.
     pub settings: Arc<Settings>,
     /// Names of the rules in force by the hash that events carry.

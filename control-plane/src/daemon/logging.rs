@@ -68,7 +68,13 @@ impl MakeWriter<'_> for LogFile {
 
 /// Begins to log; `filter` as in `info` or `tollgate=debug`. A second call in one process does nothing.
 pub fn init(filter: &str, file: Option<LogFile>) {
-    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
+    // The Nacos client logs what it is asked and each failure many times over; what matters of it is said by us.
+    let quiet = if filter.contains("nacos_sdk") {
+        filter.to_owned()
+    } else {
+        format!("{filter},nacos_sdk=off")
+    };
+    let filter = EnvFilter::try_new(quiet).unwrap_or_else(|_| EnvFilter::new("info,nacos_sdk=off"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(false)

@@ -13,18 +13,26 @@ use tollgate_shm::Region;
 use super::{Checkpoint, LogFile, Stop, care};
 use crate::api::{AppState, app};
 use crate::config::{
-    ConfigSource, Directory, Document, Fixed, Publisher, StateFolder, parse_set, region_sizes,
+    ConfigSource, Directory, Document, Fixed, Nacos, NacosOptions, Publisher, StateFolder, VersionFolder,
+    parse_set, region_sizes,
 };
 use crate::counting::Counting;
 use crate::health::{Board, Prober};
 use crate::ledger::{Drain, SqliteReader, SqliteStore};
+use crate::naming::{Around, Naming, Registry};
 use crate::secrets::{ApiToken, CredentialFolder, MasterKey, Sealer};
 
 /// What `tollgate serve` is told.
 #[derive(Clone, Debug)]
 pub struct ServeOptions {
-    /// Folder of documents; `None` for the sample.
+    /// Folder of documents; `None` for Nacos or the sample.
     pub config: Option<PathBuf>,
+    /// Nacos with the documents.
+    pub nacos: Option<NacosOptions>,
+    /// Name of this instance, whose own document overrides what all share.
+    pub instance: Option<String>,
+    /// Where clients reach this instance's nginx, for the others and the front balancer.
+    pub advertise: Option<SocketAddr>,
     /// State folder.
     pub state: PathBuf,
     /// Folder of the region.
@@ -81,13 +89,24 @@ fn sample() -> Fixed {
     ])
 }
 
-fn open_source(options: &ServeOptions) -> Result<Arc<dyn ConfigSource>, DaemonError> {
-    match &options.config {
-        None => Ok(Arc::new(sample())),
-        Some(dir) => {
-            let directory =
-                Directory::watch(dir).map_err(DaemonError::at("read the configuration in", dir))?;
-            Ok(Arc::new(directory))
+/// The documents, and where the other instances are to be found.
+type Source = (Arc<dyn ConfigSource>, Option<Registry>);
+
+fn open_source(options: &ServeOptions) -> Result<Source, DaemonError> {
+    match (&options.nacos, &options.config) {
+        (Some(nacos), _) => {
+            let source = Nacos::open(nacos.clone(), &options.state).map_err(DaemonError::from)?;
+            let registry = Registry::new(nacos.clone(), source.login());
+            Ok((Arc::new(source), Some(registry)))
+        }
+        (None, None) => Ok((Arc::new(sample()), None)),
+        (None, Some(dir)) => {
+            let folder = options.state.join("versions");
+            let versions =
+                VersionFolder::open(&folder).map_err(DaemonError::at("keep versions in", &folder))?;
+            let directory = Directory::open(dir, Some(versions), options.instance.clone())
+                .map_err(DaemonError::at("read the configuration in", dir))?;
+            Ok((Arc::new(directory), None))
         }
     }
 }
@@ -167,7 +186,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         )),
         _ => DaemonError::at("use the state folder", &options.state)(error),
     })?;
-    let source = open_source(&options)?;
+    let (source, registry) = open_source(&options)?;
     let listen = match options.listen {
         Some(address) => address,
         None => {
@@ -212,6 +231,15 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         probes.clone(),
     );
 
+    let naming = Naming::alone(options.instance.as_deref().unwrap_or("local"));
+    let around = Around {
+        region: Arc::clone(&region),
+        config: config.clone(),
+        api: listen,
+        advertise: options.advertise,
+    };
+    let meeting = naming.clone().run(registry, around);
+
     let app_state = AppState {
         region: Arc::clone(&region),
         config: config.clone(),
@@ -221,6 +249,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         token,
         sealer,
         probes,
+        naming,
         counting: counting.clone(),
         open_metrics: listen.ip().is_loopback(),
         started: Instant::now(),
@@ -242,6 +271,13 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     ];
     let publishing = tokio::spawn(publisher.run(stop.watch()));
     let probing = tokio::spawn(prober.run(stop.watch()));
+    let mut leaving = stop.watch();
+    let meeting = tokio::spawn(async move {
+        tokio::select! {
+            () = meeting => {}
+            _ = leaving.wait_for(|s| *s) => {}
+        }
+    });
 
     let listener = socket.listen(1_024).map_err(DaemonError::from)?;
     tracing::info!(address = %listen, region = %options.region.display(), version = env!("CARGO_PKG_VERSION"), "ready");
@@ -259,6 +295,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     stop.raise();
     let _ = publishing.await;
     let _ = probing.await;
+    let _ = meeting.await;
     let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok()));
     counting.learner.save();
     if !joined.await.unwrap_or(false) {

@@ -21,7 +21,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tollgate::api::{AppState, app};
-use tollgate::config::{ConfigSource, Directory, Publisher, StateFolder};
+use tollgate::config::{ConfigSource, Directory, Publisher, StateFolder, VersionFolder};
 use tollgate::health::Board;
 use tollgate::ledger::{Drain, SqliteReader, SqliteStore};
 use tollgate::secrets::{ApiToken, CredentialFolder, MasterKey, Sealer};
@@ -113,7 +113,9 @@ pub struct Daemon {
 impl Daemon {
     pub async fn start(folders: Folders) -> Daemon {
         let state_folder = StateFolder::open(&folders.state()).unwrap();
-        let source: Arc<dyn ConfigSource> = Arc::new(Directory::watch(&folders.config()).unwrap());
+        let versions = VersionFolder::open(&folders.state().join("versions")).unwrap();
+        let directory = Directory::open(&folders.config(), Some(versions), Some("one".into())).unwrap();
+        let source: Arc<dyn ConfigSource> = Arc::new(directory);
         let region = Arc::new(Region::open_or_create(&folders.region(), sizes()).unwrap());
         let sealer = Sealer {
             key: MasterKey::from_bytes([5; 32]),
@@ -139,6 +141,7 @@ impl Daemon {
             token: ApiToken::new(TOKEN),
             sealer,
             probes: Board::default(),
+            naming: tollgate::naming::Naming::alone("one"),
             counting,
             open_metrics: true,
             started: Instant::now(),

@@ -406,6 +406,16 @@ impl Region {
         self.header().restored.store(1, SeqCst);
     }
 
+    /// Whether this instance takes no new clients: its health check says so, whoever comes all the same is served.
+    pub fn draining(&self) -> bool {
+        self.header().draining.load(SeqCst) != 0
+    }
+
+    /// See [`Region::draining`].
+    pub fn set_draining(&self, draining: bool) {
+        self.header().draining.store(draining.into(), SeqCst);
+    }
+
     /// Registers the calling process as the daemon. `Err` names a live one that is already registered.
     pub fn attach_daemon(&self) -> Result<(), Identity> {
         let slot = &self.header().daemon;

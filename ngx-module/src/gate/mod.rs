@@ -13,6 +13,7 @@
 //! | what comes back | response |
 //! | a deployment of another protocol | translate |
 //! | what it cost | settle |
+//! | whether clients should come at all | health |
 //! | counts that take longer than others should wait | slices |
 
 mod answers;
@@ -23,6 +24,7 @@ mod decide;
 mod facts;
 mod find;
 mod gemini;
+mod health;
 mod identify;
 mod memo;
 mod models;
@@ -41,6 +43,7 @@ pub(crate) use context::{Context, Field, Stage, Variable};
 pub(crate) use credentials::MasterKey;
 pub(crate) use decide::{Verdict, count_request, decide, hold_ticket};
 pub(crate) use gemini::wants_array;
+pub(crate) use health::health;
 pub(crate) use identify::begin;
 pub(crate) use reply::Reply;
 pub(crate) use response::{

@@ -3,6 +3,7 @@
 //! | directive | context | default |
 //! | --- | --- | --- |
 //! | `tollgate on\|off` | http, server, location | off |
+//! | `tollgate_health on\|off` | http, server, location | off |
 //! | `tollgate_region DIR` | http | /run/tollgate |
 //! | `tollgate_state DIR` | http | /var/lib/tollgate |
 //! | `tollgate_master_key FILE` | http | DIR of `tollgate_state`/master.key |
@@ -38,6 +39,8 @@ pub(crate) struct MainConf {
 #[derive(Clone, Copy)]
 pub(crate) struct LocConf {
     pub enabled: ngx_flag_t,
+    /// Requests are health checks.
+    pub health: ngx_flag_t,
 }
 
 /// Where things are, resolved.
@@ -82,6 +85,7 @@ pub(crate) unsafe extern "C" fn create_loc_conf(cf: *mut ngx_conf_t) -> *mut c_v
             return std::ptr::null_mut();
         };
         conf.enabled = UNSET;
+        conf.health = UNSET;
         (&raw mut *conf).cast()
     })
 }
@@ -93,8 +97,10 @@ pub(crate) unsafe extern "C" fn merge_loc_conf(
 ) -> *mut c_char {
     // SAFETY: both were made by create_loc_conf.
     let (prev, conf) = unsafe { (&*prev.cast::<LocConf>(), &mut *conf.cast::<LocConf>()) };
-    if conf.enabled == UNSET {
-        conf.enabled = if prev.enabled == UNSET { 0 } else { prev.enabled };
+    for (flag, inherited) in [(&mut conf.enabled, prev.enabled), (&mut conf.health, prev.health)] {
+        if *flag == UNSET {
+            *flag = if inherited == UNSET { 0 } else { inherited };
+        }
     }
     CONF_OK
 }
@@ -126,13 +132,20 @@ const fn command(
 
 const HTTP_SRV_LOC: u32 = NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_HTTP_LOC_CONF;
 
-pub(crate) static mut COMMANDS: [ngx_command_t; 6] = [
+pub(crate) static mut COMMANDS: [ngx_command_t; 7] = [
     command(
         ngx::ngx_string!("tollgate"),
         HTTP_SRV_LOC | NGX_CONF_FLAG,
         ngx_conf_set_flag_slot,
         NGX_HTTP_LOC_CONF_OFFSET,
         offset_of!(LocConf, enabled),
+    ),
+    command(
+        ngx::ngx_string!("tollgate_health"),
+        HTTP_SRV_LOC | NGX_CONF_FLAG,
+        ngx_conf_set_flag_slot,
+        NGX_HTTP_LOC_CONF_OFFSET,
+        offset_of!(LocConf, health),
     ),
     command(
         ngx::ngx_string!("tollgate_region"),

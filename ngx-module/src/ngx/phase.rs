@@ -17,7 +17,14 @@ pub(crate) unsafe extern "C" fn precontent(r: *mut ngx_http_request_t) -> ngx_in
     guarded("precontent", INTERNAL_SERVER_ERROR, || {
         // SAFETY: nginx passes the live request.
         let request = unsafe { Request::from_ptr(r) };
-        if !request.is_main() || !request.enabled() {
+        if !request.is_main() {
+            return DECLINED;
+        }
+        if request.is_health_check() {
+            let reply = process::with_worker(gate::health);
+            return reply::send(request, &reply);
+        }
+        if !request.enabled() {
             return DECLINED;
         }
         if request.context().is_none() {

@@ -130,13 +130,24 @@ impl Request {
         unsafe { !(*self.connection()).ssl.is_null() }
     }
 
+    fn loc_conf(&self) -> Option<&LocConf> {
+        // SAFETY: loc_conf has a slot per HTTP module, ours was filled by create_loc_conf and lives as long as the cycle,
+        // which the request keeps alive.
+        unsafe {
+            (*self.0.loc_conf.add(module::ctx_index()))
+                .cast::<LocConf>()
+                .as_ref()
+        }
+    }
+
     /// Whether `tollgate on` holds where the request is served.
     pub fn enabled(&self) -> bool {
-        // SAFETY: loc_conf has a slot per HTTP module, ours was filled by create_loc_conf.
-        unsafe {
-            let conf = (*self.0.loc_conf.add(module::ctx_index())).cast::<LocConf>();
-            conf.as_ref().is_some_and(|c| c.enabled == 1)
-        }
+        self.loc_conf().is_some_and(|c| c.enabled == 1)
+    }
+
+    /// Whether the request is a health check: `tollgate_health on` holds where it is served.
+    pub fn is_health_check(&self) -> bool {
+        self.loc_conf().is_some_and(|c| c.health == 1)
     }
 
     pub fn method(&self) -> &[u8] {

@@ -1,0 +1,52 @@
+//! The cluster: its instances, whether they agree, and taking this one out of it.
+
+use axum::Json;
+use axum::extract::State;
+use serde_json::{Value, json};
+
+use super::AppState;
+
+/// All instances that are registered, this one first. They have converged if all have the same version in force, and
+/// none refuses what is at the source.
+pub(super) async fn list(State(state): State<AppState>) -> Json<Value> {
+    let members = state.naming.members();
+    let all = || std::iter::once(&members.own).chain(&members.others);
+    let converged = all().all(|m| m.version == members.own.version && !m.refusing);
+    Json(json!({
+        "own": members.own.instance,
+        "version": members.own.version,
+        "converged": converged,
+        "failure": members.failure,
+        "instances": all().collect::<Vec<_>>(),
+    }))
+}
+
+fn state_of(state: &AppState) -> Json<Value> {
+    Json(json!({
+        "draining": state.region.draining(),
+        "in_flight": state.region.inflight(usize::MAX).len(),
+    }))
+}
+
+/// Whether this instance is drained, and what is still in flight.
+pub(super) async fn draining(State(state): State<AppState>) -> Json<Value> {
+    state_of(&state)
+}
+
+/// Takes this instance out: it leaves the registry, its health check answers 503, what is in flight ends by itself.
+pub(super) async fn drain(State(state): State<AppState>) -> Json<Value> {
+    if !state.region.draining() {
+        tracing::info!("draining: no new clients");
+    }
+    state.region.set_draining(true);
+    state_of(&state)
+}
+
+/// Takes it in again.
+pub(super) async fn undrain(State(state): State<AppState>) -> Json<Value> {
+    if state.region.draining() {
+        tracing::info!("taking clients again");
+    }
+    state.region.set_draining(false);
+    state_of(&state)
+}

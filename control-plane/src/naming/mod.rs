@@ -1,0 +1,250 @@
+//! The instances of a cluster: each says of itself in Nacos what it is and what it has in force, and reads what the
+//! others say. Nothing here is on the way of a request or of a change: it is what operators, and front balancers, see.
+
+mod registry;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::sync::watch;
+use tollgate_shm::Region;
+
+pub use registry::Registry;
+
+use crate::config::StatusWatch;
+
+/// Time between two looks at the others.
+const LOOK: Duration = Duration::from_millis(500);
+/// Time between two reports of the load alone.
+const LOAD: Duration = Duration::from_secs(5);
+
+/// What an instance says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Member {
+    /// Its name.
+    pub instance: String,
+    /// Where clients reach its nginx; empty if it does not say.
+    pub address: String,
+    /// Where its API listens.
+    pub api: String,
+    /// Version of the program.
+    pub program: String,
+    /// The version of the documents that it has in force; 0 for none.
+    pub version: u64,
+    /// Generation of its snapshot; each instance counts its own.
+    pub generation: u64,
+    /// Requests in flight.
+    pub in_flight: u64,
+    /// Whether it takes no new clients.
+    pub draining: bool,
+    /// Whether the documents at its source have errors, so that former ones are in force.
+    pub refusing: bool,
+}
+
+impl Member {
+    /// As metadata of an instance in Nacos.
+    fn metadata(&self) -> BTreeMap<String, String> {
+        let pairs = [
+            ("instance", self.instance.clone()),
+            ("address", self.address.clone()),
+            ("api", self.api.clone()),
+            ("program", self.program.clone()),
+            ("version", self.version.to_string()),
+            ("generation", self.generation.to_string()),
+            ("in_flight", self.in_flight.to_string()),
+            ("refusing", self.refusing.to_string()),
+        ];
+        pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
+    }
+
+    /// From such metadata; what another version of the program says differently is taken as not said.
+    fn from_metadata<'a>(get: impl Fn(&str) -> Option<&'a str>) -> Option<Member> {
+        let text = |name: &str| get(name).unwrap_or_default().to_owned();
+        let number = |name: &str| get(name).and_then(|n| n.parse().ok()).unwrap_or(0);
+        let member = Member {
+            instance: text("instance"),
+            address: text("address"),
+            api: text("api"),
+            program: text("program"),
+            version: number("version"),
+            generation: number("generation"),
+            in_flight: number("in_flight"),
+            draining: false,
+            refusing: get("refusing") == Some("true"),
+        };
+        (!member.instance.is_empty()).then_some(member)
+    }
+
+    /// Whether two reports differ in more than the load.
+    fn differs(&self, other: &Member) -> bool {
+        let load = other.in_flight;
+        *other
+            != Member {
+                in_flight: load,
+                ..self.clone()
+            }
+    }
+}
+
+/// What is known of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// This instance.
+    pub own: Member,
+    /// The others that are registered, by name.
+    pub others: Vec<Member>,
+    /// Why the others are not known.
+    pub failure: Option<String>,
+}
+
+/// What an instance says of itself comes from here.
+pub struct Around {
+    /// The region.
+    pub region: Arc<Region>,
+    /// The configuration's state.
+    pub config: StatusWatch,
+    /// Where the API listens.
+    pub api: SocketAddr,
+    /// Where clients reach nginx.
+    pub advertise: Option<SocketAddr>,
+}
+
+impl Around {
+    fn member(&self, instance: &str) -> Member {
+        let status = Arc::clone(&self.config.borrow());
+        let in_flight = self.region.inflight(usize::MAX).len();
+        Member {
+            instance: instance.to_owned(),
+            address: self.advertise.map(|a| a.to_string()).unwrap_or_default(),
+            api: self.api.to_string(),
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            version: status.version.unwrap_or(0),
+            generation: status.generation(),
+            in_flight: u64::try_from(in_flight).unwrap_or(u64::MAX),
+            draining: self.region.draining(),
+            refusing: !status.in_force,
+        }
+    }
+}
+
+/// This instance among the others. Clones share it.
+#[derive(Clone)]
+pub struct Naming {
+    members: watch::Sender<Arc<Members>>,
+}
+
+impl Naming {
+    /// An instance that knows of no others yet.
+    pub fn alone(instance: &str) -> Naming {
+        let own = Member {
+            instance: instance.to_owned(),
+            ..Member::default()
+        };
+        let members = Members {
+            own,
+            ..Members::default()
+        };
+        Naming {
+            members: watch::Sender::new(Arc::new(members)),
+        }
+    }
+
+    /// What is known now.
+    pub fn members(&self) -> Arc<Members> {
+        Arc::clone(&self.members.borrow())
+    }
+
+    /// Tells and asks, until it is dropped: the registry forgets whoever does not speak to it any more.
+    pub async fn run(self, mut registry: Option<Registry>, around: Around) {
+        let instance = self.members().own.instance.clone();
+        let mut told: Option<(Member, tokio::time::Instant)> = None;
+        let mut config = around.config.clone();
+        loop {
+            let own = around.member(&instance);
+            let mut found = Ok(Vec::new());
+            if let Some(registry) = &mut registry {
+                let fresh = told.as_ref().is_some_and(|(last, at)| {
+                    !own.differs(last) && (own.in_flight == last.in_flight || at.elapsed() < LOAD)
+                });
+                let told_now = if fresh { Ok(()) } else { registry.tell(&own).await };
+                if !fresh && told_now.is_ok() {
+                    told = Some((own.clone(), tokio::time::Instant::now()));
+                }
+                found = match told_now {
+                    Ok(()) => registry.others(&instance).await,
+                    Err(error) => Err(error),
+                };
+            }
+            self.note(own, found);
+            // A version that takes effect is told at once.
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                changed = config.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    fn note(&self, own: Member, found: Result<Vec<Member>, String>) {
+        self.members.send_if_modified(|present| {
+            let mut next = Members {
+                own,
+                ..Members::clone(present)
+            };
+            match found {
+                Ok(others) => {
+                    if next.failure.take().is_some() {
+                        tracing::info!("the other instances can be seen again");
+                    }
+                    next.others = others;
+                }
+                Err(error) => {
+                    if next.failure.is_none() {
+                        tracing::warn!(error, "the other instances cannot be seen");
+                    }
+                    next.failure = Some(error);
+                }
+            }
+            let differs = next != **present;
+            if differs {
+                *present = Arc::new(next);
+            }
+            differs
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_instance_says_reads_back() {
+        let member = Member {
+            instance: "one".into(),
+            address: "10.0.0.1:8080".into(),
+            api: "10.0.0.1:9180".into(),
+            program: "1.2.3".into(),
+            version: 7,
+            generation: 9,
+            in_flight: 3,
+            draining: false,
+            refusing: true,
+        };
+        let metadata = member.metadata();
+        let back = Member::from_metadata(|name| metadata.get(name).map(String::as_str));
+        assert_eq!(back, Some(member.clone()));
+        assert_eq!(Member::from_metadata(|_| None), None);
+        let busy = Member {
+            in_flight: 4,
+            ..member.clone()
+        };
+        let newer = Member {
+            version: 8,
+            ..member.clone()
+        };
+        assert!(!member.differs(&busy) && member.differs(&newer));
+    }
+}
