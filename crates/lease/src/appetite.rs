@@ -1,6 +1,8 @@
 //! How much an instance asks for, and when it returns what it does not need. Nothing here can break a limit (I1); it decides
 //! how much of it gets used (I2) and how often anybody asks.
 
+use crate::ledger::Answer;
+
 /// The burn that a first guess cannot know: an eighth of the maximum over all, at most half of a fair share.
 const FIRST: u64 = 8;
 /// The floor of a block: a 64th of the maximum.
@@ -9,6 +11,8 @@ const FLOOR: u64 = 64;
 const GRACE_MS: u64 = 15;
 /// Then, while it stays so: the first and the longest time until the next question.
 const DRY_MS: std::ops::RangeInclusive<u64> = 50..=1_000;
+/// How long nothing is asked for in advance after there was not enough.
+const SCARCE_MS: u64 = 500;
 /// A surplus has to last this long before it goes back.
 const SETTLED_MS: u64 = 2_000;
 /// How long a row is idle before everything goes back.
@@ -34,6 +38,8 @@ pub struct Seen {
 pub struct Wish {
     /// Ask for that much more.
     pub want: u64,
+    /// What of it workers wait for.
+    pub need: u64,
     /// Lower the row to this.
     pub lower_to: Option<u64>,
 }
@@ -53,6 +59,7 @@ pub struct Appetite {
     unmet: Option<(u64, u64)>,
     misses: u32,
     ask_at: u64,
+    scarce_until: u64,
 }
 
 impl Appetite {
@@ -69,6 +76,7 @@ impl Appetite {
             unmet: None,
             misses: 0,
             ask_at: 0,
+            scarce_until: 0,
         }
     }
 
@@ -108,7 +116,9 @@ impl Appetite {
         }
         self.max = seen.max;
         if now >= self.ask_at {
-            wish.want = self.want(seen, free).min(seen.max.saturating_sub(seen.row));
+            let room = seen.max.saturating_sub(seen.row);
+            wish.need = seen.wanted.min(room);
+            wish.want = self.want(now, seen, free).min(room);
         }
         if wish.want == 0 && wish.lower_to.is_none() {
             wish.lower_to = self.surplus(now, seen, free);
@@ -116,7 +126,10 @@ impl Appetite {
         wish
     }
 
-    fn want(&self, seen: &Seen, free: u64) -> u64 {
+    fn want(&self, now: u64, seen: &Seen, free: u64) -> u64 {
+        if now < self.scarce_until {
+            return seen.wanted;
+        }
         let floor = Self::floor(seen.max);
         if seen.row == 0 && seen.wanted > 0 {
             let first = (seen.max / FIRST).min(seen.max / (2 * self.live.max(1)));
@@ -149,18 +162,22 @@ impl Appetite {
         Some(seen.used + keep)
     }
 
-    /// Learns from an answer to a wish for `want`. Returns until when workers need not wait for more.
-    pub fn answered(&mut self, now: u64, want: u64, granted: u64, live: u64) -> Option<u64> {
-        self.live = live;
-        if granted >= want {
-            if want > 0 {
+    /// Learns from an answer to a wish for so much, of which so much was needed. Returns until when workers need not wait
+    /// for more.
+    pub fn answered(&mut self, now: u64, (want, need): (u64, u64), answer: &Answer) -> Option<u64> {
+        self.live = answer.live;
+        if answer.granted < want {
+            self.scarce_until = now + SCARCE_MS;
+        }
+        if answer.granted >= need {
+            if need > 0 {
                 self.misses = 0;
                 self.ask_at = 0;
                 self.unmet = None;
             }
             return None;
         }
-        self.unmet = Some((want - granted, now));
+        self.unmet = Some((need - answer.granted, now));
         self.misses = self.misses.saturating_add(1);
         if self.misses == 1 {
             self.ask_at = now + GRACE_MS;
@@ -181,16 +198,14 @@ impl Appetite {
     pub fn asked(&mut self, now: u64, me: u64, seen: &Seen, other: u64, want: u64, have: u64) -> Option<u64> {
         let free = seen.row.saturating_sub(seen.used);
         let unmet = self.unmet.filter(|(_, at)| now < at + SHORT_MS).map(|(w, _)| w);
-        if unmet.is_some_and(|mine| (mine, me) < (want, other)) {
-            return None;
-        }
+        let mine = unmet.filter(|mine| (*mine, me) < (want, other)).unwrap_or(0);
         // In hunger all share alike in the long run: who holds much more lets go as its usage leaves.
         let uneven = if seen.row > have.saturating_add(seen.max / 8) {
             (seen.row - have) / 2
         } else {
             0
         };
-        let give = free.max(uneven).min(want);
+        let give = free.saturating_sub(mine).max(uneven).min(want);
         (give > 0).then(|| seen.row - give)
     }
 }

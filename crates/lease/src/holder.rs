@@ -173,7 +173,7 @@ impl Holder {
 
     /// The next report. A command that is still under way is given up (H3). Redis goes on counting the standing share that
     /// the row has: a smaller wish takes effect by [`Holder::lower_standing`] first.
-    pub fn report(&mut self, now: u64, want: u64, standing: u64, max: u64) -> Report {
+    pub fn report(&mut self, now: u64, want: u64, need: u64, standing: u64, max: u64) -> Report {
         self.return_due(now);
         self.seq = now.max(self.seq + 1);
         self.sent = Some(Sent {
@@ -185,6 +185,7 @@ impl Holder {
             seq: self.seq,
             have: self.held,
             want,
+            need,
             standing: standing.max(self.standing),
             max,
             ttl: self.terms.ttl,

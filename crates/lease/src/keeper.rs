@@ -67,7 +67,7 @@ pub struct Keeper {
     max: u64,
     /// What the last report said it had, and what it asked for.
     reported: u64,
-    wanted: u64,
+    wanted: (u64, u64),
     live: u64,
     /// Lowered by more than what was free: the rest is returned as it leaves.
     draining: bool,
@@ -92,7 +92,7 @@ impl Keeper {
             appetite: Appetite::new(now),
             max: 0,
             reported: 0,
-            wanted: 0,
+            wanted: (0, 0),
             live: 1,
             draining: false,
             last: Answer::default(),
@@ -201,8 +201,8 @@ impl Keeper {
             self.holder.lower_standing(standing);
             row.raise(now, self.words());
         }
-        let report = self.holder.report(now, wish.want, standing, max);
-        self.wanted = wish.want;
+        let report = self.holder.report(now, wish.want, wish.need, standing, max);
+        self.wanted = (wish.want, wish.need);
         self.reported = report.have;
         Some(report)
     }
@@ -232,10 +232,7 @@ impl Keeper {
         self.live = answer.live.max(1);
         self.last = *answer;
         row.tight(answer.left < self.max / 4);
-        if let Some(at) = self
-            .appetite
-            .answered(now, self.wanted, answer.granted, answer.live)
-        {
+        if let Some(at) = self.appetite.answered(now, self.wanted, answer) {
             row.dry_until(at);
         } else if answer.granted > 0 {
             row.dry_until(0);

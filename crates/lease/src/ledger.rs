@@ -17,6 +17,8 @@ pub struct Report {
     pub have: u64,
     /// What it would like on top.
     pub want: u64,
+    /// How much of that somebody waits for: less than this is a shortage.
+    pub need: u64,
     /// How much of it should outlive the lease; at most what it then holds counts.
     pub standing: u64,
     /// The limit's maximum as the instance knows it.
@@ -91,7 +93,7 @@ impl<R: PartialEq + Clone> Era<R> {
     }
 }
 
-/// Somebody got less than it wanted.
+/// Somebody got less than it needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Short {
     /// Who.
@@ -210,8 +212,8 @@ impl Ledger {
 
         let mut notice = None;
         let lacking = self.short.filter(|s| s.id != report.id).map_or(0, |s| s.want);
-        if report.want > granted {
-            let want = report.want - granted;
+        if report.need > granted {
+            let want = report.need - granted;
             self.short = Some(Short {
                 id: report.id,
                 want,

@@ -1,5 +1,5 @@
 -- One report of one instance on one limit: ledger.rs in Redis. KEYS: the limit's hash, the era of its tag.
--- ARGV: channel, limit, id, seq, have, want, standing, max, ttl, hold, standing_ttl; none: enter the era only.
+-- ARGV: channel, limit, id, seq, have, want, need, standing, max, ttl, hold, standing_ttl; none: enter the era only.
 -- A field of the hash is an instance: "seq allowance standing until hold_until standing_until max"; "short" is "id want until".
 local function clock()
   local time = redis.call('TIME')
@@ -24,8 +24,9 @@ if #ARGV == 0 then
 end
 
 local channel, limit, id = ARGV[1], ARGV[2], ARGV[3]
-local seq, have, want, standing = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local own_max, ttl, hold, standing_ttl = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
+local seq, have, want, need = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local standing, own_max, ttl = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+local hold, standing_ttl = tonumber(ARGV[11]), tonumber(ARGV[12])
 
 local short
 local before, max, others, live, stranded = 0, own_max, 0, 1, 0
@@ -79,9 +80,9 @@ redis.call('HSET', KEYS[1], id, string.format('%.0f %.0f %.0f %.0f %.0f %.0f %.0
 redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.max(last, now + ttl + hold, now + standing_ttl + hold) - now))
 
 local lacking = short and short[1] ~= id and short[2] or 0
-if want > granted then
-  redis.call('HSET', KEYS[1], 'short', string.format('%s %.0f %.0f', id, want - granted, now + 1000))
-  redis.call('PUBLISH', channel, string.format('short %s %s %.0f %.0f', limit, id, want - granted, allowance))
+if need > granted then
+  redis.call('HSET', KEYS[1], 'short', string.format('%s %.0f %.0f', id, need - granted, now + 1000))
+  redis.call('PUBLISH', channel, string.format('short %s %s %.0f %.0f', limit, id, need - granted, allowance))
 elseif short and short[1] == id then
   redis.call('HDEL', KEYS[1], 'short')
 elseif short and allowance < before and free > granted then

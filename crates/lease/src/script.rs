@@ -47,6 +47,7 @@ pub fn arguments(prefix: &str, limit: u64, report: &Report) -> Vec<String> {
         report.seq,
         report.have,
         report.want,
+        report.need,
         report.standing,
         report.max,
         report.ttl,

@@ -20,7 +20,7 @@ use tollgate_lease::{Era, Ledger, Report};
 /// The script with a clock and a process of the test's choice.
 fn with_clock() -> String {
     assert!(SCRIPT.contains(CLOCK));
-    SCRIPT.replace(CLOCK, "local now, run = tonumber(ARGV[12]), ARGV[13]")
+    SCRIPT.replace(CLOCK, "local now, run = tonumber(ARGV[13]), ARGV[14]")
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +49,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
                 seq: 0,
                 have,
                 want,
+                need: want / 2,
                 standing,
                 max,
                 ttl,
@@ -161,6 +162,7 @@ fn a_restart_of_redis_is_seen_and_begins_a_quarantine() {
         seq,
         have: 0,
         want,
+        need: want,
         standing: 0,
         max: 100,
         ttl: 300,

@@ -323,7 +323,7 @@ impl Model for Config {
                         node.standing = 0;
                     }
                 }
-                let report = holder.report(now, want, self.standing, self.max);
+                let report = holder.report(now, want, want, self.standing, self.max);
                 node.daemon = Some(holder);
                 node.reports += 1;
                 state.network.insert(Message::Report(report));
