@@ -622,6 +622,7 @@ impl Decider<'_> {
                 .saturating_mul(self.context.answers),
             usage: self.context.usage,
             tag: u64::from(self.context.deployment.unwrap_or(0)),
+            may_wait: false,
         };
         // While it was counted, time went on.
         let mut start_ms = self.context.start_ms;

@@ -147,5 +147,6 @@ pub(super) fn spec(limit: &LimitView<'_>, model_hash: u64) -> LimitSpec {
         burst: limit.burst(),
         max_delay_ms: limit.max_delay_ms(),
         open_when_full: limit.on_full() == policy::OnFull::Open,
+        cluster: false,
     }
 }
