@@ -127,7 +127,8 @@ fuzz-meter: ## ten million small texts through the tokenizers and their oracles;
 bench-meter: ## tokenizer throughput beside tiktoken-rs, bpe-openai and tokenizers
 	@cargo run --quiet -p tollgate-meter-oracle --release --bin bench
 
-model-lease: ## the protocol of limits across instances under every order of events (minutes, 3 GB); prints the states
+model-lease: ## the protocol of limits across instances under every order of events (loom, stateright; minutes, 3 GB); prints the states
+	@RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --quiet -p tollgate-shm --lib model
 	@cargo test --quiet -p tollgate-lease --test model -- --include-ignored --nocapture --test-threads 1
 
 package: ## distribution packages (not there yet)

@@ -588,7 +588,11 @@ mod model {
     /// Two processes, room for one of them, one straddling a roll-over: never both, and the books stay true.
     #[test]
     fn at_most_one_of_two_fits() {
-        loom::model(|| {
+        let mut model = loom::model::Builder::new();
+        // Each may make the other back out and try again: bounded, or they could do so without an end.
+        model.preemption_bound = Some(3);
+        model.max_branches = 20_000;
+        model.check(|| {
             let store = Arc::new(Store {
                 cells: std::array::from_fn(|_| AtomicU64::new(0)),
                 debt: AtomicU64::new(0),
