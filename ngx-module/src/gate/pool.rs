@@ -81,6 +81,7 @@ pub(super) fn set_tried(tried: &mut Tried, position: usize) {
 
 impl Pool {
     pub fn new(model: &ModelView<'_>, snapshot: Snapshot<'_>, region: &Region) -> Rc<Pool> {
+        let cluster = snapshot.settings().cluster();
         let members: Vec<Member> = model
             .deployments()
             .filter(is_usable)
@@ -90,7 +91,7 @@ impl Pool {
                     d.limits()
                         .iter()
                         .take(MAX_LIMITS_PER_REQUEST)
-                        .map(|l| spec(&l, 0))
+                        .map(|l| spec(&l, 0, cluster))
                         .collect::<Vec<_>>(),
                 )
             })

@@ -17,7 +17,7 @@ use zerocopy::{
 pub(crate) const MAGIC: [u8; 8] = *b"TGSNAP\r\n";
 
 /// Changes with every change of this module or of the meaning of its fields.
-pub(crate) const FORMAT: u32 = 5;
+pub(crate) const FORMAT: u32 = 6;
 
 macro_rules! records {
     ($($(#[$doc:meta])* struct $name:ident { $($field:ident: $type:ty),* $(,)? })*) => {$(
@@ -87,6 +87,8 @@ records! {
         ring: U32,
         usage: U32,
         workers: U32,
+        cluster: U32,
+        lease_wait_ms: U32,
         sources: Range,
         proxies: Range,
         limits: Range,
