@@ -139,6 +139,7 @@ impl Daemon {
             token: ApiToken::new(TOKEN),
             sealer,
             probes: Board::default(),
+            cluster: Arc::default(),
             counting,
             open_metrics: true,
             started: Instant::now(),

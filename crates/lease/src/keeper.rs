@@ -141,7 +141,10 @@ impl Keeper {
             allowance: self.holder.row(),
             standing,
             fence: self.holder.fence(),
-            standing_span: self.terms.standing_span(),
+            standing_span: match self.policy {
+                Policy::Open => u64::MAX,
+                Policy::Share(_) | Policy::Closed => self.terms.standing_span(),
+            },
         }
     }
 
@@ -244,6 +247,23 @@ impl Keeper {
             self.lower(now, u64::try_from(part).unwrap_or(0), row);
         }
         true
+    }
+
+    /// While Redis cannot be asked and the lease has ended: with `open` the whole maximum stands in the row.
+    pub fn without_redis(&mut self, now: u64, max: u64, row: &mut impl Row) {
+        self.max = max;
+        if self.policy == Policy::Open {
+            let fence = self.holder.fence().max(now);
+            let words = Words { fence, ..self.words() };
+            row.cut(words);
+        }
+    }
+
+    /// Lowers the row to nothing: this limit cannot be kept here now.
+    pub fn give_up(&mut self, now: u64, row: &mut impl Row) {
+        if self.holder.row() > 0 || self.holder.standing() > 0 {
+            self.lower(now, 0, row);
+        }
     }
 
     /// Gives up the command with that number.

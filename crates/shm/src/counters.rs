@@ -10,7 +10,7 @@ use crate::region::Region;
 const PROBES: usize = 512;
 
 /// A counter's row.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct CounterIndex(pub(crate) u32);
 
 /// No row is left for a limit that has none yet.
