@@ -12,7 +12,7 @@ NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 TOLLGATE_NGINX ?= pinned
 
 .PHONY: help setup nacos module module-pinned module-debian module-custom daemon mock run test test-crates \
-	test-e2e test-e2e-debian test-python valgrind check check-format check-clippy check-docs check-deny bench oracle fuzz-meter bench-meter package clean
+	test-e2e test-e2e-debian test-python valgrind check check-format check-clippy check-docs check-deny bench oracle fuzz-meter bench-meter model-lease package clean
 
 help: ## list the targets
 	@echo "usage: make <target> [PROFILE=fast|release|dev]"
@@ -129,6 +129,10 @@ fuzz-meter: ## ten million small texts through the tokenizers and their oracles;
 
 bench-meter: ## tokenizer throughput beside tiktoken-rs, bpe-openai and tokenizers
 	@cargo run --quiet -p tollgate-meter-oracle --release --bin bench
+
+model-lease: ## the protocol of limits across instances under every order of events (loom, stateright; minutes, 3 GB); prints the states
+	@RUSTFLAGS="--cfg loom" CARGO_TARGET_DIR=target/loom cargo test --quiet -p tollgate-shm --lib model
+	@cargo test --quiet -p tollgate-lease --test model -- --include-ignored --nocapture --test-threads 1
 
 package: ## distribution packages (not there yet)
 	@echo "package: not there yet"; exit 1

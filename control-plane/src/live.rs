@@ -96,6 +96,7 @@ pub fn spec(limit: &LimitView<'_>, model: &str) -> Option<LimitSpec> {
         burst: limit.burst(),
         max_delay_ms: limit.max_delay_ms(),
         open_when_full: limit.on_full() == OnFull::Open,
+        cluster: false,
     })
 }
 

@@ -269,6 +269,7 @@ async fn usage_limits_and_requests_show_what_workers_did() {
         min_output: 1,
         usage: Some(row),
         tag: 0,
+        may_wait: false,
     };
     let grant = region.reserve(&mut worker, region.now_ms(), &demand).unwrap();
     let inflight = daemon.get("/api/v1/inflight").await;

@@ -236,6 +236,9 @@ fn region(text: &mut Text, state: &AppState) {
 }
 
 fn daemon(text: &mut Text, state: &AppState) {
+    for (name, kind, help, value) in state.cluster.all() {
+        text.one(name, kind, help, value);
+    }
     let status = state.status();
     let (errors, warnings) = status.counts();
     text.one(

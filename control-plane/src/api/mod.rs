@@ -65,6 +65,8 @@ pub struct AppState {
     pub sealer: Sealer,
     /// What probes found.
     pub probes: Board,
+    /// What is known of limits over all instances.
+    pub cluster: Arc<crate::cluster::Figures>,
     /// Tokenizers, and what was learned about them.
     pub counting: Counting,
     /// This instance among the others.

@@ -148,6 +148,7 @@ mod tests {
             burst: 1_000,
             max_delay_ms: 0,
             open_when_full: false,
+            cluster: false,
         }
     }
 

@@ -12,6 +12,7 @@ use tollgate_shm::Region;
 
 use super::{Checkpoint, LogFile, Stop, care};
 use crate::api::{AppState, app};
+use crate::cluster::Cluster;
 use crate::config::{
     ConfigSource, Directory, Document, Fixed, Nacos, NacosOptions, Publisher, StateFolder, VersionFolder,
     parse_set, region_sizes,
@@ -251,9 +252,17 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         probes,
         naming,
         counting: counting.clone(),
+        cluster: Arc::default(),
         open_metrics: listen.ip().is_loopback(),
         started: Instant::now(),
     };
+    let figures = Arc::clone(&app_state.cluster);
+    let cluster = Cluster::new(
+        Arc::clone(&region),
+        config.clone(),
+        app_state.sealer.folder.clone(),
+        figures,
+    );
     let stop = Stop::default();
     let threads = [
         thread("region", {
@@ -278,6 +287,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
             _ = leaving.wait_for(|s| *s) => {}
         }
     });
+    let leasing = tokio::spawn(cluster.run(stop.watch()));
 
     let listener = socket.listen(1_024).map_err(DaemonError::from)?;
     tracing::info!(address = %listen, region = %options.region.display(), version = env!("CARGO_PKG_VERSION"), "ready");
@@ -296,6 +306,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     let _ = publishing.await;
     let _ = probing.await;
     let _ = meeting.await;
+    let _ = leasing.await;
     let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok()));
     counting.learner.save();
     if !joined.await.unwrap_or(false) {

@@ -14,6 +14,14 @@ use super::MasterKey;
 pub struct CredentialFolder(pub PathBuf);
 
 impl CredentialFolder {
+    /// A named credential, for the daemon's own use.
+    ///
+    /// # Errors
+    /// A text that says why it cannot be had.
+    pub fn named(&self, name: &str) -> Result<Zeroizing<String>, String> {
+        self.read(name)
+    }
+
     fn read(&self, name: &str) -> Result<Zeroizing<String>, String> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
         if name.is_empty() || name.starts_with('.') || !name.bytes().all(plain) {

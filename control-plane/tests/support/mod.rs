@@ -142,6 +142,7 @@ impl Daemon {
             sealer,
             probes: Board::default(),
             naming: tollgate::naming::Naming::alone("one"),
+            cluster: Arc::default(),
             counting,
             open_metrics: true,
             started: Instant::now(),

@@ -573,6 +573,10 @@ impl<'d> Compiler<'d> {
             ring: settings.region.ring.into(),
             usage: settings.region.usage.into(),
             workers: settings.region.workers.into(),
+            cluster: u32::from(settings.redis.is_some()).into(),
+            lease_wait_ms: u32::try_from(settings.lease.wait.as_millis())
+                .unwrap_or(u32::MAX)
+                .into(),
             sources: Writer::tail(sources, sources)?,
             proxies: Writer::tail(proxies, proxies)?,
             limits,

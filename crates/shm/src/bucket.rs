@@ -3,16 +3,26 @@
 //! verify and nothing to repair after a crash.
 
 use crate::atomic::{AtomicU64, SeqCst};
+use crate::window::Cap;
 
 const NS_PER_MS: u64 = 1_000_000;
 
-/// A rate of `max` units per `window_ms`, with its state.
+/// A rate of `max` units per `window_ms`, with its state. The rate may be a part of a whole one and change under way.
 #[derive(Clone, Copy)]
-pub(crate) struct Bucket<'a> {
+pub(crate) struct Bucket<'a, C: Cap = u64> {
     /// The instant at which the bucket is full (or the queue empty) again.
     pub tat: &'a AtomicU64,
-    pub max: u64,
+    pub max: C,
+    /// What `max` is a part of: it fixes how far ahead `tat` may be.
+    pub whole: u64,
     pub window_ms: u64,
+}
+
+/// Time that `units` take at `max` per window, rounded up so that the rate is never exceeded.
+pub(crate) fn span_ns(units: u64, max: u64, window_ms: u64) -> u64 {
+    let window_ns = u128::from(window_ms) * u128::from(NS_PER_MS);
+    let ns = (u128::from(units) * window_ns).div_ceil(u128::from(max.max(1)));
+    u64::try_from(ns).unwrap_or(u64::MAX)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,17 +33,10 @@ pub(crate) enum Passed {
     Refused { retry_ms: u64 },
 }
 
-impl Bucket<'_> {
-    /// Time that `units` take at the bucket's rate, rounded up so that the rate is never exceeded.
-    fn span_ns(&self, units: u64) -> u64 {
-        let window_ns = u128::from(self.window_ms) * u128::from(NS_PER_MS);
-        let ns = (u128::from(units) * window_ns).div_ceil(u128::from(self.max.max(1)));
-        u64::try_from(ns).unwrap_or(u64::MAX)
-    }
-
+impl<C: Cap> Bucket<'_, C> {
     /// The time that `units` occupy: what a later correction works with.
     pub fn span_of(&self, units: u64) -> u64 {
-        self.span_ns(units)
+        span_ns(units, self.max.now(), self.window_ms)
     }
 
     /// Units that would be refused now out of a full `burst`.
@@ -44,24 +47,26 @@ impl Bucket<'_> {
                 .saturating_sub(now_ms.saturating_mul(NS_PER_MS)),
         );
         let window_ns = (u128::from(self.window_ms) * u128::from(NS_PER_MS)).max(1);
-        let units = (ahead * u128::from(self.max)).div_ceil(window_ns);
+        let units = (ahead * u128::from(self.max.now())).div_ceil(window_ns);
         u64::try_from(units).unwrap_or(u64::MAX).min(burst)
     }
 
     fn pass(&self, now_ms: u64, amount: u64, slack_ns: u64, queued: bool) -> Passed {
         let now = now_ms.saturating_mul(NS_PER_MS);
-        let span = self.span_ns(amount);
         let mut tat = self.tat.load(SeqCst);
         loop {
+            // The rate belongs to the time it was read after: a change of both in between makes the swap fail.
+            let max = self.max.now();
+            let span = span_ns(amount, max, self.window_ms);
             let start = tat.max(now);
             let next = start.saturating_add(span);
             // A token bucket tests where it would end, a queue tests when the newcomer would start.
             let tested = if queued { start } else { next };
             let limit = now.saturating_add(slack_ns);
-            if self.max == 0 || tested > limit {
+            if max == 0 || tested > limit {
                 let retry_ms = (tested - limit.min(tested)).div_ceil(NS_PER_MS);
                 return Passed::Refused {
-                    retry_ms: if self.max == 0 { self.window_ms } else { retry_ms },
+                    retry_ms: if max == 0 { self.window_ms } else { retry_ms },
                 };
             }
             match self.tat.compare_exchange(tat, next, SeqCst, SeqCst) {
@@ -78,12 +83,79 @@ impl Bucket<'_> {
 
     /// Token bucket: at most `burst` at once, `max` per window in the long run.
     pub fn take(&self, now_ms: u64, amount: u64, burst: u64) -> Passed {
-        self.pass(now_ms, amount, self.span_ns(burst), false)
+        let slack_ns = span_ns(burst, self.whole, self.window_ms);
+        self.pass(now_ms, amount, slack_ns, false)
     }
 
     /// Leaky bucket: evenly spaced; waits up to `max_delay_ms` for its turn.
     pub fn enqueue(&self, now_ms: u64, amount: u64, max_delay_ms: u64) -> Passed {
         self.pass(now_ms, amount, max_delay_ms.saturating_mul(NS_PER_MS), true)
+    }
+}
+
+/// Counts what is ahead of now in the time of another rate, so that it stays the same number of units. `tat` changes in any
+/// case, so that no worker gets through that worked with the former rate.
+pub(crate) fn rescale(tat: &AtomicU64, now_ms: u64, from: u64, to: u64) {
+    let now = now_ms.saturating_mul(NS_PER_MS);
+    let mut seen = tat.load(SeqCst);
+    loop {
+        let ahead = u128::from(seen.saturating_sub(now));
+        let scaled = (ahead * u128::from(from.max(1))).div_ceil(u128::from(to.max(1)));
+        let next = if ahead == 0 {
+            seen.saturating_add(1)
+        } else {
+            // Half of the range is a few centuries: nothing that is added to it overflows.
+            now.saturating_add(u64::try_from(scaled).unwrap_or(u64::MAX / 2).min(u64::MAX / 2))
+        };
+        let next = if next == seen {
+            next.saturating_add(1)
+        } else {
+            next
+        };
+        match tat.compare_exchange(seen, next, SeqCst, SeqCst) {
+            Ok(_) => return,
+            Err(other) => seen = other,
+        }
+    }
+}
+
+/// What is ahead of now, in units of the whole at `max` per window that `part` of it is counted in: the least part that covers
+/// it. A full `burst` takes the whole.
+pub(crate) fn covering(
+    tat: &AtomicU64,
+    now_ms: u64,
+    part: u64,
+    whole: u64,
+    burst: u64,
+    window_ms: u64,
+) -> u64 {
+    let ahead = u128::from(tat.load(SeqCst).saturating_sub(now_ms.saturating_mul(NS_PER_MS)));
+    let window_ns = (u128::from(window_ms) * u128::from(NS_PER_MS)).max(1);
+    // units = ahead * part / window; the part that covers them = units * whole / burst.
+    let units = (ahead * u128::from(part.max(1))).div_ceil(window_ns);
+    let covering = (units * u128::from(whole)).div_ceil(u128::from(burst.max(1)));
+    u64::try_from(covering).unwrap_or(u64::MAX)
+}
+
+/// Corrects what was taken from a bucket whose rate may change: `units` at the part that counts now. Reads the time, then the
+/// part, like a take.
+pub(crate) fn correct(tat: &AtomicU64, part: &AtomicU64, window_ns: u64, now_ms: u64, taken: u64, used: u64) {
+    let now = now_ms.saturating_mul(NS_PER_MS);
+    let mut seen = tat.load(SeqCst);
+    loop {
+        let rate = u128::from(part.load(SeqCst).max(1));
+        let span = |units: u64| u128::from(units) * u128::from(window_ns) / rate;
+        let ns = |span: u128| u64::try_from(span).unwrap_or(u64::MAX / 2).min(u64::MAX / 2);
+        let next = if used > taken {
+            seen.max(now)
+                .saturating_add(ns(span(used - taken)).saturating_add(1))
+        } else {
+            seen.saturating_sub(ns(span(taken - used)).saturating_sub(1))
+        };
+        match tat.compare_exchange(seen, next, SeqCst, SeqCst) {
+            Ok(_) => return,
+            Err(other) => seen = other,
+        }
     }
 }
 
@@ -118,6 +190,7 @@ mod tests {
         let b = Bucket {
             tat: &tat,
             max: 50,
+            whole: 50,
             window_ms: 1_000,
         };
         let ok = |now| matches!(b.take(now, 1, 100), Passed::After { delay_ms: 0 });
@@ -136,6 +209,7 @@ mod tests {
         let b = Bucket {
             tat: &tat,
             max: 10,
+            whole: 10,
             window_ms: 1_000,
         };
         let delays: Vec<_> = (0..7).map(|_| b.enqueue(T0, 1, 500)).collect();
@@ -157,6 +231,7 @@ mod tests {
             Bucket {
                 tat: &tat,
                 max: 0,
+                whole: 0,
                 window_ms: 1_000
             }
             .take(T0, 1, 0),
@@ -165,6 +240,7 @@ mod tests {
         let b = Bucket {
             tat: &tat,
             max: 10,
+            whole: 10,
             window_ms: 1_000,
         };
         assert_eq!(b.take(T0, 10, 10), Passed::After { delay_ms: 0 });
@@ -180,7 +256,7 @@ mod tests {
         #[test]
         fn never_more_than_burst_plus_rate(steps in proptest::collection::vec((0u64..400, 1u64..8), 1..200)) {
             let tat = AtomicU64::new(0);
-            let b = Bucket { tat: &tat, max: 7, window_ms: 1_000 };
+            let b = Bucket { tat: &tat, max: 7, whole: 7, window_ms: 1_000 };
             let mut now = T0;
             let mut log = Vec::new();
             for (dt, amount) in steps {

@@ -3,7 +3,7 @@
 //! connection count cannot leak whatever instruction the worker died at.
 
 use crate::atomic::{AtomicU64, Relaxed, SeqCst};
-use crate::window::CONTESTED_MS;
+use crate::window::{CONTESTED_MS, Cap};
 use crate::workers::WorkerSlot;
 
 /// Two 32-bit fields a word.
@@ -28,11 +28,11 @@ impl Concurrency<'_> {
     }
 
     /// Add, then verify: of those that together exceed `max`, the last to add sees all the others.
-    pub fn take(&self, worker: WorkerSlot, now_ms: u64, max: u64, amount: u64) -> bool {
+    pub fn take<C: Cap>(&self, worker: WorkerSlot, now_ms: u64, max: C, amount: u64) -> bool {
         let contested = now_ms < self.contested_until.load(Relaxed);
-        if !(contested && self.sum().saturating_add(amount) > max) {
+        if !(contested && self.sum().saturating_add(amount) > max.now()) {
             self.add(worker, amount);
-            if self.sum() <= max {
+            if self.sum() <= max.now() {
                 return true;
             }
             self.give_back(worker, amount);

@@ -10,7 +10,7 @@ use crate::region::Region;
 const PROBES: usize = 512;
 
 /// A counter's row.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct CounterIndex(pub(crate) u32);
 
 /// No row is left for a limit that has none yet.
@@ -89,12 +89,11 @@ impl Region {
     /// arrival time, debt, cells. Concurrency is left out: connections do not survive a reboot.
     pub fn export_counters(&self) -> Vec<u64> {
         let mut out = Vec::new();
+        let now_ms = self.now_ms();
         for row in self.counter_rows() {
             let key = row.key.load(SeqCst);
-            let words = [&row.tat, &row.debt]
-                .into_iter()
-                .chain(&row.cells)
-                .map(|w| w.load(SeqCst));
+            let rest = [&row.debt].into_iter().chain(&row.cells).map(|w| w.load(SeqCst));
+            let words = std::iter::once(row.tat_of_the_whole(now_ms)).chain(rest);
             if key != 0 && !row.is_concurrency() && words.clone().any(|w| w != 0) {
                 out.push(key);
                 out.extend(words);

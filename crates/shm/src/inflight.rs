@@ -48,8 +48,10 @@ pub(crate) struct Entry {
     pub strict: bool,
     pub epoch: u64,
     pub units: u64,
-    /// Time that 1024 units occupy in a bucket.
+    /// Time that 1024 units occupy in a bucket; the length of the window if it runs at a part of its rate.
     pub span_ns: u64,
+    /// The bucket runs at a part of its rate, which may have changed since.
+    pub leased: bool,
 }
 
 const EPOCH_MASK: u64 = (1 << 24) - 1;
@@ -64,6 +66,7 @@ impl Entry {
             epoch: amount.epoch,
             units: amount.units,
             span_ns: amount.span_ns,
+            leased: amount.leased,
         }
     }
 
@@ -82,7 +85,8 @@ impl Entry {
             | (self.epoch & EPOCH_MASK) << 32
             | (self.metric as u64) << 56
             | (self.algorithm as u64) << 59
-            | u64::from(self.strict) << 62;
+            | u64::from(self.strict) << 62
+            | u64::from(self.leased) << 63;
         [head, self.units, self.span_ns]
     }
 
@@ -111,6 +115,7 @@ impl Entry {
             epoch: head >> 32 & EPOCH_MASK,
             units,
             span_ns,
+            leased: head >> 63 == 1,
         })
     }
 }
@@ -257,8 +262,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn entries_survive_encoding(row: u32, epoch in 0..=EPOCH_MASK, m in 0u64..5, a in 0u64..5, strict: bool, units: u64, span: u64) {
-            let head = u64::from(row) | epoch << 32 | m << 56 | a << 59 | u64::from(strict) << 62;
+        fn entries_survive_encoding(row: u32, epoch in 0..=EPOCH_MASK, m in 0u64..5, a in 0u64..5, strict: bool, leased: bool, units: u64, span: u64) {
+            let head = u64::from(row) | epoch << 32 | m << 56 | a << 59 | u64::from(strict) << 62 | u64::from(leased) << 63;
             let e = Entry::decode([head, units, span]).unwrap();
             prop_assert_eq!(e.encode(), [head, units, span]);
         }

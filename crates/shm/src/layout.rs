@@ -1,9 +1,9 @@
 //! What stands where in the region. Changing anything here means a new `LAYOUT_VERSION`.
 
-use crate::atomic::AtomicU64;
+use crate::atomic::{AtomicU32, AtomicU64};
 
 /// Version of this layout; it is part of the file name and of the header.
-pub const LAYOUT_VERSION: u64 = 2;
+pub const LAYOUT_VERSION: u64 = 3;
 /// Workers (of all generations of one nginx) that can be attached at the same time.
 pub const MAX_WORKERS: usize = 64;
 /// Limits that may apply to a single request.
@@ -20,7 +20,7 @@ pub(crate) const DEPLOYMENTS: u64 = 4096;
 /// Capacities of the tables, in rows. They are fixed when the region is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
-    /// Counter rows; rounded up to a power of two. 320 bytes each.
+    /// Counter rows; rounded up to a power of two. 384 bytes each.
     pub counters: u32,
     /// Requests in flight at the same time; rounded up to a multiple of 64. 448 bytes each.
     pub inflight: u32,
@@ -64,11 +64,12 @@ impl Sizes {
             Table::Ring => u64::from(self.ring) * MAX_WORKERS as u64,
             Table::Usage => self.usage.into(),
             Table::Deployments => DEPLOYMENTS,
+            Table::Shortages => u64::from(self.counters).div_ceil(64),
         }
     }
 }
 
-pub(crate) const TABLES: usize = 7;
+pub(crate) const TABLES: usize = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Table {
@@ -79,6 +80,7 @@ pub(crate) enum Table {
     Ring,
     Usage,
     Deployments,
+    Shortages,
 }
 
 impl Table {
@@ -90,6 +92,7 @@ impl Table {
         Table::Ring,
         Table::Usage,
         Table::Deployments,
+        Table::Shortages,
     ];
 
     pub fn stride(self) -> u64 {
@@ -101,6 +104,7 @@ impl Table {
             Table::Ring => size_of::<EventRow>(),
             Table::Usage => size_of::<UsageRow>(),
             Table::Deployments => size_of::<DeploymentRow>(),
+            Table::Shortages => size_of::<ShortageRow>(),
         };
         size as u64
     }
@@ -119,7 +123,7 @@ pub(crate) struct Header {
     /// Offset and capacity of each table.
     pub tables: [[AtomicU64; 2]; TABLES],
     pub check: AtomicU64,
-    pub _pad0: [AtomicU64; 11],
+    pub _pad0: [AtomicU64; 9],
 
     // Changing part, on its own cache lines.
     pub generation: AtomicU64,
@@ -130,7 +134,10 @@ pub(crate) struct Header {
     pub test_offset_ms: AtomicU64,
     pub restored: AtomicU64,
     pub draining: AtomicU64,
-    pub _pad1: AtomicU64,
+    /// Counts shortages of allowances; the daemon sleeps on it.
+    pub lease_wake: AtomicU32,
+    /// Whether it does: only then has a worker to make a system call.
+    pub lease_sleeping: AtomicU32,
 
     pub counters_used: AtomicU64,
     pub counters_refused: AtomicU64,
@@ -166,8 +173,34 @@ pub(crate) struct CounterRow {
     pub debt: AtomicU64,
     /// Region time until which takers look before they add: somebody was refused. A hint, never a promise.
     pub contested_until: AtomicU64,
-    pub _pad: [AtomicU64; 4],
+
+    // A limit that holds across instances (ARCHITECTURE.md, "Limits across instances"). All zero for others.
+    /// What this instance may have in use until the fence.
+    pub allowance: AtomicU64,
+    /// What it may have in use after it.
+    pub standing: AtomicU64,
+    /// The fence (region time, milliseconds, 44 bits) and how long `standing` outlives it (seconds, 20 bits).
+    pub lease: AtomicU64,
+    /// By how much the allowance has been too small; the daemon takes it out.
+    pub wanted: AtomicU64,
+    /// Region time until which waiting for more is in vain.
+    pub dry_until: AtomicU64,
+    /// 1 while little is left for anybody.
+    pub tight: AtomicU64,
+    // The limit itself, as a worker last knew it.
+    pub max: AtomicU64,
+    pub window_ms: AtomicU64,
+    pub burst: AtomicU64,
+    /// Algorithm (8 bits) and longest delay in milliseconds.
+    pub shape: AtomicU64,
+    pub _pad: [AtomicU64; 2],
     pub cells: [AtomicU64; CELLS],
+}
+
+#[repr(C)]
+pub(crate) struct ShortageRow {
+    /// A bit for each of 64 counters: its allowance is short.
+    pub bits: AtomicU64,
 }
 
 #[repr(C)]
@@ -243,7 +276,7 @@ pub(crate) struct DeploymentRow {
 #[cfg(not(loom))]
 const _: () = {
     assert!(size_of::<WorkerRow>() == 128);
-    assert!(size_of::<CounterRow>() == 320);
+    assert!(size_of::<CounterRow>() == 384);
     assert!(size_of::<InflightRow>() == 448);
     assert!(size_of::<EventRow>() == 128);
     assert!(size_of::<UsageRow>() == 1024);

@@ -11,6 +11,7 @@ mod counters;
 mod deployment;
 mod inflight;
 mod layout;
+mod lease;
 mod limit;
 mod process;
 mod publish;
@@ -28,6 +29,7 @@ pub use deployment::{
 };
 pub use inflight::{InflightIndex, InflightView};
 pub use layout::{LAYOUT_VERSION, MAX_LIMITS_PER_REQUEST, MAX_WORKERS, Sizes};
+pub use lease::{LeaseLowered, LeaseView, LeaseWords};
 pub use limit::{Algorithm, Amount, Enforcement, Level, LimitSpec, Metric};
 pub use process::Identity;
 pub use publish::{MappedFile, SnapshotFiles, write_atomically};

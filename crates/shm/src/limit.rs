@@ -3,7 +3,7 @@
 use crate::atomic::SeqCst;
 use crate::bucket::{Bucket, Passed};
 use crate::layout::{CELLS, CounterRow};
-use crate::window::{Taken, Window};
+use crate::window::{Cap, Taken, Window};
 use crate::workers::WorkerSlot;
 
 /// What a limit counts.
@@ -68,6 +68,8 @@ pub struct LimitSpec {
     pub max_delay_ms: u64,
     /// Whether the limit refuses (`false`) or is ignored (`true`) when the counter table is full.
     pub open_when_full: bool,
+    /// Whether it holds over all instances together: then this one may use what it has a lease for.
+    pub cluster: bool,
 }
 
 /// An amount taken, as it is written into the in-flight table.
@@ -78,6 +80,8 @@ pub struct Amount {
     pub(crate) epoch: u64,
     pub(crate) span_ns: u64,
     pub(crate) delay_ms: u64,
+    /// Taken from a bucket that runs at a part of its rate; `span_ns` is the length of the window then.
+    pub(crate) leased: bool,
 }
 
 /// A limit's level at an instant.
@@ -122,49 +126,86 @@ impl CounterRow {
         }
     }
 
-    fn bucket(&self, spec: &LimitSpec) -> Bucket<'_> {
+    fn bucket<C: Cap>(&self, spec: &LimitSpec, max: C) -> Bucket<'_, C> {
         Bucket {
             tat: &self.tat,
-            max: spec.max,
+            max,
+            whole: spec.max,
             window_ms: spec.window_ms,
         }
     }
 
-    /// Takes `units` or tells how long to wait, in milliseconds.
+    /// What a take is held against now.
+    pub(crate) fn cap(&self, spec: &LimitSpec, now_ms: u64) -> u64 {
+        if spec.cluster {
+            self.lease_cap(spec, now_ms, false).now()
+        } else {
+            spec.max
+        }
+    }
+
+    /// Takes `units` or tells how long to wait, in milliseconds. An upper bound of what is really wanted (`bound`) is accepted
+    /// from a window only up to three quarters of it.
     pub(crate) fn take(
         &self,
         spec: &LimitSpec,
         slot: WorkerSlot,
         now_ms: u64,
         units: u64,
+        bound: bool,
+    ) -> Result<Amount, u64> {
+        if spec.cluster {
+            self.take_below(spec, slot, now_ms, units, self.lease_cap(spec, now_ms, bound))
+        } else {
+            let quarters = bound && is_window(spec);
+            let max = if quarters { spec.max / 4 * 3 } else { spec.max };
+            self.take_below(spec, slot, now_ms, units, max)
+        }
+    }
+
+    fn take_below<C: Cap>(
+        &self,
+        spec: &LimitSpec,
+        slot: WorkerSlot,
+        now_ms: u64,
+        units: u64,
+        max: C,
     ) -> Result<Amount, u64> {
         let amount = |epoch, span_ns, delay_ms| Amount {
             units,
             epoch,
             span_ns,
             delay_ms,
+            leased: C::MOVES,
         };
         match spec.algorithm {
             Algorithm::SlidingWindow | Algorithm::FixedWindow => {
                 let window = self.window(spec);
-                match window.take(now_ms, spec.max, units) {
+                match window.take(now_ms, max, units) {
                     Taken::Yes { epoch } => Ok(amount(epoch, 0, 0)),
-                    Taken::No { .. } => Err(window.wait_for(now_ms, spec.max, units)),
+                    Taken::No { .. } => Err(window.wait_for(now_ms, max.now(), units)),
                 }
             }
             Algorithm::TokenBucket | Algorithm::LeakyBucket => {
-                let bucket = self.bucket(spec);
+                let bucket = self.bucket(spec, max);
                 let passed = match spec.algorithm {
                     Algorithm::TokenBucket => bucket.take(now_ms, units, spec.burst),
                     _ => bucket.enqueue(now_ms, units, spec.max_delay_ms),
                 };
+                let span = || {
+                    if C::MOVES {
+                        spec.window_ms.saturating_mul(1_000_000)
+                    } else {
+                        bucket.span_of(1024)
+                    }
+                };
                 match passed {
-                    Passed::After { delay_ms } => Ok(amount(0, bucket.span_of(1024), delay_ms)),
+                    Passed::After { delay_ms } => Ok(amount(0, span(), delay_ms)),
                     Passed::Refused { retry_ms } => Err(retry_ms),
                 }
             }
             Algorithm::Concurrency => {
-                if self.concurrency().take(slot, now_ms, spec.max, units) {
+                if self.concurrency().take(slot, now_ms, max, units) {
                     Ok(amount(0, 0, 0))
                 } else {
                     // Nobody knows when a connection ends; a second is the shortest honest answer.
@@ -179,7 +220,14 @@ impl CounterRow {
         match spec.algorithm {
             Algorithm::SlidingWindow | Algorithm::FixedWindow => {
                 let sum = self.window(spec).sum(now_ms);
-                (sum.used.saturating_add(sum.debt), spec.max)
+                (sum.used.saturating_add(sum.debt), self.cap(spec, now_ms))
+            }
+            Algorithm::Concurrency => (self.concurrency().sum(), self.cap(spec, now_ms)),
+            Algorithm::TokenBucket if spec.cluster => {
+                let whole = u128::from(spec.max.max(1));
+                let part = u128::from(self.cap(spec, now_ms)) * u128::from(spec.burst) / whole;
+                let part = u64::try_from(part).unwrap_or(spec.burst);
+                (self.level(spec, now_ms).used, part)
             }
             _ => {
                 let level = self.level(spec, now_ms);
@@ -207,7 +255,7 @@ impl CounterRow {
                 }
             }
             Algorithm::TokenBucket => {
-                let bucket = self.bucket(spec);
+                let bucket = self.bucket(spec, self.cap(spec, now_ms));
                 let used = bucket.used(now_ms, spec.burst);
                 let reset_ms = self
                     .tat
@@ -228,7 +276,7 @@ impl CounterRow {
                     .saturating_sub(now_ms.saturating_mul(1_000_000))
                     / 1_000_000;
                 Level {
-                    used: self.bucket(spec).used(now_ms, u64::MAX),
+                    used: self.bucket(spec, self.cap(spec, now_ms)).used(now_ms, u64::MAX),
                     debt: 0,
                     max: spec.max,
                     reset_ms: waiting_ms,
@@ -242,4 +290,8 @@ impl CounterRow {
             },
         }
     }
+}
+
+pub(crate) fn is_window(spec: &LimitSpec) -> bool {
+    matches!(spec.algorithm, Algorithm::SlidingWindow | Algorithm::FixedWindow)
 }

@@ -15,7 +15,7 @@ use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use crate::atomic::{AtomicU64, Relaxed, SeqCst};
 use crate::layout::{
     BlockRow, CounterRow, DeploymentRow, EventRow, HEADER_SIZE, Header, InflightRow, LAYOUT_VERSION, MAGIC,
-    Sizes, TABLES, Table, UsageRow, WorkerRow,
+    ShortageRow, Sizes, TABLES, Table, UsageRow, WorkerRow,
 };
 use crate::process::Identity;
 
@@ -333,6 +333,10 @@ impl Region {
     }
     pub(crate) fn deployment_rows(&self) -> &[DeploymentRow] {
         self.table(Table::Deployments)
+    }
+
+    pub(crate) fn shortage_rows(&self) -> &[ShortageRow] {
+        self.table(Table::Shortages)
     }
 
     /// The folder that holds the region and the snapshots.

@@ -8,8 +8,9 @@ use crate::atomic::{Relaxed, Release, SeqCst};
 use crate::bucket;
 use crate::counters::{CounterIndex, CounterTableFull};
 use crate::inflight::{ACTIVE, Entry, FREE, InflightIndex, SETTLING};
+use crate::layout::CounterRow;
 use crate::layout::{InflightRow, MAX_LIMITS_PER_REQUEST};
-use crate::limit::{Algorithm, Enforcement, Level, LimitSpec, Metric};
+use crate::limit::{Algorithm, Enforcement, Level, LimitSpec, Metric, is_window};
 use crate::region::Region;
 use crate::usage::UsageIndex;
 use crate::workers::{Worker, WorkerSlot};
@@ -38,6 +39,8 @@ pub struct Demand<'a> {
     pub usage: Option<UsageIndex>,
     /// Free for the caller; shown with the request in flight.
     pub tag: u64,
+    /// Whether the request can wait where only this instance's allowance is short of what a limit over all instances has.
+    pub may_wait: bool,
 }
 
 /// An admitted request.
@@ -71,6 +74,9 @@ pub struct Refusal {
 pub enum RefusalKind {
     /// A limit has no room.
     Limit,
+    /// A limit over all instances may have room, but this one's allowance has none: the daemon asks for more, wait a moment and
+    /// try again.
+    LeaseShort,
     /// Near a limit an upper bound is not good enough: count exactly and ask again.
     NeedsExactInput,
     /// The counter table is full and the limit refuses then.
@@ -105,8 +111,18 @@ impl Region {
     /// The rows that limits count in, claimed if need be; they stay for the life of the region (T1). `None` if the table
     /// has no row left for one of them.
     pub fn locate(&self, limits: &[LimitSpec]) -> Option<Vec<CounterIndex>> {
-        let row = |spec: &LimitSpec| self.counter(spec.key, spec.algorithm == Algorithm::Concurrency);
-        limits.iter().map(|spec| row(spec).ok()).collect()
+        let row = |spec: &LimitSpec| {
+            let index = self
+                .counter(spec.key, spec.algorithm == Algorithm::Concurrency)
+                .ok()?;
+            if spec.cluster
+                && let Some(row) = self.counter_row(index)
+            {
+                row.describe(spec);
+            }
+            Some(index)
+        };
+        limits.iter().map(row).collect()
     }
 
     /// Takes the demand from every limit or from none.
@@ -208,15 +224,18 @@ impl Region {
                     return Err(needs_exact(i, counter.level(spec, now_ms), units));
                 }
             }
-            match counter.take(&roomy(spec, bound), slot, now_ms, units) {
+            match counter.take(spec, slot, now_ms, units, bound) {
                 Ok(amount) => {
                     delay_ms = delay_ms.max(amount.delay_ms);
                     row.hold(&Entry::new(index, spec, &amount));
                 }
+                Err(_) if spec.cluster && self.short(index, counter, spec, demand, now_ms, units) => {
+                    return Err(lease_short(i, counter.level(spec, now_ms), units));
+                }
                 Err(_) if bound => return Err(needs_exact(i, counter.level(spec, now_ms), units)),
                 Err(retry_ms) => {
                     if is_window(spec) {
-                        counter.window(spec).book_debt(now_ms, spec.max);
+                        counter.window(spec).book_debt(now_ms, counter.cap(spec, now_ms));
                     }
                     let level = counter.level(spec, now_ms);
                     return Err(Refusal {
@@ -261,7 +280,7 @@ impl Region {
                 let bound = !demand.input_exact && input > 0;
                 let units = input.saturating_add(demand.output);
                 counter
-                    .take(&roomy(spec, bound), slot, now_ms, units)
+                    .take(spec, slot, now_ms, units, bound)
                     .is_ok_and(|amount| {
                         row.hold(&Entry::new(index, spec, &amount));
                         true
@@ -275,7 +294,7 @@ impl Region {
         let mut contended = None;
         'attempt: for _ in 0..ATTEMPTS {
             let mut output = demand.output;
-            for (i, spec, _, counter) in outputs() {
+            for (i, spec, index, counter) in outputs() {
                 let (used, max) = counter.used(spec, now_ms);
                 let input = part_of_input(spec.metric, demand.input);
                 let wanted = match spec.enforcement {
@@ -284,16 +303,25 @@ impl Region {
                 };
                 let least = demand.min_output.min(wanted);
                 let left = max.saturating_sub(used);
+                let units = input.saturating_add(wanted);
+                if spec.cluster && left < units && self.short(index, counter, spec, demand, now_ms, units) {
+                    return Err(lease_short(i, counter.level(spec, now_ms), units));
+                }
                 let inexact = !demand.input_exact && input > 0;
-                if inexact && used.saturating_add(input).saturating_add(wanted) > max / 4 * 3 {
+                let bar = if spec.cluster && counter.tight.load(Relaxed) == 0 {
+                    max
+                } else {
+                    max / 4 * 3
+                };
+                if inexact && used.saturating_add(units) > bar {
                     return Err(needs_exact(i, counter.level(spec, now_ms), input));
                 }
                 if left < input.saturating_add(least) {
                     let units = input.saturating_add(least);
                     let level = counter.level(spec, now_ms);
                     let retry_ms = if is_window(spec) {
-                        counter.window(spec).book_debt(now_ms, spec.max);
-                        counter.window(spec).wait_for(now_ms, spec.max, units)
+                        counter.window(spec).book_debt(now_ms, max);
+                        counter.window(spec).wait_for(now_ms, max, units)
                     } else {
                         level.reset_ms.max(1)
                     };
@@ -319,7 +347,7 @@ impl Region {
                         (input + demand.expected_output.min(demand.output)).min(left)
                     }
                 };
-                match counter.take(spec, slot, now_ms, units) {
+                match counter.take(spec, slot, now_ms, units, false) {
                     Ok(amount) => row.hold(&Entry::new(index, spec, &amount)),
                     Err(retry_ms) => {
                         let level = counter.level(spec, now_ms);
@@ -344,6 +372,25 @@ impl Region {
             wanted: demand.output,
             retry_ms: 1,
         }))
+    }
+
+    /// Tells the daemon if it is this instance's allowance that has no room for `units`. Returns whether the request should
+    /// wait for more of it.
+    fn short(
+        &self,
+        index: CounterIndex,
+        counter: &CounterRow,
+        spec: &LimitSpec,
+        demand: &Demand<'_>,
+        now_ms: u64,
+        units: u64,
+    ) -> bool {
+        let missing = counter.missing(spec, now_ms, units);
+        if missing == 0 {
+            return false;
+        }
+        self.want(index, counter, spec, missing);
+        demand.may_wait && now_ms >= counter.dry_until.load(Relaxed)
     }
 
     /// Returns everything that entries from number `from` on hold. The entries are struck first (F2).
@@ -392,6 +439,19 @@ impl Region {
                 if excess > 0 {
                     window.charge(entry.epoch, excess);
                 }
+            }
+            _ if entry.leased => {
+                if entry.units != used {
+                    bucket::correct(
+                        &counter.tat,
+                        &counter.allowance,
+                        entry.span_ns,
+                        now_ms,
+                        entry.units,
+                        used,
+                    );
+                }
+                return if entry.strict { excess } else { 0 };
             }
             _ => {
                 let span = |units: u64| u128::from(entry.span_ns) * u128::from(units) / 1024;
@@ -491,18 +551,14 @@ impl Region {
     }
 }
 
-fn is_window(spec: &LimitSpec) -> bool {
-    matches!(spec.algorithm, Algorithm::SlidingWindow | Algorithm::FixedWindow)
-}
-
-/// The limit itself, or, for an upper bound in a window, three quarters of it.
-fn roomy(spec: &LimitSpec, bound: bool) -> LimitSpec {
-    let max = if bound && is_window(spec) {
-        spec.max / 4 * 3
-    } else {
-        spec.max
-    };
-    LimitSpec { max, ..*spec }
+fn lease_short(limit: usize, level: Level, wanted: u64) -> Refusal {
+    Refusal {
+        kind: RefusalKind::LeaseShort,
+        limit,
+        level,
+        wanted,
+        retry_ms: 1,
+    }
 }
 
 fn needs_exact(limit: usize, level: Level, wanted: u64) -> Refusal {

@@ -61,6 +61,20 @@ pub(crate) struct Sum {
     pub epoch: u64,
 }
 
+/// What a take is held against.
+pub(crate) trait Cap: Copy {
+    /// Whether it may fall while a take is under way: then only a value that was read after the add can verify it.
+    const MOVES: bool;
+    fn now(self) -> u64;
+}
+
+impl Cap for u64 {
+    const MOVES: bool = false;
+    fn now(self) -> u64 {
+        self
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Taken {
     /// Admitted; the epoch is needed to correct the amount later.
@@ -133,7 +147,7 @@ impl Window<'_> {
     /// Takes `amount` if the window then holds at most `max`.
     ///
     /// While nobody is refused, one pass over the cells is enough: the one that verifies.
-    pub fn take(&self, now_ms: u64, max: u64, amount: u64) -> Taken {
+    pub fn take<C: Cap>(&self, now_ms: u64, max: C, amount: u64) -> Taken {
         if now_ms >= self.contested_until.load(Relaxed)
             && let Some(taken) = self.take_unseen(now_ms, max, amount)
         {
@@ -148,7 +162,7 @@ impl Window<'_> {
 
     /// Adds to the current cell and verifies after. `None`: the cell is not ours to add to yet, or it did not fit and has
     /// been given back.
-    fn take_unseen(&self, now_ms: u64, max: u64, amount: u64) -> Option<Taken> {
+    fn take_unseen<C: Cap>(&self, now_ms: u64, max: C, amount: u64) -> Option<Taken> {
         let epoch = self.epoch(now_ms);
         let cell = self.cell(epoch);
         let word = cell.load(SeqCst);
@@ -156,35 +170,37 @@ impl Window<'_> {
         if epoch_of(word) != epoch || word == 0 {
             return None;
         }
-        if self.is_fixed() && count.saturating_add(self.debt.load(SeqCst)) > max {
+        let fits = || count.saturating_add(self.debt.load(SeqCst)) <= max.now();
+        if self.is_fixed() && !fits() {
             return None;
         }
         cell.compare_exchange(word, pack(epoch, count), SeqCst, SeqCst)
             .ok()?;
-        if self.is_fixed() {
+        if self.is_fixed() && (!C::MOVES || fits()) {
             return Some(Taken::Yes { epoch });
         }
         let after = self.sum_from(epoch);
-        if after.used.saturating_add(after.debt) <= max {
+        if !self.is_fixed() && after.used.saturating_add(after.debt) <= max.now() {
             return Some(Taken::Yes { epoch });
         }
         self.give_back(epoch, amount);
         None
     }
 
-    fn take_with_care(&self, now_ms: u64, max: u64, amount: u64) -> Taken {
+    fn take_with_care<C: Cap>(&self, now_ms: u64, max: C, amount: u64) -> Taken {
         let mut sum = self.sum(now_ms);
         for _ in 0..ATTEMPTS {
-            if sum.used.saturating_add(sum.debt).saturating_add(amount) > max || amount > MAX_COUNT {
+            let limit = max.now();
+            if sum.used.saturating_add(sum.debt).saturating_add(amount) > limit || amount > MAX_COUNT {
                 return Taken::No { sum };
             }
-            if self.add(sum, max, amount) {
-                if self.is_fixed() {
+            if self.add(sum, limit, amount) {
+                if self.is_fixed() && !C::MOVES {
                     // One word holds the whole window: the swap itself was the verification.
                     return Taken::Yes { epoch: sum.epoch };
                 }
                 let after = self.sum(now_ms);
-                if after.used.saturating_add(after.debt) <= max {
+                if after.used.saturating_add(after.debt) <= max.now() {
                     return Taken::Yes { epoch: sum.epoch };
                 }
                 self.give_back(sum.epoch, amount);
@@ -572,7 +588,11 @@ mod model {
     /// Two processes, room for one of them, one straddling a roll-over: never both, and the books stay true.
     #[test]
     fn at_most_one_of_two_fits() {
-        loom::model(|| {
+        let mut model = loom::model::Builder::new();
+        // Each may make the other back out and try again: bounded, or they could do so without an end.
+        model.preemption_bound = Some(3);
+        model.max_branches = 20_000;
+        model.check(|| {
             let store = Arc::new(Store {
                 cells: std::array::from_fn(|_| AtomicU64::new(0)),
                 debt: AtomicU64::new(0),

@@ -29,6 +29,7 @@ fn limits() -> [LimitSpec; 4] {
         burst: 0,
         max_delay_ms: 0,
         open_when_full: false,
+        cluster: false,
     };
     [
         base,
@@ -76,6 +77,7 @@ fn child() {
             min_output: 1,
             usage,
             tag: 0,
+            may_wait: false,
         };
         if let Ok(grant) = region.reserve(&mut worker, region.now_ms(), &demand) {
             region.note_produced(grant.row, 3);
@@ -194,6 +196,7 @@ fn nothing_leaks_and_the_region_stays_usable() {
         min_output: 1,
         usage: None,
         tag: 0,
+        may_wait: false,
     };
     for _ in 0..20 {
         assert!(region.reserve(&mut worker, now, &demand).is_ok());

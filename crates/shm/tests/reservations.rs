@@ -39,6 +39,7 @@ fn limit(key: u64, metric: Metric, algorithm: Algorithm, max: u64) -> LimitSpec 
         burst: max,
         max_delay_ms: 1_000,
         open_when_full: false,
+        cluster: false,
     }
 }
 
@@ -53,6 +54,7 @@ fn demand(limits: &[LimitSpec], input: u64, output: u64) -> Demand<'_> {
         min_output: 16,
         usage: None,
         tag: 0,
+        may_wait: false,
     }
 }
 

@@ -155,6 +155,8 @@ pub(crate) struct Context {
     pub translation: Option<Box<Translation>>,
     /// A call of Gemini's API that names its model in the path.
     pub gemini: Option<Box<GeminiRequest>>,
+    /// Since when it has been waiting for more of a limit over all instances.
+    pub short_since_ms: Option<u64>,
     /// What is kept while the input is counted.
     pub undecided: Option<Box<Undecided>>,
     pub response: Response,

@@ -49,6 +49,8 @@ pub(crate) enum Verdict {
     Proxy { delay_ms: u64 },
     /// Its input has to be counted first, which takes longer than others should wait; then it is to be decided again.
     Count,
+    /// This instance's part of a limit over all instances has no room: it is to be decided again in a moment.
+    Wait,
     /// The gateway answers.
     Reply(Reply),
 }
@@ -57,6 +59,8 @@ pub(crate) enum Verdict {
 enum Stop {
     Reply(Reply),
     Count(Box<SlicedCount>),
+    /// With what has been counted of it, if that had to be done.
+    Wait(Option<Counted>),
 }
 
 impl From<Reply> for Stop {
@@ -70,8 +74,9 @@ pub(crate) struct Undecided {
     facts: RequestFacts,
     asked: Asked,
     terms: Rc<Terms>,
-    sliced: Box<SlicedCount>,
-    counted: Counted,
+    /// `None` if nothing is to be counted: it waits for an allowance.
+    sliced: Option<Box<SlicedCount>>,
+    counted: Option<Counted>,
     /// Its place in the queue.
     ticket: Option<Ticket>,
 }
@@ -96,15 +101,18 @@ pub(crate) fn count_request(
     let counting = context.counting();
     let body = request.body_in_place().unwrap_or_default();
     // A panic must not bring the request back here again and again: it is decided by its upper bound.
-    undecided.counted = guarded("counting", Counted::Impossible, || {
+    let Some(sliced) = undecided.sliced.as_mut() else {
+        context.undecided = Some(undecided);
+        return true;
+    };
+    let counted = guarded("counting", Counted::Impossible, || {
         counting.map_or(Counted::Impossible, |counting| {
             let mut counter = w.tokenizers.counter(&counting);
-            undecided
-                .sliced
-                .slice(body, &counting.formula, &mut counter, until)
+            sliced.slice(body, &counting.formula, &mut counter, until)
         })
     });
-    let done = undecided.counted != Counted::NotYet;
+    let done = counted != Counted::NotYet;
+    undecided.counted = Some(counted);
     context.undecided = Some(undecided);
     done
 }
@@ -198,9 +206,9 @@ impl Decider<'_> {
         if let Some(undecided) = undecided {
             *self.facts = undecided.facts;
             if self.context.api.counts_only() {
-                return self.count_only(request, undecided.asked, undecided.terms, Some(undecided.counted));
+                return self.count_only(request, undecided.asked, undecided.terms, undecided.counted);
             }
-            return self.admit(request, undecided.asked, undecided.terms, Some(undecided.counted));
+            return self.admit(request, undecided.asked, undecided.terms, undecided.counted);
         }
         let generation = Rc::clone(&self.context.generation);
         if let Some(attached) = &self.w.attached {
@@ -233,6 +241,7 @@ impl Decider<'_> {
             Ok(grant) => grant,
             Err(Stop::Reply(reply)) => return Err(reply),
             Err(Stop::Count(sliced)) => return Ok(self.park(request, asked, terms, sliced)),
+            Err(Stop::Wait(counted)) => return Ok(self.wait(asked, terms, counted)),
         };
         self.context.grant = Some(grant);
         // From here on a failure has to give the reservation back: settle() does, in the log phase.
@@ -261,6 +270,7 @@ impl Decider<'_> {
                 Ok(grant) => self.context.grant = Some(grant),
                 Err(Stop::Reply(reply)) => return Err(reply),
                 Err(Stop::Count(sliced)) => return Ok(self.park(request, asked, terms, sliced)),
+                Err(Stop::Wait(_)) => return Ok(self.wait(asked, terms, None)),
             }
         }
         let counted = match counted {
@@ -298,11 +308,25 @@ impl Decider<'_> {
             facts: std::mem::take(self.facts),
             asked,
             terms,
-            sliced,
-            counted: Counted::NotYet,
+            sliced: Some(sliced),
+            counted: Some(Counted::NotYet),
             ticket: None,
         }));
         Verdict::Count
+    }
+
+    /// Keeps what is known of a request until the daemon may have got more of a limit.
+    fn wait(&mut self, asked: Asked, terms: Rc<Terms>, counted: Option<Counted>) -> Verdict {
+        self.context.undecided = Some(Box::new(Undecided {
+            facts: std::mem::take(self.facts),
+            asked,
+            terms,
+            sliced: None,
+            counted,
+            ticket: None,
+        }));
+        self.context.stage = Stage::Counted;
+        Verdict::Wait
     }
 
     pub(super) fn fail(
@@ -534,9 +558,17 @@ impl Decider<'_> {
                 .saturating_mul(self.context.answers),
             usage: self.context.usage,
             tag: u64::from(self.context.deployment.unwrap_or(0)),
+            may_wait: false,
         };
-        // While it was counted, time went on.
+        // While it was counted, time went on; and a lease may have ended while the body was read.
         let mut start_ms = self.context.start_ms;
+        let settings = snapshot.settings();
+        if settings.cluster() {
+            start_ms = process::now_ms();
+            let since = self.context.short_since_ms.unwrap_or(start_ms);
+            demand.may_wait = start_ms < since.saturating_add(settings.lease_wait_ms());
+        }
+        let mut counted = counted;
         if let Some(counted) = counted {
             start_ms = process::now_ms();
             take_count(&mut demand, counted);
@@ -560,16 +592,21 @@ impl Decider<'_> {
                     self.context.input_exact = demand.input_exact && terms.counts_input;
                     return Ok(grant);
                 }
+                Err(refusal) if refusal.kind == RefusalKind::LeaseShort => {
+                    self.context.short_since_ms.get_or_insert(start_ms);
+                    return Err(Stop::Wait(counted));
+                }
                 Err(refusal) if refusal.kind == RefusalKind::NeedsExactInput && !demand.input_exact => {
                     // Only near a limit: the upper bound is replaced by the count.
                     let body = request.body(self.scratch).unwrap_or_default();
                     let mut counter = self.w.tokenizers.counter(&counting);
-                    let (sliced, counted) =
+                    let (sliced, count) =
                         SlicedCount::begin(self.context.api, body, &counting.formula, &mut counter);
-                    if counted == Counted::NotYet {
+                    if count == Counted::NotYet {
                         return Err(Stop::Count(Box::new(sliced)));
                     }
-                    take_count(&mut demand, counted);
+                    counted = Some(count);
+                    take_count(&mut demand, count);
                 }
                 Err(refusal) => {
                     let limit = applicable(snapshot, &channel, &model).nth(refusal.limit);

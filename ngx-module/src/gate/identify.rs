@@ -149,6 +149,7 @@ pub(crate) fn begin(w: &mut WorkerState, request: &Request) -> Result<Context, R
         reply: None,
         translation: None,
         gemini: None,
+        short_since_ms: None,
         undecided: None,
         response: Response::Opaque,
         charged: Charged::default(),

@@ -104,6 +104,7 @@ impl Pool {
         snapshot: Snapshot<'_>,
         region: &Region,
     ) -> Rc<Pool> {
+        let cluster = snapshot.settings().cluster();
         let weights = route.and_then(|r| r.weights(model));
         let weight = |position: usize, d: &DeploymentView<'_>| {
             let own = weights.as_ref().map(|w| w.get(position).copied().unwrap_or(0));
@@ -118,7 +119,7 @@ impl Pool {
                     .limits()
                     .iter()
                     .take(MAX_LIMITS_PER_REQUEST)
-                    .map(|l| spec(&l, 0))
+                    .map(|l| spec(&l, 0, cluster))
                     .collect();
                 Member {
                     index: d.index(),

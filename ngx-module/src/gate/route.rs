@@ -64,6 +64,7 @@ pub(super) fn choose(w: &mut WorkerState, context: &mut Context) -> Option<u32> 
             min_output: output,
             usage: None,
             tag: 0,
+            may_wait: false,
         };
         match attached.region.reserve(&mut attached.worker, now_ms, &demand) {
             Ok(grant) => {
@@ -318,6 +319,7 @@ fn stand_in(w: &mut WorkerState, context: &mut Context) -> Option<(u32, Option<u
                 .saturating_mul(context.answers),
             usage: terms.usage,
             tag: 0,
+            may_wait: false,
         };
         let now = attached.region.time_at(process::now_ms());
         match attached.region.reserve(&mut attached.worker, now, &demand) {

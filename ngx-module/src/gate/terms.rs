@@ -61,9 +61,10 @@ impl Terms {
         region: &Region,
     ) -> Terms {
         let hash = model.name_hash();
+        let cluster = snapshot.settings().cluster();
         let mut limits: Vec<LimitSpec> = applicable(snapshot, channel, model)
             .take(MAX_LIMITS_PER_REQUEST + 1)
-            .map(|limit| spec(&limit, hash))
+            .map(|limit| spec(&limit, hash, cluster))
             .collect();
         let too_many = limits.len() > MAX_LIMITS_PER_REQUEST;
         limits.truncate(MAX_LIMITS_PER_REQUEST);
@@ -137,7 +138,7 @@ impl KeptTerms {
 }
 
 /// A limit of the snapshot in the region's terms.
-pub(super) fn spec(limit: &LimitView<'_>, model_hash: u64) -> LimitSpec {
+pub(super) fn spec(limit: &LimitView<'_>, model_hash: u64, cluster: bool) -> LimitSpec {
     LimitSpec {
         key: limit.counter_key_hashed(model_hash),
         metric: match limit.metric() {
@@ -163,5 +164,6 @@ pub(super) fn spec(limit: &LimitView<'_>, model_hash: u64) -> LimitSpec {
         burst: limit.burst(),
         max_delay_ms: limit.max_delay_ms(),
         open_when_full: limit.on_full() == policy::OnFull::Open,
+        cluster,
     }
 }

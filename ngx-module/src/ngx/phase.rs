@@ -12,6 +12,8 @@ use crate::gate::{self, Stage, Verdict};
 
 const INTERNAL_SERVER_ERROR: ngx_int_t = 500;
 const SPECIAL_RESPONSE: ngx_int_t = 300;
+/// How long a request waits that is short of an allowance, before it looks again.
+const SHORT_MS: u64 = 2;
 
 pub(crate) unsafe extern "C" fn precontent(r: *mut ngx_http_request_t) -> ngx_int_t {
     guarded("precontent", INTERNAL_SERVER_ERROR, || {
@@ -58,6 +60,7 @@ fn step(request: &mut Request) -> ngx_int_t {
             Verdict::Proxy { delay_ms: 0 } => DECLINED,
             Verdict::Proxy { delay_ms } => delay(request, delay_ms),
             Verdict::Count => counting::park(request),
+            Verdict::Wait => delay(request, SHORT_MS),
             Verdict::Reply(answer) => reply::send(request, &answer),
         },
         Stage::Counting => AGAIN,
@@ -123,7 +126,7 @@ unsafe extern "C" fn body_arrived(r: *mut ngx_http_request_t) {
     }
 }
 
-/// Waits its turn in a leaky bucket, as limit_req does.
+/// Waits as limit_req does: its turn in a leaky bucket, or a moment for more of an allowance.
 fn delay(request: &mut Request, delay_ms: u64) -> ngx_int_t {
     let r = request.raw();
     // SAFETY: the live request and its connection; the timer is on the connection's own write event, which nginx

@@ -114,6 +114,101 @@ impl Default for Api {
     }
 }
 
+/// The Redis that holds limits over all instances together.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Redis {
+    /// Where it is: `redis://host:port/db` or `rediss://…` for TLS; for a cluster or sentinels several.
+    pub urls: Vec<String>,
+    /// A single server by default; a cluster; or sentinels that know the master.
+    #[serde(default)]
+    pub kind: RedisKind,
+    /// What sentinels call the master.
+    #[serde(default = "sentinel_master")]
+    pub master: String,
+    /// ACL user; the default one if not given.
+    pub username: Option<String>,
+    /// Name of the credential with the user's password: a file in the daemon's credential folder.
+    pub password_ref: Option<String>,
+    /// File with the certificates that the server's is checked against; the system's if not given.
+    pub ca_file: Option<String>,
+    /// What all keys begin with.
+    #[serde(default = "redis_prefix")]
+    pub prefix: String,
+    /// How long an answer may take.
+    #[serde(default = "redis_timeout")]
+    pub timeout: Span,
+}
+
+/// How Redis is run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RedisKind {
+    /// One server, or one address that stands for it.
+    #[default]
+    Single,
+    /// Redis Cluster.
+    Cluster,
+    /// Sentinels name the master.
+    Sentinel,
+}
+
+fn redis_prefix() -> String {
+    "tollgate".to_owned()
+}
+
+fn sentinel_master() -> String {
+    "mymaster".to_owned()
+}
+
+fn redis_timeout() -> Span {
+    Span::from_millis(1_000)
+}
+
+/// What happens to a limit over all instances while Redis cannot be reached and the lease has ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LeasePolicy {
+    /// What was set aside beforehand is used: never too much over all instances.
+    #[default]
+    Share,
+    /// The whole maximum is used by each instance.
+    Open,
+    /// Requests are refused.
+    Closed,
+}
+
+/// How limits are shared among instances; of no effect without `redis`.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Lease {
+    /// How long an instance may use what it holds without hearing from Redis, 1s..=1m.
+    pub ttl: Span,
+    /// How long a request waits at most for more of a limit, 0..=1s.
+    pub wait: Span,
+    /// What happens when the lease has ended.
+    pub policy: LeasePolicy,
+    /// With `share`: how much of a limit all instances together set aside for that, percent, 0..=100.
+    pub standing_percent: u8,
+    /// How long it stays set aside, 1m..=1d.
+    pub standing_ttl: Span,
+    /// How far instances' clocks may be apart, for fixed windows, 100ms..=1m.
+    pub clock_skew: Span,
+}
+
+impl Default for Lease {
+    fn default() -> Self {
+        Self {
+            ttl: Span::from_millis(10_000),
+            wait: Span::from_millis(50),
+            policy: LeasePolicy::default(),
+            standing_percent: 20,
+            standing_ttl: Span::from_millis(3_600_000),
+            clock_skew: Span::from_millis(1_000),
+        }
+    }
+}
+
 /// What only tests should say.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -146,6 +241,10 @@ pub struct Settings {
     pub retention: Retention,
     /// The admin API.
     pub api: Api,
+    /// The Redis that holds limits over all instances together; without it each instance limits for itself.
+    pub redis: Option<Redis>,
+    /// How limits are shared among instances.
+    pub lease: Lease,
     /// What only tests should say.
     pub testing: Testing,
 }
@@ -166,6 +265,8 @@ impl Default for Settings {
             request_log: RequestLog::default(),
             retention: Retention::default(),
             api: Api::default(),
+            redis: None,
+            lease: Lease::default(),
             testing: Testing::default(),
         }
     }

@@ -94,6 +94,8 @@ records! {
         ring: U32,
         usage: U32,
         workers: U32,
+        cluster: U32,
+        lease_wait_ms: U32,
         sources: Range,
         proxies: Range,
         limits: Range,

@@ -72,6 +72,17 @@ impl<'a> SettingsView<'a> {
             .map_or(16, |settings| settings.min_output_reservation.get())
     }
 
+    /// Whether limits hold over all instances together.
+    pub fn cluster(&self) -> bool {
+        self.record.is_some_and(|settings| settings.cluster.get() != 0)
+    }
+
+    /// How long a request waits at most for more of a limit that holds over all instances, milliseconds.
+    pub fn lease_wait_ms(&self) -> u64 {
+        self.record
+            .map_or(0, |settings| settings.lease_wait_ms.get().into())
+    }
+
     /// Sizes of the region.
     pub fn region(&self) -> RegionSizes {
         self.record.map_or(

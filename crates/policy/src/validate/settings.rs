@@ -50,6 +50,7 @@ pub(super) fn check(context: &mut Context<'_>) {
         }
         Ok(_) => {}
     }
+    check_cluster(context, at, settings);
     if settings.testing.short_windows {
         context.warning(at, "testing.short_windows", "is for tests only");
     }
@@ -95,6 +96,55 @@ fn check_sources(context: &mut Context<'_>, at: &Location, settings: &Settings) 
         if sources.iter().take(index).any(|earlier| earlier == source) {
             context.error(at, &path, "this source stands twice");
         }
+    }
+}
+
+fn check_cluster(context: &mut Context<'_>, at: &Location, settings: &Settings) {
+    if let Some(redis) = &settings.redis {
+        if redis.urls.is_empty() || redis.urls.len() > 64 {
+            context.error(at, "redis.urls", "needs 1..=64 addresses");
+        }
+        for (index, url) in redis.urls.iter().enumerate() {
+            let address = ["redis://", "rediss://"].iter().find_map(|s| url.strip_prefix(s));
+            let path = format!("redis.urls[{index}]");
+            if address.is_none_or(str::is_empty) {
+                context.error(at, &path, "must begin with `redis://` or `rediss://`");
+            } else if address.is_some_and(|a| a.contains('@')) {
+                context.error(
+                    at,
+                    &path,
+                    "must not hold a password: name it in `redis.password_ref`",
+                );
+            }
+        }
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '_' | '-');
+        if redis.prefix.is_empty() || redis.prefix.len() > 64 || !redis.prefix.chars().all(plain) {
+            context.error(
+                at,
+                "redis.prefix",
+                "must be 1..=64 letters, digits, `.`, `:`, `_`, `-`",
+            );
+        }
+    }
+    let lease = settings.lease;
+    let ms = Span::from_millis;
+    for (path, span, least, most) in [
+        ("lease.ttl", lease.ttl, ms(1_000), ms(60_000)),
+        ("lease.wait", lease.wait, ms(0), ms(1_000)),
+        (
+            "lease.standing_ttl",
+            lease.standing_ttl,
+            ms(60_000),
+            ms(86_400_000),
+        ),
+        ("lease.clock_skew", lease.clock_skew, ms(100), ms(60_000)),
+    ] {
+        if span < least || span > most {
+            context.error(at, path, format!("must be {least}..={most}"));
+        }
+    }
+    if lease.standing_percent > 100 {
+        context.error(at, "lease.standing_percent", "must be 0..=100");
     }
 }
 

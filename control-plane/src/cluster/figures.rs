@@ -1,0 +1,113 @@
+//! What metrics tell of limits over all instances.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// Counters that only grow, and gauges.
+#[derive(Debug, Default)]
+pub struct Figures {
+    /// Whether limits are shared at all, and whether Redis answers.
+    pub configured: AtomicU64,
+    /// See above.
+    pub connected: AtomicU64,
+    /// Reports sent.
+    pub reports: AtomicU64,
+    /// Reports without a usable answer.
+    pub failures: AtomicU64,
+    /// Times that a worker found an allowance short.
+    pub shortages: AtomicU64,
+    /// Answers that gave less than was needed.
+    pub unmet: AtomicU64,
+    /// Connections made.
+    pub connections: AtomicU64,
+    /// Microseconds that answers took, all together.
+    pub waited_us: AtomicU64,
+    /// Limits of which a lease is held.
+    pub held: AtomicU64,
+    /// Limits whose lease has ended for want of an answer.
+    pub fenced: AtomicU64,
+    /// Units that count for instances whose lease has ended, over the limits held here.
+    pub stranded: AtomicU64,
+    /// How far region time is from Redis' clock, milliseconds.
+    pub clock_offset_ms: AtomicU64,
+}
+
+impl Figures {
+    /// Name, kind, text and value of each.
+    pub fn all(&self) -> [(&'static str, &'static str, &'static str, u64); 12] {
+        let get = |word: &AtomicU64| word.load(Relaxed);
+        [
+            (
+                "tollgate_cluster_configured",
+                "gauge",
+                "Whether limits hold over all instances.",
+                get(&self.configured),
+            ),
+            (
+                "tollgate_redis_connected",
+                "gauge",
+                "Whether Redis answers.",
+                get(&self.connected),
+            ),
+            (
+                "tollgate_lease_reports_total",
+                "counter",
+                "Reports on leases sent to Redis.",
+                get(&self.reports),
+            ),
+            (
+                "tollgate_lease_failures_total",
+                "counter",
+                "Reports without a usable answer.",
+                get(&self.failures),
+            ),
+            (
+                "tollgate_lease_shortages_total",
+                "counter",
+                "Times that an allowance was found short.",
+                get(&self.shortages),
+            ),
+            (
+                "tollgate_lease_unmet_total",
+                "counter",
+                "Answers that gave less than was needed.",
+                get(&self.unmet),
+            ),
+            (
+                "tollgate_redis_connections_total",
+                "counter",
+                "Connections to Redis made.",
+                get(&self.connections),
+            ),
+            (
+                "tollgate_redis_wait_microseconds_total",
+                "counter",
+                "Time that Redis' answers took.",
+                get(&self.waited_us),
+            ),
+            (
+                "tollgate_lease_held",
+                "gauge",
+                "Limits of which a lease is held.",
+                get(&self.held),
+            ),
+            (
+                "tollgate_lease_fenced",
+                "gauge",
+                "Limits whose lease has ended for want of an answer; the policy applies.",
+                get(&self.fenced),
+            ),
+            (
+                "tollgate_lease_stranded_units",
+                "gauge",
+                "Units that still count for instances whose lease has ended.",
+                get(&self.stranded),
+            ),
+            (
+                "tollgate_redis_clock_offset_milliseconds",
+                "gauge",
+                "How far this instance's clock is from Redis'.",
+                get(&self.clock_offset_ms),
+            ),
+        ]
+    }
+}

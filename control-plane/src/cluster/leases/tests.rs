@@ -1,0 +1,185 @@
+use super::*;
+use tollgate_lease::{Era, Ledger};
+use tollgate_shm::{Demand, Enforcement, LimitSpec, Metric, RefusalKind, Sizes, Worker};
+
+fn limit() -> LimitSpec {
+    LimitSpec {
+        key: 160,
+        metric: Metric::Requests,
+        algorithm: Algorithm::SlidingWindow,
+        enforcement: Enforcement::Strict,
+        max: 1_000,
+        window_ms: 60_000,
+        burst: 1_000,
+        max_delay_ms: 0,
+        open_when_full: false,
+        cluster: true,
+    }
+}
+
+const SETTINGS: LeaseSettings = LeaseSettings {
+    ttl_ms: 10_000,
+    policy: Policy::Share(20),
+    standing_ttl_ms: 3_600_000,
+    clock_skew_ms: 1_000,
+    timeout_ms: 1_000,
+};
+
+struct Instance {
+    _dir: tempfile::TempDir,
+    region: Arc<Region>,
+    leases: Leases,
+    worker: Worker,
+}
+
+impl Instance {
+    fn new() -> Instance {
+        let dir = tempfile::tempdir().unwrap();
+        let sizes = Sizes {
+            counters: 64,
+            inflight: 4_096,
+            ring: 64,
+            usage: 64,
+        };
+        let region = Arc::new(Region::open_or_create(dir.path(), sizes).unwrap());
+        let worker = region.attach_worker().unwrap();
+        Instance {
+            _dir: dir,
+            leases: Leases::resume(Arc::clone(&region), SETTINGS, Arc::default()),
+            region,
+            worker,
+        }
+    }
+
+    fn take(&mut self) -> Result<(), RefusalKind> {
+        let limits = [limit()];
+        let demand = Demand {
+            limits: &limits,
+            counters: None,
+            input: 0,
+            input_exact: true,
+            output: 0,
+            expected_output: 0,
+            min_output: 0,
+            usage: None,
+            tag: 0,
+            may_wait: true,
+        };
+        let now = self.region.now_ms();
+        let taken = self.region.reserve(&mut self.worker, now, &demand);
+        taken.map(|_| ()).map_err(|r| r.kind)
+    }
+
+    fn advance(&self, ms: u64) {
+        self.region.advance_clock_for_tests(ms);
+    }
+}
+
+/// Redis, with every instance's notices delivered at once.
+#[derive(Default)]
+struct Redis {
+    ledger: Ledger,
+    era: Option<Era<u8>>,
+}
+
+impl Redis {
+    fn new() -> Redis {
+        Redis {
+            ledger: Ledger::default(),
+            era: Some(Era { run: 0, since: 0 }),
+        }
+    }
+
+    /// One round of every instance; returns how many reports there were.
+    fn round(&mut self, instances: &mut [Instance]) -> usize {
+        let mut reports = 0;
+        for i in 0..instances.len() {
+            instances[i].leases.take_shortages();
+            for out in instances[i].leases.step() {
+                reports += 1;
+                let now = instances[i].region.now_ms();
+                let (answer, notice) = self.ledger.report(&mut self.era, now, &0, &out.report);
+                instances[i].leases.answered(out.row, &out.report, &answer);
+                for instance in notice.iter().flat_map(|_| instances.iter_mut()) {
+                    instance.leases.noticed(out.limit, &notice.unwrap());
+                }
+            }
+        }
+        reports
+    }
+}
+
+#[test]
+fn two_instances_use_all_of_a_limit_and_no_more() {
+    let mut redis = Redis::new();
+    let mut instances = [Instance::new(), Instance::new()];
+    let mut admitted = 0;
+    let mut idle = 0;
+    while idle < 60 {
+        let before = admitted;
+        for instance in &mut instances {
+            while instance.take().is_ok() {
+                admitted += 1;
+            }
+        }
+        redis.round(&mut instances);
+        instances.iter().for_each(|i| i.advance(25));
+        idle = if admitted == before { idle + 1 } else { 0 };
+    }
+    assert_eq!(admitted, 1_000);
+}
+
+#[test]
+fn a_daemon_takes_up_what_its_predecessor_held_and_an_idle_one_returns_it() {
+    let mut redis = Redis::new();
+    let mut instances = [Instance::new()];
+    assert_eq!(instances[0].take(), Err(RefusalKind::LeaseShort));
+    redis.round(&mut instances);
+    assert_eq!(instances[0].take(), Ok(()));
+    let held = redis.ledger.counted(instances[0].region.now_ms());
+    assert!((15..=500).contains(&held), "{held}");
+    let region = Arc::clone(&instances[0].region);
+    instances[0].leases = Leases::resume(region, SETTINGS, Arc::default());
+    instances[0].advance(5_000);
+    assert_eq!(redis.round(&mut instances), 1, "half of the lease is over");
+    assert_eq!(redis.ledger.counted(instances[0].region.now_ms()), held);
+    for _ in 0..400 {
+        instances[0].advance(250);
+        redis.round(&mut instances);
+    }
+    assert_eq!(redis.ledger.counted(instances[0].region.now_ms()), 0);
+}
+
+#[test]
+fn without_redis_the_standing_share_is_left_and_open_opens() {
+    let mut redis = Redis::new();
+    let mut instances = [Instance::new()];
+    let _ = instances[0].take();
+    redis.round(&mut instances);
+    while instances[0].take().is_ok() {}
+    instances[0].leases.take_shortages();
+    instances[0].advance(70_000);
+    instances[0].leases.without_redis();
+    let mut admitted = 0;
+    while instances[0].take().is_ok() {
+        admitted += 1;
+    }
+    let held = redis.ledger.records.values().next().unwrap().standing;
+    assert_eq!(admitted, held, "what was set aside");
+    assert!(held > 0);
+    assert_eq!(
+        instances[0].take(),
+        Err(RefusalKind::Limit),
+        "waiting would be in vain"
+    );
+
+    instances[0].leases.set(LeaseSettings {
+        policy: Policy::Open,
+        ..SETTINGS
+    });
+    instances[0].leases.without_redis();
+    while instances[0].take().is_ok() {
+        admitted += 1;
+    }
+    assert_eq!(admitted, 1_000);
+}

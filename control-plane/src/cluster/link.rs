@@ -1,0 +1,295 @@
+//! The connection to Redis: a single server, a cluster, or a master that sentinels name.
+
+use std::time::Duration;
+
+use redis::aio::{MultiplexedConnection, PubSub};
+use redis::cluster::ClusterClientBuilder;
+use redis::cluster_async::ClusterConnection;
+use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo,
+    RedisError, RedisResult, ServerErrorKind, TlsCertificates, TlsMode,
+};
+use tollgate_lease::script::{self, SCRIPT};
+use tollgate_lease::{Answer, Report};
+use tollgate_policy::documents::{Redis, RedisKind};
+use zeroize::Zeroizing;
+
+use crate::secrets::CredentialFolder;
+
+/// How to get to Redis.
+#[derive(Clone)]
+pub struct LinkOptions {
+    urls: Vec<String>,
+    kind: RedisKind,
+    master: String,
+    username: Option<String>,
+    password: Option<Zeroizing<String>>,
+    certificates: Option<Vec<u8>>,
+    timeout: Duration,
+    /// What all keys begin with.
+    pub prefix: String,
+}
+
+/// Why there is no connection, or no answer. The text holds no password.
+#[derive(Debug)]
+pub struct LinkError(String);
+
+impl std::fmt::Display for LinkError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+impl std::error::Error for LinkError {}
+
+impl From<RedisError> for LinkError {
+    fn from(error: RedisError) -> LinkError {
+        LinkError(error.to_string())
+    }
+}
+
+impl LinkOptions {
+    /// From the settings, with the password that they name.
+    ///
+    /// # Errors
+    /// If the password or the certificates cannot be read.
+    pub fn of(redis: &Redis, folder: &CredentialFolder) -> Result<LinkOptions, LinkError> {
+        let password = redis.password_ref.as_ref().map(|name| folder.named(name));
+        let certificates = redis.ca_file.as_ref().map(|path| {
+            std::fs::read(path).map_err(|e| LinkError(format!("cannot read the certificates in {path}: {e}")))
+        });
+        Ok(LinkOptions {
+            urls: redis.urls.clone(),
+            kind: redis.kind,
+            master: redis.master.clone(),
+            username: redis.username.clone(),
+            password: password.transpose().map_err(LinkError)?,
+            certificates: certificates.transpose()?,
+            timeout: Duration::from_millis(redis.timeout.as_millis()),
+            prefix: redis.prefix.clone(),
+        })
+    }
+
+    fn is_tls(&self) -> bool {
+        self.urls.iter().any(|url| url.starts_with("rediss://"))
+    }
+
+    fn certificates(&self) -> TlsCertificates {
+        TlsCertificates {
+            client_tls: None,
+            root_cert: self.certificates.clone(),
+        }
+    }
+
+    fn infos(&self) -> RedisResult<Vec<ConnectionInfo>> {
+        let info = |url: &String| {
+            let info = url.as_str().into_connection_info()?;
+            let mut settings = info.redis_settings().clone();
+            if let Some(username) = &self.username {
+                settings = settings.set_username(username);
+            }
+            if let Some(password) = &self.password {
+                settings = settings.set_password(password.as_str());
+            }
+            Ok(info.set_redis_settings(settings))
+        };
+        self.urls.iter().map(info).collect()
+    }
+
+    /// A client of the server, of the master, or of one node of a cluster: the `attempt`-th, in turn.
+    async fn client(&self, attempt: usize) -> Result<Client, LinkError> {
+        let infos = self.infos()?;
+        if self.kind == RedisKind::Sentinel {
+            let addresses = infos.iter().map(|i| i.addr().clone());
+            let mut builder =
+                SentinelClientBuilder::new(addresses, &self.master, SentinelServerType::Master)?;
+            if let Some(username) = &self.username {
+                builder = builder.set_client_to_redis_username(username);
+            }
+            if let Some(password) = &self.password {
+                builder = builder.set_client_to_redis_password(password.as_str());
+            }
+            if self.is_tls() {
+                builder = builder
+                    .set_client_to_redis_tls_mode(TlsMode::Secure)
+                    .set_client_to_redis_certificates(self.certificates())
+                    .set_client_to_sentinel_tls_mode(TlsMode::Secure)
+                    .set_client_to_sentinel_certificates(self.certificates());
+            }
+            return Ok(builder.build()?.async_get_client().await?);
+        }
+        let count = infos.len().max(1);
+        let info = infos
+            .into_iter()
+            .nth(attempt % count)
+            .ok_or_else(|| LinkError("no address of Redis is given".into()))?;
+        Ok(if self.is_tls() {
+            Client::build_with_tls(info, self.certificates())?
+        } else {
+            Client::open(info)?
+        })
+    }
+
+    /// Connects. Of several addresses of single servers the `attempt`-th is taken.
+    ///
+    /// # Errors
+    /// If nobody answers in time, or not to this user.
+    pub async fn connect(&self, attempt: usize) -> Result<Link, LinkError> {
+        let wire = if self.kind == RedisKind::Cluster {
+            let mut builder = ClusterClientBuilder::new(self.infos()?)
+                .connection_timeout(self.timeout)
+                .response_timeout(self.timeout)
+                .retries(2);
+            if let Some(username) = &self.username {
+                builder = builder.username(username);
+            }
+            if let Some(password) = &self.password {
+                builder = builder.password(password.as_str());
+            }
+            if self.is_tls() {
+                builder = builder.tls(TlsMode::Secure).certs(self.certificates());
+            }
+            Wire::Cluster(builder.build()?.get_async_connection().await?)
+        } else {
+            let config = AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(self.timeout))
+                .set_response_timeout(Some(self.timeout));
+            let client = self.client(attempt).await?;
+            Wire::One(
+                client
+                    .get_multiplexed_async_connection_with_config(&config)
+                    .await?,
+            )
+        };
+        Ok(Link {
+            wire,
+            prefix: self.prefix.clone(),
+            sha: redis::Script::new(SCRIPT).get_hash().to_owned(),
+        })
+    }
+
+    /// Listens to what instances tell each other.
+    ///
+    /// # Errors
+    /// As [`LinkOptions::connect`].
+    pub async fn listen(&self, attempt: usize) -> Result<PubSub, LinkError> {
+        let mut listener = self.client(attempt).await?.get_async_pubsub().await?;
+        listener.subscribe(script::channel(&self.prefix)).await?;
+        Ok(listener)
+    }
+}
+
+#[derive(Clone)]
+enum Wire {
+    One(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+/// A connection; clones share it, and what they ask at the same time goes out together.
+#[derive(Clone)]
+pub struct Link {
+    wire: Wire,
+    prefix: String,
+    sha: String,
+}
+
+impl Link {
+    async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<T> {
+        match &mut self.wire {
+            Wire::One(one) => command.query_async(one).await,
+            Wire::Cluster(cluster) => command.query_async(cluster).await,
+        }
+    }
+
+    /// Runs the script by its digest; by its text where Redis does not know it, or the way there does not know `EVALSHA`.
+    async fn run(&mut self, keys: &[String; 2], arguments: &[String]) -> RedisResult<Vec<i64>> {
+        let command = |name: &str, script: &str| {
+            let mut command = redis::cmd(name);
+            command.arg(script).arg(2).arg(keys).arg(arguments);
+            command
+        };
+        let sha = self.sha.clone();
+        match self.ask(&command("EVALSHA", &sha)).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                self.ask(&command("EVAL", SCRIPT)).await
+            }
+            other => other,
+        }
+    }
+
+    /// Sends a report.
+    ///
+    /// # Errors
+    /// If there is no answer, or one that makes no sense.
+    pub async fn report(&mut self, limit: u64, report: &Report) -> Result<Answer, LinkError> {
+        let keys = script::keys(&self.prefix, limit);
+        let arguments = script::arguments(&self.prefix, limit, report);
+        let numbers = self.run(&keys, &arguments).await?;
+        script::answer(&numbers).ok_or_else(|| LinkError(format!("Redis answered {numbers:?}")))
+    }
+
+    /// Enters the era of every tag, so that a limit that is new is not taken for one that was lost.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn touch(&mut self) -> Result<(), LinkError> {
+        for tag in 0..script::TAGS {
+            let key = script::era_key(&self.prefix, tag);
+            self.run(&[key.clone(), key], &[]).await?;
+        }
+        Ok(())
+    }
+
+    /// Redis' clock, milliseconds.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn time_ms(&mut self) -> Result<u64, LinkError> {
+        let (seconds, micros): (u64, u64) = self.ask(&redis::cmd("TIME")).await?;
+        Ok(seconds.saturating_mul(1_000).saturating_add(micros / 1_000))
+    }
+
+    /// Registers the instance for `ttl_ms`.
+    ///
+    /// # Errors
+    /// If there is no answer.
+    pub async fn beat(&mut self, id: u64, about: &str, ttl_ms: u64) -> Result<(), LinkError> {
+        let key = format!("{}:instance:{id:016x}", self.prefix);
+        let set = format!("{}:instances", self.prefix);
+        let mut command = redis::cmd("SET");
+        command.arg(&key).arg(about).arg("PX").arg(ttl_ms);
+        self.ask::<()>(&command).await?;
+        self.ask::<()>(redis::cmd("SADD").arg(&set).arg(format!("{id:016x}")))
+            .await?;
+        self.ask::<()>(redis::cmd("PEXPIRE").arg(&set).arg(ttl_ms.saturating_mul(10)))
+            .await?;
+        Ok(())
+    }
+
+    /// What of Redis' settings does not suit limits: for the log.
+    pub async fn unsuitable(&mut self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (name, good, why) in [
+            (
+                "maxmemory-policy",
+                "noeviction",
+                "Redis may drop leases, which then count as lost writes",
+            ),
+            (
+                "appendonly",
+                "yes",
+                "a restart loses leases, and all limits pause for one lease",
+            ),
+        ] {
+            let asked: RedisResult<Vec<String>> = self.ask(redis::cmd("CONFIG").arg("GET").arg(name)).await;
+            // Not every user may ask; then nothing is known.
+            if let Ok(pair) = asked
+                && let Some(value) = pair.get(1)
+                && value != good
+            {
+                found.push(format!("`{name}` is `{value}` and should be `{good}`: {why}"));
+            }
+        }
+        found
+    }
+}

@@ -1,0 +1,19 @@
+//! Limits over all instances: holds leases of them in Redis and moves what workers may use (ARCHITECTURE.md, "Limits across
+//! instances"). Without `redis` in the settings nothing here runs.
+//!
+//! ```text
+//! workers ─shortage─► waker ─► task ─reports─► Redis
+//!    ▲                          │ ▲ answers, notices
+//!    └── region: allowances ◄── leases
+//! ```
+
+mod figures;
+mod leases;
+mod link;
+mod rows;
+mod task;
+
+pub use figures::Figures;
+pub use leases::{LeaseSettings, Leases, Outgoing};
+pub use link::{Link, LinkError, LinkOptions};
+pub use task::Cluster;

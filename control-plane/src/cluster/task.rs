@@ -1,0 +1,332 @@
+//! The task that keeps leases: hears of shortages, sends reports, takes over answers, connects again.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tollgate_lease::{Answer, Notice, Report, script};
+use tollgate_policy::documents::Settings;
+use tollgate_shm::{CounterIndex, Region};
+
+use super::{Figures, LeaseSettings, Leases, Link, LinkError, LinkOptions};
+use crate::config::StatusWatch;
+use crate::secrets::CredentialFolder;
+
+/// Time between two looks at rows in use.
+const LOOK: Duration = Duration::from_millis(25);
+/// The longest sleep of the waker: how long it takes to notice the end.
+const NAP: Duration = Duration::from_millis(200);
+/// After a shortage the waker stays awake that long: while workers are short they make no system call.
+const AWAKE: Duration = Duration::from_millis(1);
+/// The first and the longest pause between two attempts to connect.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Time between two signs of life.
+const BEAT: Duration = Duration::from_secs(3);
+
+enum Event {
+    Short,
+    Connected(Link, Vec<String>),
+    NotConnected(LinkError),
+    Answer(CounterIndex, Report, Duration, Result<Answer, LinkError>),
+    Notice(u64, Notice),
+    ClockOffset(u64),
+}
+
+/// What keeps this instance's leases.
+pub struct Cluster {
+    region: Arc<Region>,
+    config: StatusWatch,
+    folder: CredentialFolder,
+    figures: Arc<Figures>,
+}
+
+impl Cluster {
+    /// Keeps leases of the region's limits as the configuration says.
+    pub fn new(
+        region: Arc<Region>,
+        config: StatusWatch,
+        folder: CredentialFolder,
+        figures: Arc<Figures>,
+    ) -> Cluster {
+        Cluster {
+            region,
+            config,
+            folder,
+            figures,
+        }
+    }
+
+    fn settings(&mut self) -> Arc<Settings> {
+        Arc::clone(&self.config.borrow_and_update().settings)
+    }
+
+    /// Runs until it is time to end.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        loop {
+            let settings = self.settings();
+            self.figures
+                .configured
+                .store(settings.redis.is_some().into(), Relaxed);
+            tokio::select! {
+                _ = stop.wait_for(|s| *s) => return,
+                () = self.serve(settings) => {}
+            }
+        }
+    }
+
+    /// Serves under these settings; returns when the way to Redis has changed.
+    async fn serve(&mut self, settings: Arc<Settings>) {
+        let way = |s: &Settings| format!("{:?}", s.redis);
+        let mine = way(&settings);
+        let options = settings.redis.as_ref().map(|r| LinkOptions::of(r, &self.folder));
+        let options = match options {
+            None => return self.until_changed(&mine, way).await,
+            Some(Err(error)) => {
+                tracing::error!(%error, "limits over all instances: Redis cannot be used");
+                tokio::time::sleep(BACKOFF.1).await;
+                return;
+            }
+            Some(Ok(options)) => options,
+        };
+        let (events, mut inbox) = mpsc::unbounded_channel();
+        let _waker = Waker::start(Arc::clone(&self.region), events.clone());
+        let _listener = Task(tokio::spawn(listen(options.clone(), events.clone())));
+        let mut session = Session {
+            leases: Leases::resume(
+                Arc::clone(&self.region),
+                LeaseSettings::of(&settings),
+                Arc::clone(&self.figures),
+            ),
+            region: Arc::clone(&self.region),
+            figures: Arc::clone(&self.figures),
+            options,
+            events,
+            link: None,
+            connecting: false,
+            attempt: 0,
+            try_at: Instant::now(),
+            beat_at: Instant::now(),
+        };
+        let mut looks = tokio::time::interval(LOOK);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                changed = self.config.changed() => {
+                    let now = self.settings();
+                    if changed.is_err() || way(&now) != mine {
+                        return;
+                    }
+                    session.leases.set(LeaseSettings::of(&now));
+                }
+                Some(event) = inbox.recv() => {
+                    session.take(event);
+                    while let Ok(event) = inbox.try_recv() {
+                        session.take(event);
+                    }
+                }
+                _ = looks.tick() => {}
+            }
+            session.go_on();
+        }
+    }
+
+    async fn until_changed(&mut self, mine: &str, way: impl Fn(&Settings) -> String) {
+        while self.config.changed().await.is_ok() {
+            if way(&self.settings()) != mine {
+                return;
+            }
+        }
+        std::future::pending().await
+    }
+}
+
+/// A task that ends with whoever holds it.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// The thread that sleeps until a worker is short.
+struct Waker {
+    end: Arc<std::sync::atomic::AtomicBool>,
+    region: Arc<Region>,
+}
+
+impl Waker {
+    fn start(region: Arc<Region>, events: mpsc::UnboundedSender<Event>) -> Waker {
+        let end = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let waker = Waker {
+            end: Arc::clone(&end),
+            region: Arc::clone(&region),
+        };
+        let sleep = move || {
+            while !end.load(Relaxed) {
+                region.wait_for_shortage(NAP);
+                if events.send(Event::Short).is_err() {
+                    return;
+                }
+                std::thread::sleep(AWAKE);
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("leases".into()).spawn(sleep) {
+            tracing::error!(%error, "shortages are noticed late");
+        }
+        waker
+    }
+}
+
+impl Drop for Waker {
+    fn drop(&mut self) {
+        self.end.store(true, Relaxed);
+        self.region.wake_daemon();
+    }
+}
+
+async fn listen(options: LinkOptions, events: mpsc::UnboundedSender<Event>) {
+    for attempt in 0.. {
+        if let Ok(listener) = options.listen(attempt).await {
+            let mut messages = listener.into_on_message();
+            while let Some(message) = messages.next().await {
+                let text: Result<String, _> = message.get_payload();
+                if let Some((limit, notice)) = text.ok().as_deref().and_then(script::notice)
+                    && events.send(Event::Notice(limit, notice)).is_err()
+                {
+                    return;
+                }
+            }
+        }
+        tokio::time::sleep(BACKOFF.0 * 4).await;
+    }
+}
+
+struct Session {
+    leases: Leases,
+    region: Arc<Region>,
+    figures: Arc<Figures>,
+    options: LinkOptions,
+    events: mpsc::UnboundedSender<Event>,
+    link: Option<Link>,
+    connecting: bool,
+    attempt: u32,
+    try_at: Instant,
+    beat_at: Instant,
+}
+
+impl Session {
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Short => {}
+            Event::Connected(link, unsuitable) => {
+                tracing::info!("limits over all instances: Redis answers");
+                for text in unsuitable {
+                    tracing::warn!("Redis: {text}");
+                }
+                self.connecting = false;
+                self.attempt = 0;
+                self.link = Some(link);
+                self.figures.connections.fetch_add(1, Relaxed);
+                self.figures.connected.store(1, Relaxed);
+            }
+            Event::NotConnected(error) => {
+                // Once per outage, not once per attempt.
+                if self.attempt == 0 {
+                    tracing::error!(%error, "limits over all instances: Redis does not answer");
+                }
+                self.connecting = false;
+                self.attempt = self.attempt.saturating_add(1);
+                let pause = BACKOFF.0 * 2u32.saturating_pow(self.attempt.min(10));
+                self.try_at = Instant::now() + pause.min(BACKOFF.1);
+            }
+            Event::Answer(row, report, took, answer) => {
+                let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+                self.figures.waited_us.fetch_add(us, Relaxed);
+                match answer {
+                    Ok(answer) => self.leases.answered(row, &report, &answer),
+                    Err(error) => {
+                        self.leases.failed(row, report.seq);
+                        self.disconnect(&error);
+                    }
+                }
+            }
+            Event::Notice(limit, notice) => self.leases.noticed(limit, &notice),
+            Event::ClockOffset(offset) => self.leases.set_clock_offset(offset),
+        }
+    }
+
+    /// After an answer that did not come everything begins anew: the connection may be stuck, or lead to a server that is no
+    /// longer the master.
+    fn disconnect(&mut self, error: &LinkError) {
+        if self.link.take().is_some() {
+            tracing::warn!(%error, "limits over all instances: connecting to Redis again");
+            self.figures.connected.store(0, Relaxed);
+            self.try_at = Instant::now();
+        }
+    }
+
+    fn connect(&mut self) {
+        if self.connecting || Instant::now() < self.try_at {
+            return;
+        }
+        self.connecting = true;
+        let (options, events, attempt) = (self.options.clone(), self.events.clone(), self.attempt as usize);
+        tokio::spawn(async move {
+            let connected = async {
+                let mut link = options.connect(attempt).await?;
+                link.touch().await?;
+                let unsuitable = link.unsuitable().await;
+                Ok::<_, LinkError>((link, unsuitable))
+            };
+            let event = match connected.await {
+                Ok((link, unsuitable)) => Event::Connected(link, unsuitable),
+                Err(error) => Event::NotConnected(error),
+            };
+            let _ = events.send(event);
+        });
+    }
+
+    fn go_on(&mut self) {
+        self.leases.take_shortages();
+        let Some(link) = self.link.clone() else {
+            self.connect();
+            self.leases.without_redis();
+            return;
+        };
+        for out in self.leases.step() {
+            let (mut link, events) = (link.clone(), self.events.clone());
+            tokio::spawn(async move {
+                let begun = Instant::now();
+                let answer = link.report(out.limit, &out.report).await;
+                let _ = events.send(Event::Answer(out.row, out.report, begun.elapsed(), answer));
+            });
+        }
+        if Instant::now() >= self.beat_at {
+            self.beat_at = Instant::now() + BEAT;
+            self.beat(link);
+        }
+    }
+
+    /// Registers the instance, and compares the clocks.
+    fn beat(&self, mut link: Link) {
+        let (region, events) = (Arc::clone(&self.region), self.events.clone());
+        tokio::spawn(async move {
+            let about = format!(
+                r#"{{"version":"{}","generation":{}}}"#,
+                env!("CARGO_PKG_VERSION"),
+                region.generation()
+            );
+            let ttl = u64::try_from(BEAT.as_millis()).unwrap_or(u64::MAX) * 3;
+            let _ = link.beat(region.id(), &about, ttl).await;
+            let before = region.now_ms();
+            if let Ok(theirs) = link.time_ms().await {
+                let ours = before.midpoint(region.now_ms());
+                let _ = events.send(Event::ClockOffset(ours.abs_diff(theirs)));
+            }
+        });
+    }
+}
