@@ -8,7 +8,9 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod accounts;
 pub mod api;
+pub mod audit;
 pub mod cli;
 pub mod config;
 pub mod counting;

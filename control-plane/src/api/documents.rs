@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tollgate_policy::{Kind, Problem};
 
+use super::extract::{Body, Path, Query};
+use super::guard::Trail;
 use super::{ApiError, AppState, MOST_PROBLEMS};
 use crate::config::{Document, DocumentSet, Etag, parse_set, redacted, sealed, with_restored};
 
@@ -107,7 +108,7 @@ pub(super) async fn read(
 }
 
 /// How a document is written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WriteQuery {
     /// Only say what would happen.
@@ -147,7 +148,7 @@ fn precondition(headers: &HeaderMap, present: Option<&Document>) -> Result<Optio
 }
 
 /// The content as it will be written: credentials that were taken out put back, those in the clear sealed.
-fn prepared(
+pub(super) fn prepared(
     state: &AppState,
     kind: Option<Kind>,
     name: &str,
@@ -173,13 +174,19 @@ fn prepared(
     }
 }
 
+/// A document for the audit log: its content, if that is JSON.
+fn recorded(document: &Document) -> Value {
+    serde_json::from_slice(&document.bytes).unwrap_or_else(|_| json!({ "etag": document.etag.as_str() }))
+}
+
 /// Validates a document together with all others, writes it, and waits until it has been looked at.
 pub(super) async fn write(
     State(state): State<AppState>,
+    Extension(trail): Extension<Trail>,
     Path(name): Path<String>,
     Query(query): Query<WriteQuery>,
     headers: HeaderMap,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<Response, ApiError> {
     let set = Arc::clone(&state.status().documents);
     let name = resolve(&set, &name)?;
@@ -196,13 +203,16 @@ pub(super) async fn write(
     if problems.iter().any(Problem::is_error) {
         return Err(ApiError::invalid(problems));
     }
+    trail.target(name.clone());
     if query.dry_run {
+        trail.nothing();
         let answer = json!({ "document": name, "written": false, "etag": etag.as_str(), "problems": shown(&problems) });
         return Ok(Json(answer).into_response());
     }
     let (source, bytes) = (Arc::clone(&state.source), Arc::clone(&document.bytes));
     let target = name.clone();
     tokio::task::spawn_blocking(move || source.put(&target, &bytes, expected.as_ref())).await??;
+    trail.changed(present.map(recorded), Some(recorded(&document)));
     let mut config = state.config.clone();
     let seen = config.wait_for(|s| s.documents.get(&name).is_some_and(|d| d.etag == etag));
     let seen = tokio::time::timeout(PATIENCE, seen).await;
@@ -219,7 +229,7 @@ pub(super) async fn write(
 }
 
 /// Documents to validate: they replace those of the same name, the others are taken as they are.
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Candidates {
     /// Content by document name or kind.
@@ -227,7 +237,7 @@ pub(super) struct Candidates {
 }
 
 /// Validates documents together with those that are there. Writes nothing.
-pub(super) async fn check(State(state): State<AppState>, body: Bytes) -> Result<Json<Value>, ApiError> {
+pub(super) async fn check(State(state): State<AppState>, Body(body): Body) -> Result<Json<Value>, ApiError> {
     let candidates: Candidates = serde_json::from_slice(&body)
         .map_err(|e| ApiError::bad_request(format!("expected {{\"documents\": {{name: content}}}}: {e}")))?;
     let present = Arc::clone(&state.status().documents);

@@ -1,10 +1,11 @@
 //! The request log, newest first.
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::extract::Query;
 use super::{ApiError, AppState};
 use crate::config::ConfigStatus;
 use crate::ledger::{RequestQuery, RequestRecord};
@@ -14,7 +15,7 @@ use crate::live;
 const MOST: usize = 1_000;
 
 /// Which lines.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
     /// `next` of the page before.

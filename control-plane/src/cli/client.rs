@@ -53,6 +53,9 @@ impl Client {
         let mut response =
             response.map_err(|e| format!("the daemon at {} does not answer: {e}", self.base))?;
         let status = response.status();
+        if status.as_u16() == 204 {
+            return Ok(Value::Null);
+        }
         let body: Value = response.body_mut().with_config().limit(256 << 20).read_json()?;
         if status.is_success() {
             return Ok(body);
@@ -84,5 +87,15 @@ impl Client {
             .post(&url)
             .header("authorization", self.token.header().as_str());
         self.answer(request.send_json(body))
+    }
+
+    /// DELETE of a path below `/api/v1`.
+    pub fn delete(&self, path: &str) -> Result<Value, Failure> {
+        let url = format!("{}/api/v1{path}", self.base);
+        let request = self
+            .agent
+            .delete(&url)
+            .header("authorization", self.token.header().as_str());
+        self.answer(request.call())
     }
 }

@@ -62,7 +62,7 @@ pub(super) struct Args {
     log: String,
 }
 
-fn master_key() -> Result<Option<MasterKey>, Failure> {
+pub(super) fn master_key() -> Result<Option<MasterKey>, Failure> {
     let Some(text) = std::env::var_os(MASTER_KEY) else {
         return Ok(None);
     };

@@ -11,7 +11,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tollgate_shm::Region;
 
 use super::{Checkpoint, LogFile, Stop, care};
-use crate::api::{AppState, app};
+use crate::accounts::{Accounts, AccountsError, SqliteRecords};
+use crate::api::{AppState, Indexes, app};
+use crate::audit::Audit;
 use crate::config::{
     ConfigSource, Directory, Document, Fixed, Publisher, StateFolder, parse_set, region_sizes,
 };
@@ -132,6 +134,28 @@ fn token(options: &ServeOptions, state: &StateFolder) -> Result<ApiToken, Daemon
     .map_err(DaemonError::from)
 }
 
+fn accounts(state: &StateFolder) -> Result<Accounts, DaemonError> {
+    let records = SqliteRecords::open(&state.file("accounts.db")).map_err(DaemonError::from)?;
+    Accounts::new(Arc::new(records)).map_err(DaemonError::from)
+}
+
+/// Makes the first account, and tells its password to whoever started the daemon: past the log's filters and files,
+/// since nobody will be told again.
+fn first_run(accounts: &Accounts, address: SocketAddr) -> Result<(), DaemonError> {
+    let password = accounts.first_run().map_err(|error| match error {
+        AccountsError::Store(error) => DaemonError::from(error),
+        other => DaemonError(format!("the first account cannot be made: {other:?}")),
+    })?;
+    if let Some(password) = password {
+        let text = format!(
+            "tollgate: first start. Sign in at http://{address}/ as admin with the password {password}\n\
+             tollgate: it is not shown again; `tollgate account password admin` sets another one\n"
+        );
+        io::Write::write_all(&mut io::stderr(), text.as_bytes()).map_err(DaemonError::from)?;
+    }
+    Ok(())
+}
+
 /// A bound socket that does not listen yet: a busy address is found before anything is touched, and nobody connects
 /// before there is something to answer.
 fn bind(address: SocketAddr) -> Result<tokio::net::TcpSocket, DaemonError> {
@@ -212,7 +236,13 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         probes.clone(),
     );
 
+    let accounts = accounts(&state)?;
+    let audit = Audit::open(&options.state, &sealer.key).map_err(DaemonError::from)?;
     let app_state = AppState {
+        accounts: accounts.clone(),
+        audit: audit.clone(),
+        indexes: Indexes::default(),
+        secure_cookies: !listen.ip().is_loopback(),
         region: Arc::clone(&region),
         config: config.clone(),
         source,
@@ -226,6 +256,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         started: Instant::now(),
     };
     let stop = Stop::default();
+    let auditing = tokio::spawn(care::settle_audit(audit, stop.watch()));
     let threads = [
         thread("region", {
             let (region, stop) = (Arc::clone(&region), stop.clone());
@@ -244,9 +275,13 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     let probing = tokio::spawn(prober.run(stop.watch()));
 
     let listener = socket.listen(1_024).map_err(DaemonError::from)?;
+    tokio::task::spawn_blocking(move || first_run(&accounts, listen))
+        .await
+        .map_err(DaemonError::from)??;
     tracing::info!(address = %listen, region = %options.region.display(), version = env!("CARGO_PKG_VERSION"), "ready");
     let mut ending = stop.watch();
-    let server = axum::serve(listener, app(app_state)).with_graceful_shutdown(async move {
+    let service = app(app_state).into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(async move {
         let _ = ending.wait_for(|s| *s).await;
     });
     let mut server = tokio::spawn(server.into_future());
@@ -259,6 +294,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     stop.raise();
     let _ = publishing.await;
     let _ = probing.await;
+    let _ = auditing.await;
     let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok()));
     counting.learner.save();
     if !joined.await.unwrap_or(false) {

@@ -20,7 +20,9 @@ use axum::http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tollgate::api::{AppState, app};
+use tollgate::accounts::{Accounts, SqliteRecords};
+use tollgate::api::{AppState, Indexes, app};
+use tollgate::audit::Audit;
 use tollgate::config::{ConfigSource, Directory, Publisher, StateFolder};
 use tollgate::health::Board;
 use tollgate::ledger::{Drain, SqliteReader, SqliteStore};
@@ -137,6 +139,13 @@ impl Daemon {
             ledger: Arc::new(SqliteReader::open(&ledger).unwrap()),
             drain: drain.status(),
             token: ApiToken::new(TOKEN),
+            indexes: Indexes::default(),
+            accounts: {
+                let records = SqliteRecords::open(&folders.state().join("accounts.db")).unwrap();
+                Accounts::new(Arc::new(records)).unwrap()
+            },
+            audit: Audit::open(&folders.state(), &sealer.key).unwrap(),
+            secure_cookies: false,
             sealer,
             probes: Board::default(),
             counting,
