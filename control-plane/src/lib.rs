@@ -20,4 +20,5 @@ pub mod health;
 pub mod ledger;
 pub mod live;
 pub mod process;
+pub mod pulse;
 pub mod secrets;

@@ -7,9 +7,11 @@
 
 mod accounts;
 mod audit;
+mod dashboard;
 mod deployment_metrics;
 mod deployments;
 mod documents;
+mod emergency;
 mod error;
 mod experiments;
 mod explain;
@@ -19,6 +21,7 @@ mod health;
 mod inflight;
 mod instance;
 mod limits;
+mod live;
 mod metrics;
 mod openapi;
 mod requests;
@@ -27,6 +30,7 @@ mod roles;
 mod route;
 mod routes;
 mod schema;
+mod series;
 mod session;
 mod tokenizers;
 mod tokens;
@@ -46,6 +50,7 @@ use crate::config::{ConfigSource, ConfigStatus, StatusWatch};
 use crate::counting::Counting;
 use crate::health::Board;
 use crate::ledger::{DrainStatus, SqliteReader};
+use crate::pulse::Pulses;
 use crate::secrets::{ApiToken, Sealer};
 
 pub use error::ApiError;
@@ -83,6 +88,8 @@ pub struct AppState {
     pub accounts: Accounts,
     /// What was done.
     pub audit: Audit,
+    /// What happens at this moment.
+    pub pulses: Pulses,
     /// Seals credentials in documents.
     pub sealer: Sealer,
     /// What probes found.
@@ -127,7 +134,7 @@ pub fn app(state: AppState) -> Router {
         .into_iter()
         .fold(Router::new(), |router, route| route.mount(router, &state))
         .merge(metrics)
-        .fallback(async || ApiError::not_found("there is nothing here"))
+        .fallback(dashboard::read)
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .with_state(state)
 }

@@ -137,6 +137,11 @@ fn content(content: Content, generator: &mut SchemaGenerator) -> Value {
             let schema = make(generator).to_value();
             json!({ "application/json": { "schema": schema } })
         }
+        Content::Events(make) => {
+            // OpenAPI 3.1 has no word for events: the body is text, and `x-event` says what each one holds.
+            let schema = make(generator).to_value();
+            json!({ "text/event-stream": { "schema": { "type": "string" }, "x-event": schema } })
+        }
         Content::Other(kind) => json!({ kind: { "schema": { "type": "string" } } }),
     }
 }

@@ -64,6 +64,8 @@ type MakeSchema = fn(&mut SchemaGenerator) -> Schema;
 pub(super) enum Content {
     /// JSON of this schema.
     Json(MakeSchema),
+    /// Server-sent events, each with JSON of this schema.
+    Events(MakeSchema),
     /// Something else of this type.
     Other(&'static str),
 }
@@ -226,6 +228,12 @@ impl Route {
     /// Gives JSON of a schema that is written by hand.
     pub fn gives_schema(mut self, schema: MakeSchema) -> Route {
         self.doc.gives = Some(Content::Json(schema));
+        self
+    }
+
+    /// Gives server-sent events.
+    pub fn gives_events<T: JsonSchema>(mut self) -> Route {
+        self.doc.gives = Some(Content::Events(schema_of::<T>));
         self
     }
 

@@ -13,14 +13,14 @@ use super::guard::Trail;
 use super::resources::{self, CreateQuery, Item, ListQuery, Page, WriteQuery, Written};
 use super::route::{Access, Reach, Route};
 use super::{
-    accounts, audit, deployments, documents, explain, health, inflight, instance, limits, openapi, requests,
-    roles, schema, session, tokenizers, tokens, usage,
+    accounts, audit, deployments, documents, emergency, explain, health, inflight, instance, limits, live,
+    openapi, requests, roles, schema, series, session, tokenizers, tokens, usage,
 };
 use crate::accounts::{AccountChange, AccountView, Action, NewAccount, NewToken, Principal, Resource, Role};
 use crate::audit::{Row, Verdict};
 use resources::sort::Sort;
 
-use Action::{Create, Delete, Read, Update};
+use Action::{Create, Delete, Execute, Read, Update};
 
 /// Longest whole document.
 const MAX_DOCUMENT: usize = 256 << 20;
@@ -682,7 +682,7 @@ fn nested() -> Vec<Route> {
 }
 
 fn running() -> Vec<Route> {
-    use Resource::{CountingRules, Deployments, Explain, Instance, Limits, Requests, Usage};
+    use Resource::{CountingRules, Deployments, Emergency, Explain, Instance, Limits, Requests, Usage};
     vec![
         Route::get(
             "/usage",
@@ -744,6 +744,56 @@ fn running() -> Vec<Route> {
         .query::<requests::Wanted>()
         .gives_schema(object)
         .narrowed(),
+        Route::get(
+            "/requests/{number}",
+            may(Requests, Read),
+            "Reads one request of the past",
+            requests::one,
+        )
+        .gives_schema(object)
+        .narrowed(),
+        Route::get(
+            "/usage/series",
+            may(Usage, Read),
+            "Reads usage over time, for charts",
+            series::read,
+        )
+        .query::<series::Wanted>()
+        .gives::<series::Answer>()
+        .narrowed(),
+        Route::get(
+            "/live",
+            may(Usage, Read),
+            "Follows what the gateway does (LiveSample, once a second)",
+            live::read,
+        )
+        .query::<live::Wanted>()
+        .gives_events::<live::Sample>()
+        .narrowed(),
+        Route::post(
+            "/emergency/channels/{id}/block",
+            may(Emergency, Execute),
+            "Refuses all requests of a channel",
+            emergency::block,
+        )
+        .gives::<Written>()
+        .narrowed(),
+        Route::post(
+            "/emergency/channels/{id}/unblock",
+            may(Emergency, Execute),
+            "Serves a channel again",
+            emergency::unblock,
+        )
+        .gives::<Written>()
+        .narrowed(),
+        Route::post(
+            "/emergency/maintenance",
+            may(Emergency, Execute),
+            "Refuses all requests, or serves them again",
+            emergency::maintenance,
+        )
+        .takes::<emergency::Maintenance>()
+        .gives::<Written>(),
         Route::get(
             "/tokenizers",
             may(CountingRules, Read),

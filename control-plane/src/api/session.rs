@@ -45,6 +45,10 @@ pub(super) fn decoded<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, 
     })
 }
 
+fn too_long() -> ApiError {
+    ApiError::too_large("the body is longer than this route takes")
+}
+
 /// Who signs in.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -134,7 +138,7 @@ pub(super) async fn login(
     let address = address_of(request.extensions());
     let headers = request.headers().clone();
     let body = axum::body::to_bytes(request.into_body(), 8 << 10).await;
-    let body = body.map_err(|_| ApiError::bad_request("the body is too long"))?;
+    let body = body.map_err(|_| too_long())?;
     let login: Login = decoded(&body)?;
     trail.actor(login.name.chars().take(64).collect::<String>());
     let accounts = state.accounts.clone();
@@ -188,7 +192,7 @@ pub(super) async fn password(
 ) -> Result<StatusCode, ApiError> {
     let address = address_of(request.extensions());
     let body = axum::body::to_bytes(request.into_body(), 8 << 10).await;
-    let wanted: NewPassword = decoded(&body.map_err(|_| ApiError::bad_request("the body is too long"))?)?;
+    let wanted: NewPassword = decoded(&body.map_err(|_| too_long())?)?;
     if who.via == Via::BreakGlass {
         return Err(ApiError::conflict(
             "the daemon's own token has no password; name an account",

@@ -20,6 +20,7 @@ use crate::config::{
 use crate::counting::Counting;
 use crate::health::{Board, Prober};
 use crate::ledger::{Drain, SqliteReader, SqliteStore};
+use crate::pulse::Pulses;
 use crate::secrets::{ApiToken, CredentialFolder, MasterKey, Sealer};
 
 /// What `tollgate serve` is told.
@@ -242,6 +243,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         accounts: accounts.clone(),
         audit: audit.clone(),
         indexes: Indexes::default(),
+        pulses: Pulses::new(Arc::clone(&region)),
         secure_cookies: !listen.ip().is_loopback(),
         region: Arc::clone(&region),
         config: config.clone(),

@@ -26,4 +26,4 @@ pub(super) use nested::{
     deployment, deployments, make_deployment, patch_deployment, remove_deployment, replace_deployment,
 };
 pub(super) use settings::{patch_settings, read_settings, replace_settings};
-pub(super) use write::{CreateQuery, WriteQuery, create, patch, remove, replace, set_field};
+pub(super) use write::{CreateQuery, WriteQuery, create, patch, put, remove, replace, set_field};

@@ -409,7 +409,10 @@ pub(in crate::api) async fn patch(
     body: &[u8],
 ) -> Result<Written, ApiError> {
     visible(&sort, &who, &id)?;
-    let change = sent(body)?;
+    let mut change = sent(body)?;
+    if sort.kind == tollgate_policy::Kind::Providers {
+        one_credential(&mut change);
+    }
     let known = Known::from_headers(headers)?;
     run(
         &state,
@@ -424,6 +427,21 @@ pub(in crate::api) async fn patch(
         },
     )
     .await
+}
+
+/// A credential that is given takes the place of the one there is, in whatever form that stands.
+fn one_credential(change: &mut Json) {
+    const FORMS: [&str; 3] = ["key", "encrypted", "key_ref"];
+    let Some(Json::Object(_)) = change.get("credentials") else {
+        return;
+    };
+    if let Some(credentials) = change.entry("credentials", Json::Scalar(Value::Null))
+        && FORMS.iter().any(|form| credentials.text(form).is_some())
+    {
+        for form in FORMS {
+            credentials.entry(form, Json::Scalar(Value::Null));
+        }
+    }
 }
 
 fn merging(change: Json) -> Edit {
@@ -453,6 +471,36 @@ pub(in crate::api) async fn set_field(
         dry_run: false,
     };
     run(&state, &trail, job).await
+}
+
+/// Puts an entry there, whatever there was.
+pub(in crate::api) async fn put(
+    sort: Sort,
+    (state, _, trail): (AppState, Principal, Trail),
+    id: &str,
+    value: &Value,
+) -> Result<Written, ApiError> {
+    let value = sent(value.to_string().as_bytes())?;
+    let index = super::list::present(&state, sort).await?;
+    let known = if index.get(id).is_some() {
+        Known::Present
+    } else {
+        Known::Absent
+    };
+    let edit: Edit = Box::new(move |_| Ok(Some(value.clone())));
+    run(
+        &state,
+        &trail,
+        Job {
+            sort,
+            id: id.to_owned(),
+            known,
+            document: None,
+            edit,
+            dry_run: false,
+        },
+    )
+    .await
 }
 
 /// Removes an entry.
