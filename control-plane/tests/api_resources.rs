@@ -91,7 +91,10 @@ async fn every_sort_is_made_read_changed_and_removed() {
         let read = daemon.get(&one).await;
         assert_eq!((&read["value"], &read["etag"]), (&value, &made["etag"]));
         let listed = daemon
-            .get(&format!("{all}?search={}", &id[..id.len().min(3)].replace(' ', "%20")))
+            .get(&format!(
+                "{all}?search={}",
+                &id[..id.len().min(3)].replace(' ', "%20")
+            ))
             .await;
         assert!(
             listed["items"].as_array().unwrap().iter().any(|i| i["id"] == id),

@@ -10,12 +10,14 @@
 
 mod account;
 mod directory;
+mod grants;
 mod password;
 mod principal;
 mod records;
 mod roles;
 mod secret;
 mod session;
+mod sign_in;
 mod sqlite;
 mod throttle;
 mod tokens;

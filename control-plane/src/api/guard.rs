@@ -3,12 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use axum::serve::IncomingStream;
 use serde_json::Value;
 use subtle::ConstantTimeEq;
+use tokio::net::TcpListener;
 
 use super::route::{Access, Reach, Rule};
 use super::{ApiError, AppState};
@@ -29,11 +32,21 @@ pub(super) struct Guard {
     pub rule: Rule,
 }
 
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug)]
+pub struct Peer(pub SocketAddr);
+
+impl Connected<IncomingStream<'_, TcpListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Peer {
+        Peer(*stream.remote_addr())
+    }
+}
+
 /// Where a request comes from; empty if there is no socket.
 pub(super) fn address_of(extensions: &axum::http::Extensions) -> String {
     extensions
-        .get::<ConnectInfo<SocketAddr>>()
-        .map(|ConnectInfo(address)| address.ip().to_canonical().to_string())
+        .get::<ConnectInfo<Peer>>()
+        .map(|ConnectInfo(Peer(address))| address.ip().to_canonical().to_string())
         .unwrap_or_default()
 }
 

@@ -54,6 +54,7 @@ use crate::pulse::Pulses;
 use crate::secrets::{ApiToken, Sealer};
 
 pub use error::ApiError;
+pub use guard::Peer;
 pub use openapi::document as openapi;
 pub use resources::Indexes;
 pub use routes::{Sketch, sketches};

@@ -10,9 +10,10 @@ use std::time::Instant;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tollgate_shm::Region;
 
+use super::tls::{TlsFiles, TlsListener};
 use super::{Checkpoint, LogFile, Stop, care};
 use crate::accounts::{Accounts, AccountsError, SqliteRecords};
-use crate::api::{AppState, Indexes, app};
+use crate::api::{AppState, Indexes, Peer, app};
 use crate::audit::Audit;
 use crate::config::{
     ConfigSource, Directory, Document, Fixed, Publisher, StateFolder, parse_set, region_sizes,
@@ -34,6 +35,8 @@ pub struct ServeOptions {
     pub region: PathBuf,
     /// Address of the API; the settings' one if not given.
     pub listen: Option<SocketAddr>,
+    /// TLS for the API; in the clear without it.
+    pub tls: Option<TlsFiles>,
     /// File with the API's token; `api.token` in the state folder by default.
     pub token_file: Option<PathBuf>,
     /// File with the master key; `master.key` in the state folder by default.
@@ -142,14 +145,14 @@ fn accounts(state: &StateFolder) -> Result<Accounts, DaemonError> {
 
 /// Makes the first account, and tells its password to whoever started the daemon: past the log's filters and files,
 /// since nobody will be told again.
-fn first_run(accounts: &Accounts, address: SocketAddr) -> Result<(), DaemonError> {
+fn first_run(accounts: &Accounts, scheme: &str, address: SocketAddr) -> Result<(), DaemonError> {
     let password = accounts.first_run().map_err(|error| match error {
         AccountsError::Store(error) => DaemonError::from(error),
         other => DaemonError(format!("the first account cannot be made: {other:?}")),
     })?;
     if let Some(password) = password {
         let text = format!(
-            "tollgate: first start. Sign in at http://{address}/ as admin with the password {password}\n\
+            "tollgate: first start. Sign in at {scheme}://{address}/ as admin with the password {password}\n\
              tollgate: it is not shown again; `tollgate account password admin` sets another one\n"
         );
         io::Write::write_all(&mut io::stderr(), text.as_bytes()).map_err(DaemonError::from)?;
@@ -244,7 +247,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         audit: audit.clone(),
         indexes: Indexes::default(),
         pulses: Pulses::new(Arc::clone(&region)),
-        secure_cookies: !listen.ip().is_loopback(),
+        secure_cookies: options.tls.is_some() || !listen.ip().is_loopback(),
         region: Arc::clone(&region),
         config: config.clone(),
         source,
@@ -277,16 +280,32 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     let probing = tokio::spawn(prober.run(stop.watch()));
 
     let listener = socket.listen(1_024).map_err(DaemonError::from)?;
-    tokio::task::spawn_blocking(move || first_run(&accounts, listen))
+    let scheme = if options.tls.is_some() { "https" } else { "http" };
+    tokio::task::spawn_blocking(move || first_run(&accounts, scheme, listen))
         .await
         .map_err(DaemonError::from)??;
     tracing::info!(address = %listen, region = %options.region.display(), version = env!("CARGO_PKG_VERSION"), "ready");
     let mut ending = stop.watch();
-    let service = app(app_state).into_make_service_with_connect_info::<SocketAddr>();
-    let server = axum::serve(listener, service).with_graceful_shutdown(async move {
+    let service = app(app_state).into_make_service_with_connect_info::<Peer>();
+    let ended = async move {
         let _ = ending.wait_for(|s| *s).await;
-    });
-    let mut server = tokio::spawn(server.into_future());
+    };
+    let mut server = match &options.tls {
+        None => tokio::spawn(
+            axum::serve(listener, service)
+                .with_graceful_shutdown(ended)
+                .into_future(),
+        ),
+        Some(files) => {
+            let listener = TlsListener::new(listener, files)
+                .map_err(|e| DaemonError(format!("TLS cannot be used for the API: {e}")))?;
+            tokio::spawn(
+                axum::serve(listener, service)
+                    .with_graceful_shutdown(ended)
+                    .into_future(),
+            )
+        }
+    };
 
     let outcome = tokio::select! {
         () = signals.until_end(log.as_ref()) => Ok(()),

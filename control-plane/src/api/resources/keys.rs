@@ -9,8 +9,9 @@ use tollgate_policy::Span;
 
 use super::list::visible;
 use super::ordered::Json;
+use super::plan::{Job, Known};
 use super::sort::Sort;
-use super::write::{Job, Known, run};
+use super::write::run;
 use crate::accounts::{Principal, random_text};
 use crate::api::error::FieldProblem;
 use crate::api::guard::Trail;

@@ -13,6 +13,7 @@ mod keys;
 mod list;
 mod nested;
 mod ordered;
+mod plan;
 mod settings;
 pub(super) mod sort;
 mod write;

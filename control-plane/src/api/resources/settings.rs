@@ -7,8 +7,9 @@ use super::answer::{Item, Written};
 use super::index::etag_of;
 use super::list::present;
 use super::ordered::Json;
+use super::plan::{Job, Known};
 use super::sort::Sort;
-use super::write::{Job, Known, WriteQuery, run, sent};
+use super::write::{WriteQuery, run, sent};
 use crate::accounts::Principal;
 use crate::api::guard::Trail;
 use crate::api::{ApiError, AppState};
@@ -36,7 +37,7 @@ async fn change(
     (state, _, trail): (AppState, Principal, Trail),
     query: WriteQuery,
     headers: &HeaderMap,
-    edit: super::write::Edit,
+    edit: super::plan::Edit,
 ) -> Result<Written, ApiError> {
     let sort = Sort::SETTINGS;
     let mut known = Known::from_headers(headers)?;
