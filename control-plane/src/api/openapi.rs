@@ -116,10 +116,11 @@ fn parameters(route: &Route, path: &str) -> Vec<Value> {
 
 /// A parameter is there or not; it cannot be null.
 fn without_null(mut schema: Value) -> Value {
-    if let Some(kinds) = schema.get_mut("type").and_then(Value::as_array_mut) {
-        kinds.retain(|k| k != "null");
-        if let [one] = kinds.as_slice() {
-            schema["type"] = one.clone();
+    if let Some(kind) = schema.get_mut("type") {
+        let named: Vec<Value> =
+            kind.as_array().into_iter().flatten().filter(|k| *k != "null").cloned().collect();
+        if let [one] = named.as_slice() {
+            *kind = one.clone();
         }
     }
     if let Some(any) = schema.get("anyOf").and_then(Value::as_array)

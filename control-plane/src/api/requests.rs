@@ -77,7 +77,7 @@ fn named(status: &ConfigStatus, number_of_line: i64, record: RequestRecord) -> V
 
 /// What of the log somebody may see; `None` for all.
 fn seen_by(who: &Principal) -> Option<impl Fn(&str) -> bool> {
-    who.is_limited().then(|| move |channel: &str| who.sees(channel))
+    who.is_limited().then_some(|channel: &str| who.sees(channel))
 }
 
 async fn search(
