@@ -81,10 +81,10 @@ else
 	@TOLLGATE_NGINX=$(TOLLGATE_NGINX) cargo test --quiet -p tollgate-tests --profile fast
 endif
 
-test-python: ## the openai, anthropic and google-genai Python SDKs, unmodified, through the gateway
+test-python: ## the openai, anthropic and google-genai Python SDKs through the gateway; schemathesis against the admin API
 	@echo "== Python SDKs, $(TOLLGATE_NGINX) nginx"
 	@python="$$(scripts/python-env.sh)"; TOLLGATE_PYTHON="$$python" TOLLGATE_NGINX=$(TOLLGATE_NGINX) \
-		cargo test --quiet -p tollgate-tests --profile fast --test python_sdks -- --ignored --nocapture
+		cargo test --quiet -p tollgate-tests --profile fast --test python_sdks --test python_admin_api -- --ignored --nocapture
 
 valgrind: setup daemon ## one worker under Valgrind through hundreds of requests good and bad, on an nginx without pools
 	@echo "== Valgrind, module for the checked nginx ($(PROFILE))"

@@ -84,7 +84,17 @@ await "the daemon" "$api" $! "$run/daemon.log"
 pids+=($!)
 await nginx "$listen" $! "$run/error.log"
 
+# The daemon tells the first account's password once, at its very first start.
+password="$(sed -n 's/^tollgate: first start.* as admin with the password //p' "$run/daemon.log")"
+if [ -n "$password" ]; then
+    login="Sign in at http://$api/ as admin with the password $password (it is not shown again)"
+else
+    login="Sign in at http://$api/ as admin; for another password: $bin/tollgate account password admin --url http://$api --token-file $run/state/api.token"
+fi
+
 cat <<TEXT
+
+$login
 
 Tollgate listens on http://$listen, its API on http://$api, logs are in target/run. Try:
 

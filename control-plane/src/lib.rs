@@ -8,7 +8,9 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod accounts;
 pub mod api;
+pub mod audit;
 pub mod cli;
 pub mod cluster;
 pub mod config;
@@ -20,4 +22,5 @@ pub mod ledger;
 pub mod live;
 pub mod naming;
 pub mod process;
+pub mod pulse;
 pub mod secrets;

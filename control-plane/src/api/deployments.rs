@@ -1,12 +1,13 @@
 //! Deployments: whether they get requests, and if not, why.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tollgate_policy::{DeploymentView, hash_name};
 use tollgate_shm::{BreakerState, DeploymentView as Row, Failure, Readiness};
 
+use super::extract::{Path, Query};
 use super::limits::no_configuration;
 use super::{ApiError, AppState};
 use crate::health::{Probed, verdict_name};
@@ -16,7 +17,7 @@ use crate::live::{self, LiveLimit};
 const MOST: usize = 5_000;
 
 /// Which deployments.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
     /// Only those of this model (name or alias).

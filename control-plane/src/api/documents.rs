@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tollgate_policy::{Kind, Problem};
 
+use super::extract::{Body, Path, Query};
+use super::guard::Trail;
 use super::versions::{author, conflict};
 use super::{ApiError, AppState, MOST_PROBLEMS};
 use crate::config::{
@@ -116,7 +117,7 @@ pub(super) async fn read(
 }
 
 /// How a document is written.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WriteQuery {
     /// Only say what would happen.
@@ -191,13 +192,19 @@ pub(super) fn prepared(
     }
 }
 
+/// A document for the audit log: its content, if that is JSON.
+fn recorded(document: &Document) -> Value {
+    serde_json::from_slice(&document.bytes).unwrap_or_else(|_| json!({ "etag": document.etag.as_str() }))
+}
+
 /// Validates a document together with all others, writes it, and waits until it has been looked at.
 pub(super) async fn write(
     State(state): State<AppState>,
+    Extension(trail): Extension<Trail>,
     Path(name): Path<String>,
     Query(query): Query<WriteQuery>,
     headers: HeaderMap,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<Response, ApiError> {
     let set = Arc::clone(&state.status().documents);
     let name = resolve(&set, &name)?;
@@ -221,13 +228,15 @@ pub(super) async fn write(
     if problems.iter().any(Problem::is_error) {
         return Err(ApiError::invalid(problems));
     }
+    trail.target(name.clone());
     if query.dry_run {
+        trail.nothing();
         let answer = json!({ "document": name, "written": false, "etag": etag.as_str(), "problems": shown(&problems) });
         return Ok(Json(answer).into_response());
     }
     let source = Arc::clone(&state.source);
     let change = Change {
-        author: author(&headers)?,
+        author: author(&headers, &trail)?,
         message: query.message,
         edits: vec![Edit {
             name: name.clone(),
@@ -242,6 +251,7 @@ pub(super) async fn write(
         }
         Err(error) => return Err(error.into()),
     };
+    trail.changed(present.map(recorded), Some(recorded(&document)));
     let mut config = state.config.clone();
     let seen = config.wait_for(|s| s.documents.get(&name).is_some_and(|d| d.etag == etag));
     let seen = tokio::time::timeout(PATIENCE, seen).await;
@@ -259,7 +269,7 @@ pub(super) async fn write(
 }
 
 /// Documents to validate: they replace those of the same name, the others are taken as they are.
-#[derive(Deserialize)]
+#[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Candidates {
     /// Content by document name or kind.
@@ -267,7 +277,7 @@ pub(super) struct Candidates {
 }
 
 /// Validates documents together with those that are there. Writes nothing.
-pub(super) async fn check(State(state): State<AppState>, body: Bytes) -> Result<Json<Value>, ApiError> {
+pub(super) async fn check(State(state): State<AppState>, Body(body): Body) -> Result<Json<Value>, ApiError> {
     let candidates: Candidates = serde_json::from_slice(&body)
         .map_err(|e| ApiError::bad_request(format!("expected {{\"documents\": {{name: content}}}}: {e}")))?;
     let present = Arc::clone(&state.status().documents);

@@ -1,16 +1,16 @@
 //! A dry run over the snapshot in force and the present levels.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::State;
 use serde_json::{Value, json};
 
+use super::extract::Body;
 use super::limits::no_configuration;
 use super::{ApiError, AppState};
 use crate::explain::{ExplainRequest, explain};
 
 /// Explains what would become of a request.
-pub(super) async fn answer(State(state): State<AppState>, body: Bytes) -> Result<Json<Value>, ApiError> {
+pub(super) async fn answer(State(state): State<AppState>, Body(body): Body) -> Result<Json<Value>, ApiError> {
     let request: ExplainRequest = serde_json::from_slice(&body)
         .map_err(|e| ApiError::bad_request(format!("not a request to explain: {e}")))?;
     let status = state.status();

@@ -1,18 +1,20 @@
 //! Limits as they stand now.
 
-use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
+use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::extract::{Path, Query};
 use super::{ApiError, AppState};
+use crate::accounts::Principal;
 use crate::live;
 
 /// Most channels on one page.
 const MOST: usize = 1_000;
 
 /// A model to ask about.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct OfModel {
     /// Its name or alias.
@@ -22,14 +24,16 @@ pub(super) struct OfModel {
 /// Every limit that a channel's requests meet.
 pub(super) async fn of_channel(
     State(state): State<AppState>,
+    Extension(who): Extension<Principal>,
     Path(code): Path<String>,
     Query(query): Query<OfModel>,
 ) -> Result<Json<Value>, ApiError> {
     let status = state.status();
     let active = status.active().ok_or_else(no_configuration)?;
     let snapshot = active.snapshot().ok_or_else(no_configuration)?;
-    let channel = snapshot
-        .channel_by_code(code.as_bytes())
+    let channel = Some(code.as_bytes())
+        .filter(|_| who.sees(&code))
+        .and_then(|bytes| snapshot.channel_by_code(bytes))
         .ok_or_else(|| ApiError::not_found(format!("there is no channel `{code}`")))?;
     let model = match &query.model {
         None => None,
@@ -55,7 +59,7 @@ pub(super) fn no_configuration() -> ApiError {
 }
 
 /// A page of channels.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Page {
     /// Channels to skip.
@@ -73,14 +77,20 @@ fn hundred() -> usize {
 /// The limits of all channels, page by page, and the global ones.
 pub(super) async fn all(
     State(state): State<AppState>,
+    Extension(who): Extension<Principal>,
     Query(page): Query<Page>,
 ) -> Result<Json<Value>, ApiError> {
     let status = state.status();
     let active = status.active().ok_or_else(no_configuration)?;
     let snapshot = active.snapshot().ok_or_else(no_configuration)?;
-    let all = snapshot.channels();
-    let total = all.len();
-    let channels: Vec<Value> = all
+    let limited = who.is_limited();
+    let visible = || snapshot.channels().filter(|c| !limited || who.sees(c.code()));
+    let total = if limited {
+        visible().count()
+    } else {
+        snapshot.channels().len()
+    };
+    let channels: Vec<Value> = visible()
         .skip(page.offset)
         .take(page.limit.min(MOST))
         .map(|c| {

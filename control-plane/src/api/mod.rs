@@ -1,24 +1,41 @@
 //! The admin API, `/api/v1`: JSON over HTTP for operators, the dashboard and the command line. Errors are problem
-//! documents (RFC 9457). Everything but health needs the bearer token; metrics are open while the API listens on
-//! loopback only.
+//! documents (RFC 9457).
+//!
+//! `routes` lists every route with its rule: `guard` applies it before the handler and writes the audit log after it,
+//! `openapi` describes it. Beside it there are only `/metrics`, which is open while the API listens on loopback only,
+//! and the dashboard's files.
 
-mod auth;
+mod accounts;
+mod audit;
 mod cluster_metrics;
+mod dashboard;
 mod deployment_metrics;
 mod deployments;
 mod documents;
+mod emergency;
 mod error;
 mod experiments;
 mod explain;
+mod extract;
+mod guard;
 mod health;
 mod inflight;
 mod instance;
 mod instances;
 mod limits;
+mod live;
 mod metrics;
+mod openapi;
 mod requests;
+mod resources;
+mod roles;
+mod route;
+mod routes;
 mod schema;
+mod series;
+mod session;
 mod tokenizers;
+mod tokens;
 mod usage;
 mod versions;
 
@@ -26,25 +43,34 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::middleware;
-use axum::routing::{get, post};
+use axum::middleware::from_fn_with_state;
+use axum::routing::get;
 use tollgate_shm::Region;
 
+use crate::accounts::{Accounts, Action, Resource};
+use crate::audit::Audit;
 use crate::config::{ConfigSource, ConfigStatus, StatusWatch};
 use crate::counting::Counting;
 use crate::health::Board;
 use crate::ledger::{DrainStatus, SqliteReader};
 use crate::naming::Naming;
+use crate::pulse::Pulses;
 use crate::secrets::{ApiToken, Sealer};
 
 pub use error::ApiError;
+pub use guard::Peer;
+pub use openapi::document as openapi;
+pub use resources::Indexes;
+pub use routes::{Sketch, sketches};
+
+use guard::{Guard, guard};
+use route::{Access, Reach, Rule};
+
+/// Before every route.
+const BASE: &str = "/api/v1";
 
 /// Most problems in one answer; their number is always told.
 const MOST_PROBLEMS: usize = 500;
-
-/// Longest body of a request to the API.
-const MAX_BODY: usize = 256 << 20;
 
 /// What handlers work with.
 #[derive(Clone)]
@@ -55,12 +81,20 @@ pub struct AppState {
     pub config: StatusWatch,
     /// Where documents are written to.
     pub source: Arc<dyn ConfigSource>,
+    /// Entries of documents by their ids.
+    pub indexes: Indexes,
     /// The ledger.
     pub ledger: Arc<SqliteReader>,
     /// How the ledger is filled.
     pub drain: Arc<DrainStatus>,
     /// Who has it may do everything.
     pub token: ApiToken,
+    /// Who else may do something.
+    pub accounts: Accounts,
+    /// What was done.
+    pub audit: Audit,
+    /// What happens at this moment.
+    pub pulses: Pulses,
     /// Seals credentials in documents.
     pub sealer: Sealer,
     /// What probes found.
@@ -73,6 +107,8 @@ pub struct AppState {
     pub naming: Naming,
     /// Whether metrics need no token.
     pub open_metrics: bool,
+    /// Whether browsers reach the API through TLS only, so that they shall send cookies through nothing else.
+    pub secure_cookies: bool,
     /// When the daemon started.
     pub started: Instant,
 }
@@ -85,49 +121,29 @@ impl AppState {
 
 /// The API as a service; tests call it without a socket.
 pub fn app(state: AppState) -> Router {
-    let guarded = Router::new()
-        .route("/documents", get(documents::list))
-        .route("/documents/validate", post(documents::check))
-        .route("/documents/{name}", get(documents::read).put(documents::write))
-        .route("/versions", get(versions::list).post(versions::publish))
-        .route("/versions/{number}", get(versions::one))
-        .route("/versions/{number}/diff", get(versions::difference))
-        .route("/versions/{number}/rollback", post(versions::rollback))
-        .route("/versions/{number}/documents/{name}", get(versions::document))
-        .route("/schema/{kind}", get(schema::read))
-        .route("/usage", get(usage::read))
-        .route("/channels/{code}/limits", get(limits::of_channel))
-        .route("/limits", get(limits::all))
-        .route("/instance", get(instance::read))
-        .route("/instances", get(instances::list))
-        .route(
-            "/drain",
-            get(instances::draining)
-                .put(instances::drain)
-                .delete(instances::undrain),
-        )
-        .route("/deployments", get(deployments::all))
-        .route("/deployments/{*id}", get(deployments::one))
-        .route("/experiments", get(experiments::all))
-        .route("/experiments/{name}", get(experiments::one))
-        .route("/inflight", get(inflight::read))
-        .route("/requests", get(requests::read))
-        .route("/tokenizers", get(tokenizers::list))
-        .route("/tokenizers/{name}/count", post(tokenizers::count_one))
-        .route("/explain", post(explain::answer))
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .route_layer(middleware::from_fn_with_state(state.clone(), auth::require));
-    let mut shown = Router::new()
+    let mut metrics = Router::new()
         .route("/metrics", get(metrics::read))
         .route("/api/v1/metrics", get(metrics::read));
     if !state.open_metrics {
-        shown = shown.route_layer(middleware::from_fn_with_state(state.clone(), auth::require));
+        let access = Access::May(Resource::Instance, Action::Read);
+        let rule = Rule {
+            access,
+            reach: Reach::Everything,
+            max_body: 0,
+        };
+        metrics = metrics.route_layer(from_fn_with_state(
+            Guard {
+                state: state.clone(),
+                rule,
+            },
+            guard,
+        ));
     }
-    Router::new()
-        .route("/api/v1/health", get(health::read))
-        .nest("/api/v1", guarded)
-        .merge(shown)
-        .fallback(async || ApiError::not_found("there is nothing here"))
+    routes::all()
+        .into_iter()
+        .fold(Router::new(), |router, route| route.mount(router, &state))
+        .merge(metrics)
+        .fallback(dashboard::read)
         .method_not_allowed_fallback(async || ApiError::method_not_allowed())
         .with_state(state)
 }

@@ -1,20 +1,22 @@
 //! The request log, newest first.
 
-use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
+use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::extract::{Path, Query};
 use super::{ApiError, AppState};
+use crate::accounts::Principal;
 use crate::config::ConfigStatus;
-use crate::ledger::{RequestQuery, RequestRecord};
+use crate::ledger::{RequestRecord, RequestSearch};
 use crate::live;
 
 /// Most lines on one page.
 const MOST: usize = 1_000;
 
 /// Which lines.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
     /// `next` of the page before.
@@ -29,6 +31,16 @@ pub(super) struct Wanted {
     experiment: Option<String>,
     /// Only callers of a group of this name.
     group: Option<String>,
+    /// Only this status.
+    status: Option<u16>,
+    /// Only this deployment.
+    deployment: Option<String>,
+    /// Only this request id, 32 hexadecimal digits.
+    id: Option<String>,
+    /// Not older, Unix milliseconds.
+    from_ms: Option<u64>,
+    /// Older than this, Unix milliseconds.
+    to_ms: Option<u64>,
     /// At most so many; 100 by default, at most 1,000.
     #[serde(default = "hundred")]
     limit: usize,
@@ -39,7 +51,7 @@ fn hundred() -> usize {
 }
 
 /// Names of the limit and the rule that decided, as far as the configuration in force still has them.
-fn named(status: &ConfigStatus, record: RequestRecord) -> Value {
+fn named(status: &ConfigStatus, number_of_line: i64, record: RequestRecord) -> Value {
     let number = |hex: &str| u64::from_str_radix(hex, 16).ok();
     let limit = || {
         let key = number(&record.limit_key)?;
@@ -58,33 +70,76 @@ fn named(status: &ConfigStatus, record: RequestRecord) -> Value {
             fields.insert("rule".into(), rule.clone().into());
         }
         fields.insert("limit".into(), limit.into());
+        fields.insert("number".into(), number_of_line.into());
     }
     line
+}
+
+/// What of the log somebody may see; `None` for all.
+fn seen_by(who: &Principal) -> Option<impl Fn(&str) -> bool> {
+    who.is_limited().then_some(|channel: &str| who.sees(channel))
+}
+
+async fn search(
+    state: AppState,
+    who: Principal,
+    query: RequestSearch,
+) -> Result<(Vec<Value>, Option<i64>), ApiError> {
+    let status = state.status();
+    tokio::task::spawn_blocking(move || {
+        let sees = seen_by(&who);
+        let page = state
+            .ledger
+            .search(&query, sees.as_ref().map(|f| f as &dyn Fn(&str) -> bool))?;
+        let lines = page
+            .lines
+            .into_iter()
+            .map(|(number, record)| named(&status, number, record));
+        Ok((lines.collect(), page.next))
+    })
+    .await?
 }
 
 /// A page of the log.
 pub(super) async fn read(
     State(state): State<AppState>,
+    Extension(who): Extension<Principal>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Value>, ApiError> {
-    let limit = wanted.limit.clamp(1, MOST);
-    let query = RequestQuery {
+    let query = RequestSearch {
         before: wanted.before,
         channel: wanted.channel,
         model: wanted.model,
         class: wanted.class,
         experiment: wanted.experiment,
         group: wanted.group,
-        limit,
+        status: wanted.status,
+        deployment: wanted.deployment,
+        id: wanted.id,
+        from_ms: wanted.from_ms,
+        to_ms: wanted.to_ms,
+        limit: wanted.limit.clamp(1, MOST),
     };
-    let status = state.status();
-    let lines = tokio::task::spawn_blocking(move || state.ledger.requests(&query)).await??;
-    let next = (lines.len() == limit)
-        .then(|| lines.last().map(|(id, _)| *id))
-        .flatten();
-    let lines: Vec<Value> = lines
-        .into_iter()
-        .map(|(_, record)| named(&status, record))
-        .collect();
+    let (lines, next) = search(state, who, query).await?;
     Ok(Json(json!({ "requests": lines, "next": next })))
+}
+
+/// One line of the log.
+pub(super) async fn one(
+    State(state): State<AppState>,
+    Extension(who): Extension<Principal>,
+    Path(number): Path<i64>,
+) -> Result<Json<Value>, ApiError> {
+    let query = RequestSearch {
+        before: number.checked_add(1),
+        limit: 1,
+        ..RequestSearch::default()
+    };
+    let (lines, _) = search(state, who, query).await?;
+    let found = lines
+        .into_iter()
+        .find(|l| l.get("number").and_then(Value::as_i64) == Some(number));
+    found
+        .map(Json)
+        .ok_or_else(|| ApiError::not_found(format!("there is no request {number} in the log")))
 }

@@ -1,11 +1,11 @@
 //! JSON Schemas of the documents.
 
 use axum::Json;
-use axum::extract::Path;
 use serde_json::Value;
 use tollgate_policy::Kind;
 
 use super::ApiError;
+use super::extract::Path;
 
 /// The schema of a kind.
 pub(super) async fn read(Path(kind): Path<String>) -> Result<Json<Value>, ApiError> {

@@ -1,14 +1,14 @@
 //! How models are counted, and counting by hand.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tollgate_meter::Api;
 use tollgate_meter::tokenizer::NAMES;
 use tollgate_policy::{CountingInput, Documents, Problem, Snapshot, compile};
 
+use super::extract::{Body, Path};
 use super::limits::no_configuration;
 use super::{ApiError, AppState};
 use crate::counting::{Counting, What, count};
@@ -45,9 +45,9 @@ pub(super) async fn list(State(state): State<AppState>) -> Result<Json<Value>, A
 }
 
 /// What to count.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct CountRequest {
+pub(super) struct CountRequest {
     /// A text by itself.
     #[serde(default)]
     text: Option<String>,
@@ -70,7 +70,7 @@ fn chat() -> String {
 pub(super) async fn count_one(
     State(state): State<AppState>,
     Path(name): Path<String>,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<Json<Value>, ApiError> {
     let request: CountRequest = serde_json::from_slice(&body)
         .map_err(|e| ApiError::bad_request(format!("not a request to count: {e}")))?;

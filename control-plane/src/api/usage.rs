@@ -1,18 +1,20 @@
 //! Usage from the ledger.
 
-use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
+use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use super::extract::Query;
 use super::{ApiError, AppState};
+use crate::accounts::Principal;
 use crate::ledger::{COUNTER_NAMES, Counters, STEPS, UsageQuery};
 
 /// Most points in one answer.
 const MOST: usize = 20_000;
 
 /// Which usage.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
     /// Only this channel.
@@ -79,6 +81,7 @@ impl Range {
 /// Usage per channel × model in buckets of a minute or ten, and its total.
 pub(super) async fn read(
     State(state): State<AppState>,
+    Extension(who): Extension<Principal>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Value>, ApiError> {
     let now = state.region.now_ms() / 1_000;
@@ -93,6 +96,7 @@ pub(super) async fn read(
     };
     let first = query.from;
     let mut points = tokio::task::spawn_blocking(move || state.ledger.usage(&query)).await??;
+    points.retain(|p| who.sees(&p.channel));
     let truncated = points.len() > MOST;
     points.truncate(MOST);
     let total = points

@@ -4,17 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tollgate_policy::{Kind, Problem};
 
 use super::documents::{prepared, resolve, shown};
+use super::extract::{Body, Path, Query};
+use super::guard::Trail;
 use super::{ApiError, AppState};
 use crate::config::{
     Change, DocumentDiff, DocumentSet, Edit, Etag, Expected, PutError, SHARD_BYTES, Version, Versions, diff,
@@ -26,10 +28,11 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Most versions in one answer.
 const MOST: usize = 500;
 
-/// Who publishes: the header `x-tollgate-author`.
-pub(super) fn author(headers: &HeaderMap) -> Result<String, ApiError> {
-    let Some(value) = headers.get(HeaderName::from_static("x-tollgate-author")) else {
-        return Ok("api".to_owned());
+/// Who publishes: the account, or, from whoever has the state folder's token, the header `x-tollgate-author`.
+pub(super) fn author(headers: &HeaderMap, trail: &Trail) -> Result<String, ApiError> {
+    let named = headers.get(HeaderName::from_static("x-tollgate-author"));
+    let Some(value) = named.filter(|_| trail.is_owner()) else {
+        return Ok(trail.who().to_owned());
     };
     let text = std::str::from_utf8(value.as_bytes()).ok().map(str::trim);
     text.filter(|t| !t.is_empty() && t.chars().count() <= 100 && !t.chars().any(char::is_control))
@@ -64,7 +67,7 @@ fn described(version: &Version, before: Option<&Version>) -> Value {
 }
 
 /// Which versions to list.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
     before: Option<u64>,
@@ -148,7 +151,7 @@ pub(super) async fn document(
 }
 
 /// With what to compare a version.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DiffQuery {
     /// The older one; the version before by default.
@@ -304,6 +307,7 @@ fn edits(state: &AppState, set: &DocumentSet, publication: &Publication) -> Resu
 /// Validates a change together with everything else, publishes it, and waits until it has been looked at.
 async fn make(
     state: &AppState,
+    trail: &Trail,
     set: &DocumentSet,
     change: Change,
     dry_run: bool,
@@ -336,6 +340,7 @@ async fn make(
         return Err(ApiError::invalid(problems));
     }
     if dry_run {
+        trail.nothing();
         return Ok(Json(
             json!({ "published": false, "diff": found, "problems": shown(&problems) }),
         ));
@@ -355,6 +360,11 @@ async fn make(
         }
         Err(error) => return Err(error.into()),
     };
+    trail.target(format!("version {}", version.number));
+    trail.changed(
+        None,
+        Some(json!({ "version": version.number, "message": version.message, "documents": names })),
+    );
     let mut config = state.config.clone();
     let seen = config.wait_for(|s| s.documents.version.is_some_and(|v| v >= version.number));
     let seen = tokio::time::timeout(PATIENCE, seen).await;
@@ -373,8 +383,9 @@ async fn make(
 /// Publishes documents as one version.
 pub(super) async fn publish(
     State(state): State<AppState>,
+    Extension(trail): Extension<Trail>,
     headers: HeaderMap,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<Json<Value>, ApiError> {
     let publication: Publication = serde_json::from_slice(&body).map_err(|e| {
         ApiError::bad_request(format!(
@@ -403,11 +414,11 @@ pub(super) async fn publish(
         return Err(ApiError::outdated(detail).with(more));
     }
     let change = Change {
-        author: author(&headers)?,
+        author: author(&headers, &trail)?,
         message: publication.message.clone(),
         edits: edits(&state, &set, &publication)?,
     };
-    make(&state, &set, change, publication.dry_run).await
+    make(&state, &trail, &set, change, publication.dry_run).await
 }
 
 /// Why a version is brought back.
@@ -422,8 +433,9 @@ pub(super) struct Rollback {
 pub(super) async fn rollback(
     State(state): State<AppState>,
     Path(number): Path<u64>,
+    Extension(trail): Extension<Trail>,
     headers: HeaderMap,
-    body: Bytes,
+    Body(body): Body,
 ) -> Result<Json<Value>, ApiError> {
     let wish: Rollback = if body.is_empty() {
         Rollback::default()
@@ -444,9 +456,9 @@ pub(super) async fn rollback(
         format!("back to version {number}: {}", wish.message)
     };
     let change = Change {
-        author: author(&headers)?,
+        author: author(&headers, &trail)?,
         message,
         edits,
     };
-    make(&state, &set, change, false).await
+    make(&state, &trail, &set, change, false).await
 }

@@ -63,6 +63,9 @@ impl Client {
         let mut response =
             response.map_err(|e| format!("the daemon at {} does not answer: {e}", self.base))?;
         let status = response.status();
+        if status.as_u16() == 204 {
+            return Ok(Value::Null);
+        }
         let body: Value = response.body_mut().with_config().limit(256 << 20).read_json()?;
         if status.is_success() {
             return Ok(body);

@@ -1,5 +1,7 @@
 //! The command line.
 
+mod account;
+mod audit;
 mod check;
 mod client;
 mod cluster;
@@ -45,6 +47,12 @@ enum Command {
     Top(top::Args),
     /// Print the JSON Schema of a kind of document
     Schema(check::SchemaArgs),
+    /// Accounts of the admin API
+    #[command(subcommand)]
+    Account(account::Command),
+    /// The audit log
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Encrypt a provider's credential (read from standard input) for a document
     Seal(keys::SealArgs),
     /// Print the SHA-256 of a channel's key (read from standard input) for a document
@@ -66,6 +74,8 @@ pub fn main() -> ExitCode {
         Command::Drain(args) => return exit(drain::run(&args)),
         Command::Top(args) => top::run(&args),
         Command::Schema(args) => check::schema(&args),
+        Command::Account(command) => account::run(&command),
+        Command::Audit(command) => return exit(audit::run(&command)),
         Command::Seal(args) => keys::seal(&args),
         Command::HashKey => keys::hash(),
     };

@@ -7,7 +7,7 @@ use clap::Args as ClapArgs;
 use zeroize::Zeroizing;
 
 use super::Failure;
-use crate::daemon::{LogFile, ServeOptions, init_logging, serve};
+use crate::daemon::{LogFile, ServeOptions, TlsFiles, init_logging, serve};
 use crate::secrets::{KeyError, MasterKey};
 
 /// Environment variable with the master key itself. No option, because options are for everybody to see.
@@ -47,6 +47,12 @@ pub(super) struct Args {
     /// Address of the admin API; the settings' `api.listen` by default
     #[arg(long, value_name = "ADDR", env = "TOLLGATE_LISTEN")]
     listen: Option<SocketAddr>,
+    /// Certificate chain of the API, PEM; with --tls-key
+    #[arg(long, value_name = "FILE", env = "TOLLGATE_TLS_CERT", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// Key of the API's certificate, PEM
+    #[arg(long, value_name = "FILE", env = "TOLLGATE_TLS_KEY", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
     /// File with the API's bearer token; made in the state folder by default
     #[arg(long, value_name = "FILE", env = "TOLLGATE_TOKEN_FILE")]
     token_file: Option<PathBuf>,
@@ -64,7 +70,7 @@ pub(super) struct Args {
     log: String,
 }
 
-fn master_key() -> Result<Option<MasterKey>, Failure> {
+pub(super) fn master_key() -> Result<Option<MasterKey>, Failure> {
     let Some(text) = std::env::var_os(MASTER_KEY) else {
         return Ok(None);
     };
@@ -86,6 +92,10 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         state: args.state,
         region: args.region,
         listen: args.listen,
+        tls: args
+            .tls_cert
+            .zip(args.tls_key)
+            .map(|(certificate, key)| TlsFiles { certificate, key }),
         token_file: args.token_file,
         master_key_file: args.master_key_file,
         master_key: master_key()?,

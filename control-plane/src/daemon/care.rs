@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tollgate_shm::Region;
 
 use super::{Checkpoint, Stop};
+use crate::audit::Audit;
 use crate::config::{StatusWatch, keep};
 use crate::ledger::{Drain, Store};
 
@@ -23,6 +24,26 @@ const PRUNE: Duration = Duration::from_secs(2);
 const CHECKPOINT: Duration = Duration::from_secs(1);
 /// The same while nothing happens.
 const IDLE_CHECKPOINT: Duration = Duration::from_secs(10);
+
+/// Time between two looks at denied tries that were only counted.
+const SETTLE_AUDIT: Duration = Duration::from_secs(10);
+
+/// Writes denied tries that were counted into the audit log, at the latest when the daemon ends.
+pub(super) async fn settle_audit(audit: Audit, mut stop: tokio::sync::watch::Receiver<bool>) {
+    loop {
+        let ended = tokio::time::timeout(SETTLE_AUDIT, stop.wait_for(|s| *s))
+            .await
+            .is_ok();
+        let audit = audit.clone();
+        let settled = tokio::task::spawn_blocking(move || audit.settle(ended)).await;
+        if let Ok(Err(error)) = settled {
+            tracing::error!(%error, "denied tries are not in the audit log yet");
+        }
+        if ended {
+            return;
+        }
+    }
+}
 
 /// Shows that the daemon lives and settles for dead workers.
 pub(super) fn watch_over(region: &Region, stop: &Stop) {

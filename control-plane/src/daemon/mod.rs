@@ -5,8 +5,10 @@ mod checkpoint;
 mod logging;
 mod serve;
 mod stop;
+mod tls;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use logging::{LogFile, init as init_logging};
 pub use serve::{DaemonError, ServeOptions, serve};
 pub use stop::Stop;
+pub use tls::TlsFiles;

@@ -10,8 +10,11 @@ use std::time::Instant;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tollgate_shm::Region;
 
+use super::tls::{TlsFiles, TlsListener};
 use super::{Checkpoint, LogFile, Stop, care};
-use crate::api::{AppState, app};
+use crate::accounts::{Accounts, AccountsError, SqliteRecords};
+use crate::api::{AppState, Indexes, Peer, app};
+use crate::audit::Audit;
 use crate::cluster::Cluster;
 use crate::config::{
     ConfigSource, Directory, Document, Fixed, Nacos, NacosOptions, Publisher, StateFolder, VersionFolder,
@@ -21,6 +24,7 @@ use crate::counting::Counting;
 use crate::health::{Board, Prober};
 use crate::ledger::{Drain, SqliteReader, SqliteStore};
 use crate::naming::{Around, Naming, Registry};
+use crate::pulse::Pulses;
 use crate::secrets::{ApiToken, CredentialFolder, MasterKey, Sealer};
 
 /// What `tollgate serve` is told.
@@ -40,6 +44,8 @@ pub struct ServeOptions {
     pub region: PathBuf,
     /// Address of the API; the settings' one if not given.
     pub listen: Option<SocketAddr>,
+    /// TLS for the API; in the clear without it.
+    pub tls: Option<TlsFiles>,
     /// File with the API's token; `api.token` in the state folder by default.
     pub token_file: Option<PathBuf>,
     /// File with the master key; `master.key` in the state folder by default.
@@ -152,6 +158,28 @@ fn token(options: &ServeOptions, state: &StateFolder) -> Result<ApiToken, Daemon
     .map_err(DaemonError::from)
 }
 
+fn accounts(state: &StateFolder) -> Result<Accounts, DaemonError> {
+    let records = SqliteRecords::open(&state.file("accounts.db")).map_err(DaemonError::from)?;
+    Accounts::new(Arc::new(records)).map_err(DaemonError::from)
+}
+
+/// Makes the first account, and tells its password to whoever started the daemon: past the log's filters and files,
+/// since nobody will be told again.
+fn first_run(accounts: &Accounts, scheme: &str, address: SocketAddr) -> Result<(), DaemonError> {
+    let password = accounts.first_run().map_err(|error| match error {
+        AccountsError::Store(error) => DaemonError::from(error),
+        other => DaemonError(format!("the first account cannot be made: {other:?}")),
+    })?;
+    if let Some(password) = password {
+        let text = format!(
+            "tollgate: first start. Sign in at {scheme}://{address}/ as admin with the password {password}\n\
+             tollgate: it is not shown again; `tollgate account password admin` sets another one\n"
+        );
+        io::Write::write_all(&mut io::stderr(), text.as_bytes()).map_err(DaemonError::from)?;
+    }
+    Ok(())
+}
+
 /// A bound socket that does not listen yet: a busy address is found before anything is touched, and nobody connects
 /// before there is something to answer.
 fn bind(address: SocketAddr) -> Result<tokio::net::TcpSocket, DaemonError> {
@@ -241,7 +269,14 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     };
     let meeting = naming.clone().run(registry, around);
 
+    let accounts = accounts(&state)?;
+    let audit = Audit::open(&options.state, &sealer.key).map_err(DaemonError::from)?;
     let app_state = AppState {
+        accounts: accounts.clone(),
+        audit: audit.clone(),
+        indexes: Indexes::default(),
+        pulses: Pulses::new(Arc::clone(&region)),
+        secure_cookies: options.tls.is_some() || !listen.ip().is_loopback(),
         region: Arc::clone(&region),
         config: config.clone(),
         source,
@@ -264,6 +299,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         figures,
     );
     let stop = Stop::default();
+    let auditing = tokio::spawn(care::settle_audit(audit, stop.watch()));
     let threads = [
         thread("region", {
             let (region, stop) = (Arc::clone(&region), stop.clone());
@@ -290,12 +326,32 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     let leasing = tokio::spawn(cluster.run(stop.watch()));
 
     let listener = socket.listen(1_024).map_err(DaemonError::from)?;
+    let scheme = if options.tls.is_some() { "https" } else { "http" };
+    tokio::task::spawn_blocking(move || first_run(&accounts, scheme, listen))
+        .await
+        .map_err(DaemonError::from)??;
     tracing::info!(address = %listen, region = %options.region.display(), version = env!("CARGO_PKG_VERSION"), "ready");
     let mut ending = stop.watch();
-    let server = axum::serve(listener, app(app_state)).with_graceful_shutdown(async move {
+    let service = app(app_state).into_make_service_with_connect_info::<Peer>();
+    let ended = async move {
         let _ = ending.wait_for(|s| *s).await;
-    });
-    let mut server = tokio::spawn(server.into_future());
+    };
+    let mut server = match &options.tls {
+        None => tokio::spawn(
+            axum::serve(listener, service)
+                .with_graceful_shutdown(ended)
+                .into_future(),
+        ),
+        Some(files) => {
+            let listener = TlsListener::new(listener, files)
+                .map_err(|e| DaemonError(format!("TLS cannot be used for the API: {e}")))?;
+            tokio::spawn(
+                axum::serve(listener, service)
+                    .with_graceful_shutdown(ended)
+                    .into_future(),
+            )
+        }
+    };
 
     let outcome = tokio::select! {
         () = signals.until_end(log.as_ref()) => Ok(()),
@@ -307,6 +363,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     let _ = probing.await;
     let _ = meeting.await;
     let _ = leasing.await;
+    let _ = auditing.await;
     let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok()));
     counting.learner.save();
     if !joined.await.unwrap_or(false) {

@@ -26,7 +26,7 @@ pub use drain::{Drain, DrainStatus, RegionNames};
 pub use lines::{Line, Lines};
 pub use record::{RequestRecord, flag_names, source_name};
 pub use results::{Histogram, Results, quantile_us};
-pub use sqlite::{SqliteReader, SqliteStore};
+pub use sqlite::{RequestPage, RequestSearch, Series, SeriesQuery, SqliteReader, SqliteStore};
 pub use store::{
     Batch, BookedRow, Delta, GroupDelta, Keep, Position, RequestQuery, ResultsPoint, ResultsQuery, STEPS,
     Store, StoreError, UsagePoint, UsageQuery,

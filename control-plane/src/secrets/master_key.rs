@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 /// Bytes of a key.
@@ -101,6 +102,20 @@ impl MasterKey {
 
     pub(super) fn bytes(&self) -> &[u8; LENGTH] {
         &self.0
+    }
+
+    /// A key for another purpose, from which this one cannot be told.
+    pub fn derived(&self, purpose: &str) -> Zeroizing<[u8; LENGTH]> {
+        let mut hash = Sha256::new();
+        for part in [
+            b"tollgate derived key" as &[u8],
+            self.0.as_slice(),
+            purpose.as_bytes(),
+        ] {
+            hash.update((part.len() as u64).to_le_bytes());
+            hash.update(part);
+        }
+        Zeroizing::new(hash.finalize().into())
     }
 
     /// A new random key.

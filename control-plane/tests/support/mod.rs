@@ -20,7 +20,9 @@ use axum::http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tollgate::api::{AppState, app};
+use tollgate::accounts::{Accounts, SqliteRecords};
+use tollgate::api::{AppState, Indexes, app};
+use tollgate::audit::Audit;
 use tollgate::config::{ConfigSource, Directory, Publisher, StateFolder, VersionFolder};
 use tollgate::health::Board;
 use tollgate::ledger::{Drain, SqliteReader, SqliteStore};
@@ -139,6 +141,14 @@ impl Daemon {
             ledger: Arc::new(SqliteReader::open(&ledger).unwrap()),
             drain: drain.status(),
             token: ApiToken::new(TOKEN),
+            indexes: Indexes::default(),
+            pulses: tollgate::pulse::Pulses::new(Arc::clone(&region)),
+            accounts: {
+                let records = SqliteRecords::open(&folders.state().join("accounts.db")).unwrap();
+                Accounts::new(Arc::new(records)).unwrap()
+            },
+            audit: Audit::open(&folders.state(), &sealer.key).unwrap(),
+            secure_cookies: false,
             sealer,
             probes: Board::default(),
             naming: tollgate::naming::Naming::alone("one"),
@@ -212,5 +222,95 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.stop.send_replace(true);
+    }
+}
+
+/// Somebody who has signed in.
+pub struct Login {
+    pub cookie: String,
+    pub csrf: String,
+    pub session: Value,
+    pub password: String,
+}
+
+impl Login {
+    /// The request, as their browser would send it from our page.
+    pub fn on(&self, request: axum::http::request::Builder) -> axum::http::request::Builder {
+        request
+            .header("cookie", &self.cookie)
+            .header("x-csrf-token", &self.csrf)
+    }
+}
+
+impl Daemon {
+    pub fn root_on(&self, request: axum::http::request::Builder) -> axum::http::request::Builder {
+        request.header("authorization", format!("Bearer {TOKEN}"))
+    }
+
+    /// Sends JSON with the daemon's own token.
+    pub async fn as_root(&self, method: &str, path: &str, body: Option<&Value>) -> (StatusCode, Value) {
+        self.send_json(Daemon::request(method, path), body).await
+    }
+
+    /// Sends JSON as somebody who has signed in; with `If-Match: *` where something is changed.
+    pub async fn as_(
+        &self,
+        who: &Login,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> (StatusCode, Value) {
+        self.send_json(who.on(Request::builder().method(method).uri(path)), body)
+            .await
+    }
+
+    async fn send_json(
+        &self,
+        request: axum::http::request::Builder,
+        body: Option<&Value>,
+    ) -> (StatusCode, Value) {
+        let body = body.map_or_else(Body::empty, |b| Body::from(b.to_string()));
+        let (status, _, answer) = self
+            .send(request.header("if-match", "*").body(body).unwrap())
+            .await;
+        (status, answer)
+    }
+
+    pub async fn role(&self, name: &str, permissions: &Value) {
+        let role = json!({"name": name, "permissions": permissions});
+        let (status, body) = self.as_root("POST", "/api/v1/roles", Some(&role)).await;
+        assert_eq!(status, StatusCode::CREATED, "{body}");
+    }
+
+    /// Makes an account and signs in with it.
+    pub async fn account(&self, name: &str, roles: &[&str], channels: &[&str]) -> Login {
+        let account = json!({"name": name, "roles": roles, "channels": channels});
+        let (status, body) = self.as_root("POST", "/api/v1/accounts", Some(&account)).await;
+        assert_eq!(status, StatusCode::CREATED, "{body}");
+        self.sign_in(name, body["password"].as_str().unwrap())
+            .await
+            .unwrap()
+    }
+
+    /// Signs in; or the status and the answer.
+    pub async fn sign_in(&self, name: &str, password: &str) -> Result<Login, (StatusCode, Value)> {
+        let body = json!({"name": name, "password": password}).to_string();
+        let request = Request::builder()
+            .method("POST")
+            .uri("/api/v1/login")
+            .body(Body::from(body))
+            .unwrap();
+        let (status, headers, session) = self.send(request).await;
+        if status != StatusCode::OK {
+            return Err((status, session));
+        }
+        let cookie = headers["set-cookie"].to_str().unwrap();
+        assert!(cookie.contains("; HttpOnly; SameSite=Strict"), "{cookie}");
+        Ok(Login {
+            cookie: cookie.split(';').next().unwrap().to_owned(),
+            csrf: session["csrf"].as_str().unwrap().to_owned(),
+            session,
+            password: password.to_owned(),
+        })
     }
 }

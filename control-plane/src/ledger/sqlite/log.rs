@@ -36,7 +36,7 @@ pub struct LogWriter {
     newest: Option<Newest>,
 }
 
-fn data(db: &Connection, first: i64) -> rusqlite::Result<Vec<u8>> {
+pub(super) fn data(db: &Connection, first: i64) -> rusqlite::Result<Vec<u8>> {
     db.prepare_cached("SELECT data FROM request_lines WHERE first = ?1")?
         .query_row([first], |r| r.get(0))
 }
@@ -126,20 +126,31 @@ impl LogWriter {
     }
 }
 
-fn kept(db: &Connection) -> rusqlite::Result<i64> {
+pub(super) fn kept(db: &Connection) -> rusqlite::Result<i64> {
     db.query_row("SELECT kept FROM request_log", [], |r| r.get(0))
 }
 
 /// Looks up each name once.
-struct Cached<'a> {
+pub(super) struct Cached<'a> {
     db: &'a Connection,
     who: HashMap<u32, (String, String)>,
     deployments: HashMap<u32, String>,
     groups: HashMap<u32, Option<(String, String)>>,
 }
 
-impl Cached<'_> {
-    fn record(&mut self, line: &StoredLine) -> rusqlite::Result<RequestRecord> {
+impl<'a> Cached<'a> {
+    /// Nothing is looked up yet.
+    pub fn new(db: &'a Connection) -> Cached<'a> {
+        Cached {
+            db,
+            who: HashMap::new(),
+            deployments: HashMap::new(),
+            groups: HashMap::new(),
+        }
+    }
+
+    /// The record of a line.
+    pub fn record(&mut self, line: &StoredLine) -> rusqlite::Result<RequestRecord> {
         let (channel, model) = match self.who.entry(line.who) {
             std::collections::hash_map::Entry::Occupied(known) => known.into_mut(),
             std::collections::hash_map::Entry::Vacant(new) => new.insert(names::name(self.db, line.who)?),
@@ -186,12 +197,7 @@ pub fn query(db: &Connection, q: &RequestQuery) -> rusqlite::Result<Vec<(i64, Re
     }
     let is_wanted = |who: u32| wanted.as_ref().is_none_or(|ids| ids.contains(&who));
     let (kept, before) = (kept(db)?, q.before.unwrap_or(i64::MAX));
-    let mut cached = Cached {
-        db,
-        who: HashMap::new(),
-        deployments: HashMap::new(),
-        groups: HashMap::new(),
-    };
+    let mut cached = Cached::new(db);
     let groups = names::wanted_groups(db, q.experiment.as_deref(), q.group.as_deref())?;
     let is_in = |group: u32| groups.as_ref().is_none_or(|ids| ids.contains(&group));
     let mut found = Vec::new();

@@ -14,6 +14,11 @@ mod journal;
 mod log;
 mod names;
 mod results;
+mod search;
+mod series;
+
+pub use search::{RequestPage, RequestSearch};
+pub use series::{Series, SeriesQuery};
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -439,6 +444,20 @@ impl SqliteReader {
     /// See [`Store::results`].
     pub fn results(&self, query: &ResultsQuery) -> Result<Vec<ResultsPoint>, StoreError> {
         at_once(&self.db(), |db| results::query(db, query)).map_err(fail("read results"))
+    }
+
+    /// Usage over time, summed up.
+    pub fn series(&self, query: &SeriesQuery) -> Result<Series, StoreError> {
+        at_once(&self.db(), |db| series::read(db, query)).map_err(fail("read usage"))
+    }
+
+    /// A page of the request log, of channels that `sees` accepts.
+    pub fn search(
+        &self,
+        query: &RequestSearch,
+        sees: Option<&dyn Fn(&str) -> bool>,
+    ) -> Result<RequestPage, StoreError> {
+        at_once(&self.db(), |db| search::search(db, query, sees)).map_err(fail("read the request log"))
     }
 
     /// See [`Store::requests`].

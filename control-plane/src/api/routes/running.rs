@@ -1,0 +1,197 @@
+//! Routes about the running gateway.
+
+use super::{may, object};
+use crate::accounts::Action::{Execute, Read};
+use crate::accounts::Resource;
+use crate::api::resources::Written;
+use crate::api::route::Route;
+use crate::api::{
+    deployments, emergency, experiments, explain, inflight, instance, instances, limits, live, requests,
+    series, tokenizers, usage,
+};
+
+pub(super) fn running() -> Vec<Route> {
+    use Resource::{CountingRules, Deployments, Emergency, Explain, Instance, Limits, Requests, Usage};
+    vec![
+        Route::get(
+            "/usage",
+            may(Usage, Read),
+            "Reads usage per channel and model",
+            usage::read,
+        )
+        .query::<usage::Wanted>()
+        .gives_schema(object)
+        .narrowed(),
+        Route::get(
+            "/limits",
+            may(Limits, Read),
+            "Says how full the limits of all channels are",
+            limits::all,
+        )
+        .query::<limits::Page>()
+        .gives_schema(object)
+        .narrowed(),
+        Route::get(
+            "/instance",
+            may(Instance, Read),
+            "Says how this instance is",
+            instance::read,
+        )
+        .gives_schema(object),
+        Route::get(
+            "/instances",
+            may(Instance, Read),
+            "Lists the instances of the cluster, and whether they agree",
+            instances::list,
+        )
+        .gives_schema(object),
+        Route::get(
+            "/drain",
+            may(Instance, Read),
+            "Says whether this instance is drained",
+            instances::draining,
+        )
+        .gives_schema(object),
+        Route::put(
+            "/drain",
+            may(Emergency, Execute),
+            "Takes this instance out of the cluster's view; what runs ends by itself",
+            instances::drain,
+        )
+        .gives_schema(object),
+        Route::delete(
+            "/drain",
+            may(Emergency, Execute),
+            "Takes clients again",
+            instances::undrain,
+        )
+        .gives_schema(object),
+        Route::get(
+            "/experiments",
+            may(Usage, Read),
+            "Lists experiments and their groups",
+            experiments::all,
+        )
+        .gives_schema(object),
+        Route::get(
+            "/experiments/{name}",
+            may(Usage, Read),
+            "Reads what came of each group of an experiment",
+            experiments::one,
+        )
+        .query::<experiments::Wanted>()
+        .gives_schema(object),
+        Route::get(
+            "/deployments",
+            may(Deployments, Read),
+            "Lists deployments as they stand",
+            deployments::all,
+        )
+        .query::<deployments::Wanted>()
+        .gives_schema(object)
+        .harmless(),
+        Route::get(
+            "/deployments/{*id}",
+            may(Deployments, Read),
+            "Says how a deployment stands",
+            deployments::one,
+        )
+        .gives_schema(object)
+        .harmless(),
+        Route::get(
+            "/inflight",
+            may(Requests, Read),
+            "Lists requests being served now",
+            inflight::read,
+        )
+        .query::<inflight::Wanted>()
+        .gives_schema(object)
+        .narrowed(),
+        Route::get(
+            "/requests",
+            may(Requests, Read),
+            "Lists requests of the past, newest first",
+            requests::read,
+        )
+        .query::<requests::Wanted>()
+        .gives_schema(object)
+        .narrowed(),
+        Route::get(
+            "/requests/{number}",
+            may(Requests, Read),
+            "Reads one request of the past",
+            requests::one,
+        )
+        .gives_schema(object)
+        .narrowed(),
+        Route::get(
+            "/usage/series",
+            may(Usage, Read),
+            "Reads usage over time, for charts",
+            series::read,
+        )
+        .query::<series::Wanted>()
+        .gives::<series::Answer>()
+        .narrowed(),
+        Route::get(
+            "/live",
+            may(Usage, Read),
+            "Follows what the gateway does (LiveSample, once a second)",
+            live::read,
+        )
+        .query::<live::Wanted>()
+        .gives_events::<live::Sample>()
+        .narrowed(),
+        Route::post(
+            "/emergency/channels/{id}/block",
+            may(Emergency, Execute),
+            "Refuses all requests of a channel",
+            emergency::block,
+        )
+        .gives::<Written>()
+        .narrowed(),
+        Route::post(
+            "/emergency/channels/{id}/unblock",
+            may(Emergency, Execute),
+            "Serves a channel again",
+            emergency::unblock,
+        )
+        .gives::<Written>()
+        .narrowed(),
+        Route::post(
+            "/emergency/maintenance",
+            may(Emergency, Execute),
+            "Refuses all requests, or serves them again",
+            emergency::maintenance,
+        )
+        .takes::<emergency::Maintenance>()
+        .gives::<Written>(),
+        Route::get(
+            "/tokenizers",
+            may(CountingRules, Read),
+            "Lists tokenizers, and how models are counted",
+            tokenizers::list,
+        )
+        .gives_schema(object)
+        .harmless(),
+        Route::post(
+            "/tokenizers/{name}/count",
+            may(CountingRules, Read),
+            "Counts a text or a request",
+            tokenizers::count_one,
+        )
+        .takes::<tokenizers::CountRequest>()
+        .gives_schema(object)
+        .up_to(64 << 20)
+        .harmless(),
+        Route::post(
+            "/explain",
+            may(Explain, Read),
+            "Says what would become of a request, and why",
+            explain::answer,
+        )
+        .takes_schema(object)
+        .gives_schema(object)
+        .up_to(64 << 20),
+    ]
+}

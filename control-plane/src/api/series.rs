@@ -1,0 +1,201 @@
+//! Usage over time, for charts: made of roll-ups, one query for any range.
+
+use std::collections::BTreeMap;
+
+use axum::extract::State;
+use axum::{Extension, Json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::extract::Query;
+use super::{ApiError, AppState};
+use crate::accounts::Principal;
+use crate::ledger::{COUNTER_NAMES, Counters, Series, SeriesQuery};
+
+/// Most buckets in one answer.
+const MOST: u64 = 5_000;
+
+/// What usage is told apart by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum GroupBy {
+    /// Nothing: one series.
+    #[default]
+    None,
+    /// Its channel.
+    Channel,
+    /// Its model.
+    Model,
+    /// Both.
+    ChannelModel,
+}
+
+/// Which usage.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Wanted {
+    /// Unix seconds; a day before `to` by default.
+    from: Option<u64>,
+    /// Unix seconds, not included; now by default.
+    to: Option<u64>,
+    /// Length of a bucket in seconds, a multiple of 60; 600 by default. Multiples of 600 reach back furthest.
+    step: Option<u64>,
+    /// What usage is told apart by; nothing by default.
+    #[serde(default)]
+    group_by: GroupBy,
+    /// Only this channel.
+    channel: Option<String>,
+    /// Only this model.
+    model: Option<String>,
+    /// So many series with the most requests by themselves, all others as one; 10 by default, at most 100.
+    top: Option<usize>,
+}
+
+/// Counters by their names.
+type Named<T> = BTreeMap<String, T>;
+
+/// Usage over time.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "UsageLine")]
+pub(super) struct Line {
+    /// Its channel; null for all.
+    channel: Option<String>,
+    /// Its model; null for all.
+    model: Option<String>,
+    /// Sum of each counter.
+    total: Named<i64>,
+    /// Each counter by bucket, in the order of `times`.
+    values: Named<Vec<i64>>,
+}
+
+/// Usage over time.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "UsageSeries")]
+pub(super) struct Answer {
+    /// Length of a bucket in seconds.
+    step: u64,
+    /// Begin of the first bucket, Unix seconds.
+    from: u64,
+    /// End, Unix seconds.
+    to: u64,
+    /// Begin of each bucket, Unix seconds.
+    times: Vec<u64>,
+    /// Those with the most requests first.
+    series: Vec<Line>,
+    /// All others together; null if there are none.
+    others: Option<Line>,
+}
+
+fn named(counters: &Counters) -> impl Iterator<Item = (&'static str, i64)> {
+    let of_class = COUNTER_NAMES.iter().copied().zip(counters.0);
+    of_class.chain([("requests", counters.requests())])
+}
+
+fn line(key: Option<(String, String)>, points: &BTreeMap<u64, Counters>, times: &[u64]) -> Line {
+    let some = |text: String| (!text.is_empty()).then_some(text);
+    let (channel, model) = key.unwrap_or_default();
+    let mut values: Named<Vec<i64>> = BTreeMap::new();
+    for time in times {
+        let counters = points.get(time).copied().unwrap_or_default();
+        for (name, n) in named(&counters) {
+            values
+                .entry(name.to_owned())
+                .or_insert_with(|| Vec::with_capacity(times.len()))
+                .push(n);
+        }
+    }
+    let total = points.values().fold(Counters::default(), |sum, c| sum.plus(c));
+    Line {
+        channel: some(channel),
+        model: some(model),
+        total: named(&total).map(|(name, n)| (name.to_owned(), n)).collect(),
+        values,
+    }
+}
+
+/// Leaves out what somebody may not see, and forgets channels that were only needed for that.
+fn narrowed(series: Series, who: &Principal, by_channel: bool) -> Series {
+    if !who.is_limited() {
+        return series;
+    }
+    let mut left = Series::new();
+    for ((channel, model), points) in series {
+        if !who.sees(&channel) {
+            continue;
+        }
+        let key = if by_channel {
+            (channel, model)
+        } else {
+            (String::new(), model)
+        };
+        add(left.entry(key).or_default(), &points);
+    }
+    left
+}
+
+fn add(into: &mut BTreeMap<u64, Counters>, points: &BTreeMap<u64, Counters>) {
+    for (bucket, counters) in points {
+        let sum = into.entry(*bucket).or_default();
+        *sum = sum.plus(counters);
+    }
+}
+
+fn requests(points: &BTreeMap<u64, Counters>) -> i64 {
+    points.values().map(Counters::requests).sum()
+}
+
+/// Usage over time.
+pub(super) async fn read(
+    State(state): State<AppState>,
+    Extension(who): Extension<Principal>,
+    Query(wanted): Query<Wanted>,
+) -> Result<Json<Answer>, ApiError> {
+    let step = wanted.step.unwrap_or(600);
+    if step == 0 || !step.is_multiple_of(60) || step > 366 * 86_400 {
+        return Err(ApiError::bad_request(
+            "`step` must be a multiple of 60, in seconds",
+        ));
+    }
+    let to = wanted.to.unwrap_or(state.region.now_ms() / 1_000 + 1);
+    let from = wanted.from.unwrap_or(to.saturating_sub(86_400)) / step * step;
+    let buckets = to.saturating_sub(from).div_ceil(step);
+    if buckets > MOST {
+        let detail =
+            format!("{buckets} buckets are more than {MOST}; take a longer `step` or a shorter range");
+        return Err(ApiError::bad_request(detail));
+    }
+    let by_channel = matches!(wanted.group_by, GroupBy::Channel | GroupBy::ChannelModel);
+    let query = SeriesQuery {
+        step,
+        from,
+        to,
+        by_channel: by_channel || who.is_limited(),
+        by_model: matches!(wanted.group_by, GroupBy::Model | GroupBy::ChannelModel),
+        channel: wanted.channel,
+        model: wanted.model,
+    };
+    let top = wanted.top.unwrap_or(10).clamp(1, 100);
+    tokio::task::spawn_blocking(move || {
+        let found = narrowed(state.ledger.series(&query)?, &who, by_channel);
+        let times: Vec<u64> = (0..buckets).map(|n| from + n * step).collect();
+        let mut found: Vec<_> = found.into_iter().collect();
+        found.sort_by_key(|(_, points)| std::cmp::Reverse(requests(points)));
+        let rest = found.split_off(top.min(found.len()));
+        let mut others = BTreeMap::new();
+        for (_, points) in &rest {
+            add(&mut others, points);
+        }
+        Ok(Json(Answer {
+            step,
+            from,
+            to,
+            series: found
+                .into_iter()
+                .map(|(key, points)| line(Some(key), &points, &times))
+                .collect(),
+            others: (!rest.is_empty()).then(|| line(None, &others, &times)),
+            times,
+        }))
+    })
+    .await?
+}
