@@ -11,7 +11,7 @@ PACKAGES := --workspace --exclude ngx_http_tollgate_module
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 TOLLGATE_NGINX ?= pinned
 
-.PHONY: help setup nacos module module-pinned module-debian module-custom daemon mock run test test-crates \
+.PHONY: help setup ui test-ui check-ui nacos module module-pinned module-debian module-custom daemon mock run test test-crates \
 	test-e2e test-e2e-debian test-python valgrind check check-format check-clippy check-docs check-deny bench oracle fuzz-meter bench-meter model-lease package clean
 
 help: ## list the targets
@@ -41,7 +41,11 @@ module-custom: ## target/module/custom: the tree in NGINX_SOURCE_DIR and NGINX_B
 	@echo "== module for $${NGINX_SOURCE_DIR:-(NGINX_SOURCE_DIR is not set)} ($(PROFILE))"
 	@scripts/build-module.sh custom $(PROFILE)
 
-daemon: ## build the daemon: target/<profile>/tollgate
+ui: ## build the dashboard: admin-ui/dist, which the daemon's build takes in
+	@echo "== dashboard"
+	@scripts/ui.sh
+
+daemon: ui ## build the daemon with its dashboard: target/<profile>/tollgate
 	@echo "== daemon ($(PROFILE))"
 	@cargo build --quiet -p tollgate --profile $(PROFILE)
 
@@ -52,11 +56,12 @@ mock: ## build the mock LLM: target/<profile>/mock-llm
 run: setup ## start nginx, daemon and mock LLM with sample channels; shows a live table until Ctrl-C
 	@scripts/run.sh
 
-test: setup module daemon ## all tests: crates, end to end on both nginx versions, Python SDKs
+test: setup module daemon mock ## all tests: crates, end to end on both nginx versions, Python SDKs, the dashboard in Chromium
 	@$(MAKE) test-crates
 	@$(MAKE) test-e2e TOLLGATE_NGINX=pinned
 	@$(MAKE) test-e2e TOLLGATE_NGINX=debian
 	@$(MAKE) test-python
+	@$(MAKE) test-ui
 
 test-crates: ## unit and property tests of the crates and the daemon
 	@echo "== tests of the crates and the daemon"
@@ -86,13 +91,19 @@ test-python: ## the openai, anthropic and google-genai Python SDKs through the g
 	@python="$$(scripts/python-env.sh)"; TOLLGATE_PYTHON="$$python" TOLLGATE_NGINX=$(TOLLGATE_NGINX) \
 		cargo test --quiet -p tollgate-tests --profile fast --test python_sdks --test python_admin_api -- --ignored --nocapture
 
+test-ui: ui ## the dashboard's texts, and the dashboard itself in Chromium over a real gateway
+	@echo "== dashboard: units"
+	@cd admin-ui && npm run --silent test
+	@echo "== dashboard: in Chromium"
+	@cd admin-ui && PROFILE=$(PROFILE) npm run --silent e2e
+
 valgrind: setup daemon ## one worker under Valgrind through hundreds of requests good and bad, on an nginx without pools
 	@echo "== Valgrind, module for the checked nginx ($(PROFILE))"
 	@scripts/build-module.sh checked $(PROFILE)
 	@TOLLGATE_NGINX=checked cargo test --quiet -p tollgate-tests --profile fast --test memory_checked -- \
 		--ignored --nocapture
 
-check: check-format check-clippy check-docs check-deny ## formatting, lints, documentation, licences
+check: check-format check-clippy check-docs check-deny check-ui ## formatting, lints, documentation, licences
 
 check-format:
 	@echo "== formatting"
@@ -103,6 +114,11 @@ check-clippy:
 	@cargo clippy --quiet $(PACKAGES) --all-targets -- -D warnings
 	@tree="$$(scripts/nginx-tree.sh pinned)"; eval "$$tree"; CARGO_TARGET_DIR=target/ngx-pinned \
 		cargo clippy --quiet -p ngx_http_tollgate_module -- -D warnings
+
+check-ui:
+	@echo "== dashboard: types and lints"
+	@scripts/ui.sh
+	@cd admin-ui && npm run --silent types && npm run --silent lint
 
 check-docs:
 	@echo "== documentation"

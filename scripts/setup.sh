@@ -11,6 +11,7 @@ packages=(
     nginx nginx-dev libnginx-mod-http-ndk libnginx-mod-http-lua
     lua-cjson lua-nginx-redis redis-server
     haproxy
+    chromium fonts-noto-cjk
     wrk valgrind util-linux procps
     python3 python3-venv
 )
