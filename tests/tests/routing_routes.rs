@@ -16,13 +16,20 @@ fn deployments(options: &[(u32, &str)]) -> Vec<Value> {
 
 async fn served(gateway: &Gateway, channel: &str, model: &str, requests: usize) -> BTreeMap<String, usize> {
     let mut served = BTreeMap::new();
-    for _ in 0..requests {
+    for number in 0..requests {
         let answer = gateway
             .send(&Request::chat(model, " hello").channel(channel))
             .await;
-        assert_eq!(answer.status(), 200, "{}", answer.text());
-        let name = answer.model();
-        *served.entry(name).or_default() += 1;
+        let all: Vec<u64> = (0..3)
+            .map(|i| gateway.mock.stats().model(&format!("d{i}")).requests)
+            .collect();
+        assert_eq!(
+            answer.status(),
+            200,
+            "request {number}, attempts {all:?}: {}",
+            answer.text()
+        );
+        *served.entry(answer.model()).or_default() += 1;
     }
     served
 }
@@ -155,6 +162,7 @@ async fn the_third_of_three_is_reached_by_a_second_failover() {
             let routing = json!({ "balance": balance, "breaker": breaker });
             gateway.publish(documents(options, weights, routing)).await;
             gateway.mock.stats().reset();
+            println!("d{good} is in order, {balance}");
             let served = served(&gateway, "c", "m", 20).await;
             assert_eq!(served, BTreeMap::from([(format!("d{good}"), 20)]), "{balance}");
             let failed: u64 = (0..3)

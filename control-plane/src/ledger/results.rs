@@ -38,7 +38,8 @@ impl Results {
     /// Adds what one event adds.
     pub fn add_event(&mut self, event: &Event) {
         self.counters.add_event(event);
-        if event.latency_us > 0 {
+        // Within the same millisecond it is 0.
+        if event.deployment != u32::MAX {
             note(&mut self.latency, event.latency_us);
         }
         if event.first_token_us != u32::MAX {

@@ -625,7 +625,7 @@ impl Decider<'_> {
         let by = self.context.model_view().and_then(|m| m.routing().affinity);
         if by == Some(AffinityView::Session) {
             self.context.session = session::find(self.w, request, self.context);
-        } else if let Some(by) = by {
+        } else if let Some(by) = by.filter(|_| self.context.affinity.is_none()) {
             let body = request.body(self.scratch).unwrap_or_default();
             self.context.affinity = route::affinity(request, self.context, body, by);
         }

@@ -78,6 +78,7 @@ impl Decider<'_> {
             }
             if let Some(other) = group.model() {
                 model = other;
+                self.context.affinity = None;
                 self.context.first_model = Some(model.index());
                 self.context.model = Some(model.index());
                 terms = self.terms(snapshot, &model)?;
@@ -181,10 +182,15 @@ impl Decider<'_> {
         if !self.may_take_part(snapshot, &experiment)? {
             return Ok(None);
         }
+        let Some(by) = experiment.by() else {
+            return Ok(None);
+        };
         let body = request.body(self.scratch).unwrap_or_default();
-        let caller = experiment
-            .by()
-            .and_then(|by| route::affinity(request, self.context, body, by));
+        let caller = route::affinity(request, self.context, body, by);
+        if model.routing().affinity == Some(by) {
+            // Looked for once, for both.
+            self.context.affinity = caller;
+        }
         Ok(caller.and_then(|caller| experiment.group_of(caller)))
     }
 

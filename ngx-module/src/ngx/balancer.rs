@@ -205,7 +205,7 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut std::ffi::c
         // SAFETY: as in get().
         unsafe {
             let peer = &mut *data.cast::<Peer>();
-            peer.stale = state & PEER_FAILED != 0 && (*pc).cached() == 1;
+            peer.stale = state & PEER_FAILED != 0 && is_stale(pc, peer.request);
             if let Some(row) = peer.open.take() {
                 let outcome = outcome(peer.request, state, peer.stale);
                 let request = Request::from_ptr(peer.request);
@@ -217,6 +217,19 @@ unsafe extern "C" fn free(pc: *mut ngx_peer_connection_t, data: *mut std::ffi::c
             (*pc).tries = (*pc).tries.saturating_sub(1);
         }
     });
+}
+
+/// Whether a failed attempt only met a kept connection that the other side had closed meanwhile: nothing came, and at
+/// once. An error status or a time-out on a kept connection is the deployment's answer as on any other.
+unsafe fn is_stale(pc: *mut ngx_peer_connection_t, r: *mut ngx_http_request_t) -> bool {
+    // SAFETY: nginx frees a peer while the request, its upstream, the attempt's state and its connection, if any, are live.
+    unsafe {
+        let Some(connection) = (*pc).connection.as_ref().filter(|_| (*pc).cached() == 1) else {
+            return false;
+        };
+        let received = (*(*r).upstream).state.as_ref().map_or(0, |s| s.bytes_received);
+        received == 0 && (*connection.read).timedout() == 0 && (*connection.write).timedout() == 0
+    }
 }
 
 /// What an attempt's end says of the deployment.
