@@ -10,10 +10,13 @@ use rustix::process::Signal;
 use std::fs::OpenOptions;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Distance of the gRPC port, which clients rely on.
 const GRPC: u16 = 1_000;
+/// What a start may take at most.
+const START: Duration = Duration::from_secs(15);
 /// Times that a start is tried.
 const ATTEMPTS: u32 = 10;
 /// The group of the documents.
@@ -30,6 +33,8 @@ pub struct Nacos {
     console: Port,
     folder: TempDir,
     auth: bool,
+    /// Whether it has ever worked.
+    ready: bool,
     child: Option<Child>,
 }
 
@@ -59,6 +64,7 @@ impl Nacos {
                 .tempdir()
                 .expect("a temporary folder"),
             auth,
+            ready: false,
             child: None,
         };
         nacos.restart().await;
@@ -76,9 +82,14 @@ impl Nacos {
             let panics = self.panics();
             self.spawn();
             if self.is_ready(panics).await {
+                self.ready = true;
                 return;
             }
             self.kill();
+            // What a broken start has left behind breaks the next one.
+            if !self.ready {
+                let _ = std::fs::remove_dir_all(self.folder.path().join("data"));
+            }
         }
         panic!("Nacos did not come up {ATTEMPTS} times");
     }
@@ -94,8 +105,9 @@ impl Nacos {
     /// Waits until a written content reads back; false if the server has broken while it started, beyond the panics
     /// that its log had before.
     async fn is_ready(&self, before: usize) -> bool {
+        let started = Instant::now();
         wait_for("Nacos to give back what it was given", PATIENCE, || async {
-            if self.panics() > before {
+            if self.panics() > before || started.elapsed() > START {
                 return Some(false);
             }
             let text = "{\"ready\":true}";
@@ -169,7 +181,8 @@ impl Nacos {
         let form = format!("username={USER}&password={PASSWORD}");
         let request = form_request("/nacos/v1/auth/login", form);
         let answer = http::send(self.address(), &request).await.ok()?;
-        let token = answer.json()["accessToken"].as_str()?.to_owned();
+        let answer: serde_json::Value = serde_json::from_str(&answer.text()).ok()?;
+        let token = answer["accessToken"].as_str()?;
         Some(format!("&accessToken={token}"))
     }
 

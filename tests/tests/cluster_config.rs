@@ -185,7 +185,7 @@ async fn rapid_edits_everywhere_end_in_one_version() {
     let first = cluster.instances[0].version().await;
     for edit in 0..10_u64 {
         let at = usize::try_from(edit).unwrap() % cluster.instances.len();
-        let document = json!({ "channels": channels(2_000_000_000 + edit)["channels"] });
+        let document = json!({ "channels": channels(2_000_000_000 + edit) });
         // Not by version: whoever comes last wins.
         let answer = wait_for("the edit to be taken", PATIENCE, || async {
             let answer = cluster.instances[at].publish(document.clone()).await;

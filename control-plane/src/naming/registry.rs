@@ -66,14 +66,15 @@ impl Registry {
             self.registered = None;
             return Ok(());
         }
-        // Without an address for clients it is there to be seen, and gets none.
+        // Without an address for clients it is there to be seen, and gets none. Not `enabled: false`: such entries are
+        // shown to nobody.
         let has_clients = !own.address.is_empty();
         let place = if has_clients { &own.address } else { &own.api };
         let (host, port) = place.rsplit_once(':').unwrap_or((place, "0"));
         let entry = ServiceInstance {
             ip: host.trim_matches(['[', ']']).to_owned(),
             port: port.parse().unwrap_or(0),
-            enabled: has_clients,
+            weight: if has_clients { 1.0 } else { 0.0 },
             metadata: own.metadata().into_iter().collect(),
             ..ServiceInstance::default()
         };

@@ -1,9 +1,9 @@
 //! One at a time publishes, on a server that may ignore conditions: a data id as a lock.
 //!
-//! Whoever finds it free writes its own nonce, waits longer than looking and writing takes (four times what it took
+//! Whoever finds it free writes its own nonce, waits longer than looking and writing takes (twice what it took
 //! itself), and has it if its nonce still stands there (Fischer's lock). A writer that took longer than [`SLOW`]
 //! starts over. So only a write that lingers in the network much longer than others' could let two in; for that case
-//! the nonce is looked at again before each document and before the manifest, and the manifest afterwards: whoever
+//! the nonce is looked at again among the documents and before the manifest, and the manifest afterwards: whoever
 //! finds another's there begins again. The claim also tells readers that documents are being replaced
 //! and by what, so that a publication that was broken off is not taken for an edit by hand.
 
@@ -85,7 +85,7 @@ impl Claim {
                 claim.write(client).await.map_err(failed)?;
                 let took = looked.elapsed();
                 if took < SLOW {
-                    tokio::time::sleep(SETTLE.max(took * 4)).await;
+                    tokio::time::sleep(SETTLE.max(took * 2)).await;
                     if claim.stands(client).await.map_err(failed)? {
                         return Ok(claim);
                     }

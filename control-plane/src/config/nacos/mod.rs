@@ -47,6 +47,9 @@ const CLAIM: &str = "tollgate.claim.json";
 const MOST_BYTES: usize = 1 << 20;
 /// Longest wait for the first look, and for a version.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// Times at which instances make what was edited by hand a version: this far from each other, so many.
+const ADOPT: Duration = Duration::from_millis(400);
+const ADOPTERS: u64 = 6;
 /// Longest wait for a publication: it may wait for others'.
 const PUBLISHING: Duration = Duration::from_secs(60);
 
@@ -248,7 +251,10 @@ impl ConfigSource for Nacos {
         if set.version.is_some() || set.documents.is_empty() {
             return;
         }
-        // What stands in Nacos already, so that nobody else's edit is replaced; of several instances the first does it.
+        // What stands in Nacos already, so that nobody else's edit is replaced. Of several instances the first does it;
+        // each waits for another time, so that they are not in each other's way.
+        let place = xxhash_rust::xxh3::xxh3_64(self.options.instance.as_bytes()) % ADOPTERS;
+        std::thread::sleep(ADOPT * u32::try_from(place).unwrap_or(0));
         let head = match self.head() {
             Ok(head) => head,
             Err(error) => {
@@ -267,6 +273,9 @@ impl ConfigSource for Nacos {
                 expected: Expected::Exactly(d.etag.clone()),
             })
             .collect();
+        if edits.is_empty() {
+            return;
+        }
         let names: Vec<&str> = edits.iter().map(|e| e.name.as_str()).collect();
         let change = Change {
             author: "nacos".into(),

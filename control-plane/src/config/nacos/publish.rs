@@ -9,6 +9,8 @@ use super::{GROUP, MANIFEST, MOST_BYTES, VERSIONS, content_id, version_id};
 use crate::config::versions::decode;
 use crate::config::{Change, Edit, Etag, PutError, Version, VersionsError};
 
+/// Documents that are written between two looks at the claim.
+const LOOK_EVERY: usize = 8;
 /// Times that a publication is begun anew because somebody else's came between.
 const ATTEMPTS: u32 = 5;
 
@@ -152,15 +154,18 @@ async fn write_documents(
     change: &Change,
     there: &BTreeMap<String, Option<Etag>>,
 ) -> Result<(), PutError> {
+    let mut written: usize = 0;
     for edit in &change.edits {
         let present = there.get(&edit.name).and_then(Option::as_ref);
         let target = edit.bytes.as_deref().map(Etag::of);
         if present == target.as_ref() {
             continue;
         }
-        if !claim.stands(client).await.map_err(failed)? {
+        // It was looked at a moment ago; long publications look again.
+        if written % LOOK_EVERY == LOOK_EVERY - 1 && !claim.stands(client).await.map_err(failed)? {
             return Err(PutError::Busy);
         }
+        written += 1;
         match text(edit)? {
             Some(text) => client.put(GROUP, &edit.name, text, None).await,
             None => client.remove(GROUP, &edit.name).await,

@@ -19,8 +19,9 @@ use super::publish::{ManifestError, manifest};
 use super::{GROUP, MANIFEST, NacosOptions, VERSIONS, content_id};
 use crate::config::{Document, DocumentSet, Version, document_of};
 
-/// Time between two looks at the manifest.
-const LOOK: Duration = Duration::from_secs(1);
+/// Time between two looks at the manifest, and at documents that are not there: the library does not tell of the first
+/// content of a data id.
+const LOOK: Duration = Duration::from_millis(700);
 /// Time between two looks at everything.
 const FULL_LOOK: Duration = Duration::from_secs(30);
 /// The same for a while after an outage, in which the library does not listen yet.
@@ -49,6 +50,8 @@ pub(super) struct Watcher {
     claim: (String, Instant),
     full_at: Instant,
     failing_since: Option<Instant>,
+    /// What was last told of an outage: the same in other words is nothing new.
+    told: Option<std::mem::Discriminant<NacosError>>,
     deaf_until: Instant,
 }
 
@@ -80,6 +83,7 @@ impl Watcher {
             claim: (String::new(), now),
             full_at: now,
             failing_since: None,
+            told: None,
             deaf_until: now,
         }
     }
@@ -101,6 +105,7 @@ impl Watcher {
                     self.announce(set);
                     LOOK
                 }
+                Ok(Look::Again) if self.failing_since.is_some() => LOOK,
                 Ok(Look::Again) => SETTLE,
                 Err(problem) => {
                     self.announce_failure(problem);
@@ -138,6 +143,7 @@ impl Watcher {
         let read = self.read(dirty, full).await;
         match read {
             Ok(version) => {
+                self.told = None;
                 if self
                     .failing_since
                     .take()
@@ -153,9 +159,11 @@ impl Watcher {
             Err(ManifestError::Nacos(error)) => {
                 let now = Instant::now();
                 let since = *self.failing_since.get_or_insert(now);
+                let silent = since.elapsed() < SILENCE && !self.found.is_empty();
+                let kind = std::mem::discriminant(&error);
                 self.full_at = now;
                 self.deaf_until = now + DEAF;
-                if since.elapsed() < SILENCE && !self.found.is_empty() {
+                if silent || self.told.replace(kind) == Some(kind) {
                     return Ok(Look::Again);
                 }
                 Err(outage(&error, self.known()))
@@ -177,7 +185,8 @@ impl Watcher {
             let wanted = version.as_ref().and_then(|v| v.documents.get(name));
             full || dirty.contains(name)
                 || self.edited.0.contains_key(name)
-                || known != wanted && wanted.is_some()
+                || known.is_none()
+                || wanted.is_some_and(|w| known != Some(w))
         };
         let wanted: Vec<String> = names.iter().filter(|name| changed(name)).cloned().collect();
         self.fetch(&wanted).await.map_err(ManifestError::Nacos)?;
@@ -341,15 +350,6 @@ impl Watcher {
     /// The documents stay what they were.
     fn announce_failure(&self, problem: Problem) {
         let mut set = DocumentSet::clone(&self.documents.borrow());
-        // The same outage in other words is none.
-        if set.problems.len() == 1
-            && set
-                .problems
-                .iter()
-                .all(|p| p.severity == problem.severity && p.document == problem.document)
-        {
-            return;
-        }
         set.problems = vec![problem];
         self.announce(set);
     }
