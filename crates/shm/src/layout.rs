@@ -3,7 +3,7 @@
 use crate::atomic::AtomicU64;
 
 /// Version of this layout; it is part of the file name and of the header.
-pub const LAYOUT_VERSION: u64 = 2;
+pub const LAYOUT_VERSION: u64 = 3;
 /// Workers (of all generations of one nginx) that can be attached at the same time.
 pub const MAX_WORKERS: usize = 64;
 /// Limits that may apply to a single request.
@@ -234,10 +234,14 @@ pub(crate) struct DeploymentRow {
     pub opened: AtomicU64,
     pub connected: AtomicU64,
     pub reused: AtomicU64,
-    pub failed: [AtomicU64; 5],
-    pub _pad: [AtomicU64; 6],
+    /// TLS handshakes that took up a former session.
+    pub resumed: AtomicU64,
+    pub failed: [AtomicU64; crate::deployment::FAILURES],
+    pub _pad: [AtomicU64; 2],
     /// Requests in flight by worker, as in a counter's concurrency cells.
     pub cells: [AtomicU64; CELLS],
+    /// Idle connections by worker, likewise.
+    pub idle: [AtomicU64; CELLS],
 }
 
 #[cfg(not(loom))]
@@ -247,6 +251,6 @@ const _: () = {
     assert!(size_of::<InflightRow>() == 448);
     assert!(size_of::<EventRow>() == 128);
     assert!(size_of::<UsageRow>() == 1024);
-    assert!(size_of::<DeploymentRow>() == 448);
+    assert!(size_of::<DeploymentRow>() == 704);
     assert!(size_of::<Header>() < HEADER_SIZE as usize);
 };

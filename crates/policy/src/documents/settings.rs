@@ -3,6 +3,7 @@
 use super::{Cidr, Limit, Span, channel::yes};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::net::SocketAddr;
 
 /// Where a request says which channel it is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -114,6 +115,15 @@ impl Default for Api {
     }
 }
 
+/// How names of providers become addresses.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct NameResolution {
+    /// Name servers to ask, `address:port`; those of `/etc/resolv.conf` if there are none. `/etc/hosts` counts in any case.
+    #[schemars(with = "Vec<String>")]
+    pub nameservers: Vec<SocketAddr>,
+}
+
 /// What only tests should say.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -146,6 +156,8 @@ pub struct Settings {
     pub retention: Retention,
     /// The admin API.
     pub api: Api,
+    /// How names of providers become addresses.
+    pub resolver: NameResolution,
     /// What only tests should say.
     pub testing: Testing,
 }
@@ -166,6 +178,7 @@ impl Default for Settings {
             request_log: RequestLog::default(),
             retention: Retention::default(),
             api: Api::default(),
+            resolver: NameResolution::default(),
             testing: Testing::default(),
         }
     }
