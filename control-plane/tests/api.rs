@@ -115,7 +115,14 @@ fn sealed_credential(daemon: &Daemon) -> Vec<u8> {
     let status = daemon.state.config.borrow().clone();
     let active = status.active().unwrap();
     let snapshot = active.snapshot().unwrap();
-    let sealed = snapshot.provider(0).unwrap().sealed_credential().to_vec();
+    let sealed = snapshot
+        .provider(0)
+        .unwrap()
+        .credentials()
+        .next()
+        .unwrap()
+        .sealed
+        .to_vec();
     daemon.state.sealer.key.open("p", &sealed).unwrap().to_vec()
 }
 

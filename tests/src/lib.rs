@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod daemon;
+pub mod dns;
 pub mod documents;
 pub mod fault;
 pub mod gateway;
@@ -14,6 +15,8 @@ pub mod nginx;
 pub mod port;
 pub mod process;
 pub mod programs;
+pub mod raw;
 pub mod site;
 pub mod sse;
+pub mod tls;
 pub mod wait;

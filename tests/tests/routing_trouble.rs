@@ -46,6 +46,13 @@ fn breaker(region: &Region, id: &str) -> BreakerState {
     region.deployment_view(row).unwrap().breaker
 }
 
+fn failed(region: &Region, id: &str) -> u64 {
+    let row = region
+        .deployment(tollgate_policy::hash_name(id.as_bytes()))
+        .unwrap();
+    region.deployment_view(row).unwrap().failed.iter().sum()
+}
+
 async fn mocks(count: usize) -> Vec<MockLlm> {
     let mut all = Vec::new();
     for _ in 0..count {
@@ -74,7 +81,8 @@ async fn in_turn(trouble: &str) {
         |_, answer| assert_eq!(answer.status(), 200, "{}", answer.text()),
     ));
     for bad in 0..3 {
-        let began = Instant::now();
+        let failures = |region: &Region| failed(region, &format!("d{bad}"));
+        let before = failures(&region);
         if trouble == "kill" {
             mocks[bad].stop();
         } else {
@@ -83,11 +91,18 @@ async fn in_turn(trouble: &str) {
             gateway.publish(documents(&mocks, &options)).await;
         }
         let id = format!("d{bad}");
+        wait_until("a failure", PATIENCE, || failures(&region) > before).await;
+        let began = Instant::now();
         wait_until("the breaker to open", PATIENCE, || {
             breaker(&region, &id) != BreakerState::Closed
         })
         .await;
-        println!("{trouble}: breaker of {id} open after {:?}", began.elapsed());
+        let (took, count) = (began.elapsed(), failures(&region) - before);
+        println!("{trouble}: breaker of {id} open {took:?} after the first failure, {count} by then");
+        assert!(
+            took < Duration::from_secs(1) || count <= 10,
+            "over all four workers"
+        );
         if trouble == "kill" {
             let port = mocks[bad].address().port();
             mocks[bad] = MockLlm::start_on(port).await;
@@ -127,6 +142,49 @@ async fn a_deployment_that_hangs_is_left_alone() {
 #[tokio::test]
 async fn a_deployment_that_is_killed_is_left_alone() {
     in_turn("kill").await;
+}
+
+#[tokio::test]
+async fn a_deployment_that_becomes_slow_is_left_alone_if_there_are_others() {
+    let mocks = mocks(2).await;
+    let with = |first: &str| {
+        let mut documents = Documents::new()
+            .model_value(json!({
+                "name": "m", "deployments": deployments(&[first, ""]),
+                "routing": { "breaker": { "failures": 5, "open": "60s", "max_open": "60s" }, "slow_start": "0s" },
+            }))
+            .model_value(json!({ "name": "alone", "deployments": [
+                { "id": "a", "provider": "p0", "upstream_model": format!("a?tokens=4{first}") }] }))
+            .limited("c", json!([{ "metric": "requests", "max": 1_000_000, "window": "10m" }]));
+        for (i, mock) in mocks.iter().enumerate() {
+            documents = documents.openai(&format!("p{i}"), &mock.url());
+        }
+        documents
+    };
+    let gateway = Gateway::with(with("")).start().await;
+    let load = |model: &'static str, requests| {
+        Load::new(gateway.address()).parallel(8).requests(requests).run(
+            move |_| Request::chat(model, " hello").channel("c"),
+            |_, answer| assert_eq!(answer.status(), 200, "{}", answer.text()),
+        )
+    };
+    load("m", 40).await;
+    load("alone", 10).await;
+    gateway.publish(with("&latency=1300ms")).await;
+    load("m", 60).await;
+    let state = gateway.daemon.get("/deployments/d0").await;
+    assert_eq!(state["state"], "broken", "{state}");
+    assert!(state["failed"]["slow"].as_u64().unwrap() >= 5, "{state}");
+    let before = mocks[0].stats().model("d0").requests;
+    load("m", 20).await;
+    assert_eq!(mocks[0].stats().model("d0").requests, before);
+    load("alone", 8).await;
+    let alone = gateway.daemon.get("/deployments/a").await;
+    assert_eq!(
+        (&alone["state"], &alone["failed"]["slow"]),
+        (&json!("ready"), &json!(0))
+    );
+    gateway.stop().await;
 }
 
 #[tokio::test]

@@ -1,10 +1,12 @@
 //! Connections to providers and what travels on them: kept alive, never shared between deployments, upgraded, traced.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tollgate_tests::access;
 use tollgate_tests::documents::Documents;
 use tollgate_tests::gateway::{Gateway, HTTP};
 use tollgate_tests::http::{Connection, Request};
+use tollgate_tests::load::Load;
+use tollgate_tests::mock::MockLlm;
 use tollgate_tests::nginx::Nginx;
 use tollgate_tests::wait::{PATIENCE, wait_until};
 
@@ -57,6 +59,73 @@ async fn deployments_at_one_address_share_no_connection() {
         assert_eq!(gateway.send(&chat(model)).await.status(), 200);
     }
     assert_eq!(gateway.mock.stats().connections(), (3, 3));
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn kept_connections_are_counted_as_the_settings_keep_them() {
+    let provider = |connections: Value| json!({ "id": "p", "protocol": "openai", "base_url": "", "connections": connections });
+    let mock = MockLlm::start().await;
+    let with = |connections: Value| {
+        let mut provider = provider(connections);
+        provider["base_url"] = json!(mock.url());
+        documents()
+            .provider(provider)
+            .model_value(json!({ "name": "kept", "deployments": [
+            { "id": "kept", "provider": "p", "upstream_model": "x?tokens=2&latency=20ms" }] }))
+    };
+    let gateway = Gateway::with(with(json!({ "max_idle": 3 })))
+        .workers(2)
+        .start()
+        .await;
+    let region = gateway.region();
+    let row = region.deployment(tollgate_policy::hash_name(b"kept")).unwrap();
+    let idle = || region.deployment_view(row).unwrap().idle;
+    let load = |requests| {
+        Load::new(gateway.address())
+            .parallel(16)
+            .requests(requests)
+            .run(|_| chat("kept"), |_, answer| assert_eq!(answer.status(), 200))
+    };
+    load(200).await;
+    gateway.wait_idle().await;
+    wait_until("three idle ones in each worker that served", PATIENCE, || {
+        matches!(idle(), 3..=6)
+    })
+    .await;
+    let state = gateway.daemon.get("/deployments/kept").await;
+    let connections = &state["connections"];
+    assert_eq!(
+        (&connections["idle"], &connections["active"]),
+        (&json!(idle()), &json!(0))
+    );
+    let count = |name: &str| connections[name].as_u64().unwrap();
+    assert_eq!(count("made") + count("reused"), 200, "{state}");
+    assert!(count("reused") > 0 && count("failed") == 0, "{state}");
+    let metrics = gateway.daemon.api(Request::get("/metrics")).await.text();
+    let line = format!(
+        "tollgate_deployment_idle_connections{{deployment=\"kept\",model=\"kept\",provider=\"p\"}} {}",
+        idle()
+    );
+    assert!(metrics.contains(&line), "{metrics}");
+    // Workers that are killed take their connections with them, and their counts.
+    for worker in gateway.nginx.workers() {
+        gateway.nginx.kill_worker(worker).await;
+    }
+    wait_until("the dead workers' counts to be gone", PATIENCE, || idle() == 0).await;
+    load(50).await;
+    wait_until("new ones", PATIENCE, || idle() > 0).await;
+    // They are closed after their time, and after their number of requests.
+    gateway.publish(with(json!({ "idle_timeout": "1s" }))).await;
+    load(50).await;
+    wait_until("idle ones to be closed", PATIENCE, || idle() == 0).await;
+    gateway.publish(with(json!({ "max_requests": 1 }))).await;
+    let before = mock.stats().connections().0;
+    for _ in 0..10 {
+        assert_eq!(gateway.send(&chat("kept")).await.status(), 200);
+    }
+    assert_eq!(mock.stats().connections().0, before + 10);
+    assert_eq!(idle(), 0);
     gateway.stop().await;
 }
 

@@ -3,7 +3,7 @@
 use tollgate_shm::{BreakerState, DeploymentView as Row, Failure, Verdict};
 
 use super::AppState;
-use super::deployments::{Live, look_up};
+use super::deployments::{Live, failed_connections, look_up};
 use super::metrics::Text;
 
 /// Deployments that are shown; of the others only the number is told.
@@ -51,7 +51,7 @@ fn shown(state: &AppState) -> (Vec<Shown>, usize) {
 type Reading = fn(&Row) -> Option<f64>;
 
 /// Name, kind, help and value of what each row has one number of.
-const ROWS: [(&str, &str, &str, Reading); 7] = [
+const ROWS: [(&str, &str, &str, Reading); 9] = [
     (
         "tollgate_deployment_breaker_state",
         "gauge",
@@ -93,6 +93,18 @@ const ROWS: [(&str, &str, &str, Reading); 7] = [
         "gauge",
         "Attempts that it serves now.",
         |row| Some(row.in_flight as f64),
+    ),
+    (
+        "tollgate_deployment_idle_connections",
+        "gauge",
+        "Connections that workers keep for further requests and that serve none now.",
+        |row| Some(row.idle as f64),
+    ),
+    (
+        "tollgate_deployment_tls_resumed_total",
+        "counter",
+        "TLS handshakes that took up a former session.",
+        |row| Some(row.resumed as f64),
     ),
     (
         "tollgate_deployment_attempts_total",
@@ -145,10 +157,14 @@ pub(super) fn write(text: &mut Text, state: &AppState) {
     text.family(
         "tollgate_deployment_connections_total",
         "counter",
-        "Attempts by their connection: a new one, or one that was there.",
+        "Attempts by their connection: a new one, one that was there, or none that could be made.",
     );
     for (d, row) in rows() {
-        for (how, n) in [("made", row.connected), ("reused", row.reused)] {
+        for (how, n) in [
+            ("made", row.connected),
+            ("reused", row.reused),
+            ("failed", failed_connections(row)),
+        ] {
             text.sample(
                 "tollgate_deployment_connections_total",
                 &d.with("connection", how),

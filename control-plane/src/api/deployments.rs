@@ -4,7 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use tollgate_policy::{DeploymentView, hash_name};
+use tollgate_policy::snapshot::CredentialView;
+use tollgate_policy::{DeploymentView, ProviderView, credential_row, hash_name};
 use tollgate_shm::{BreakerState, DeploymentView as Row, Failure, Readiness};
 
 use super::extract::{Path, Query};
@@ -92,7 +93,7 @@ fn reason(live: &Live) -> String {
 
 /// `now_ms` and all times of the answer are region time: the wall clock's milliseconds since 1970 at the region's creation,
 /// and monotonic since.
-fn described(deployment: &DeploymentView<'_>, live: &Live, now_ms: u64) -> Value {
+fn described(state: &AppState, deployment: &DeploymentView<'_>, live: &Live, now_ms: u64) -> Value {
     let provider = deployment.provider();
     let mut value = json!({
         "id": deployment.id(),
@@ -103,6 +104,7 @@ fn described(deployment: &DeploymentView<'_>, live: &Live, now_ms: u64) -> Value
         "weight": deployment.weight(),
         "enabled": deployment.enabled(),
         "addresses": provider.map(|p| p.addresses().map(|a| a.to_string()).collect::<Vec<_>>()),
+        "credentials": credentials(state, provider, now_ms),
         "state": live.state,
         "reason": reason(live),
         "quota": live.quota,
@@ -138,12 +140,44 @@ fn readings(row: &Row, now_ms: u64) -> Map<String, Value> {
         "in_flight": row.in_flight,
         "attempts": row.attempts,
         "failed": failed,
-        "connections": { "made": row.connected, "reused": row.reused },
+        "connections": {
+            "idle": row.idle,
+            "active": row.in_flight,
+            "made": row.connected,
+            "reused": row.reused,
+            "tls_resumed": row.resumed,
+            "failed": failed_connections(row),
+        },
     });
     match fields {
         Value::Object(fields) => fields,
         _ => Map::new(),
     }
+}
+
+/// Attempts that came to no connection.
+pub(super) fn failed_connections(row: &Row) -> u64 {
+    let failed = Failure::ALL.into_iter().zip(row.failed);
+    failed
+        .filter(|(kind, _)| matches!(kind, Failure::Connect | Failure::Tls))
+        .map(|(_, count)| count)
+        .sum()
+}
+
+/// The provider's credentials and which of them rest, where it has several.
+fn credentials(state: &AppState, provider: Option<ProviderView<'_>>, now_ms: u64) -> Option<Vec<Value>> {
+    let provider = provider.filter(|p| p.credentials().len() > 1)?;
+    let region = &state.region;
+    let one = |credential: CredentialView<'_>| {
+        let row = region.deployment(credential_row(provider.id(), credential.id));
+        let resting = row.map_or(0, |row| region.deployment_cooling_ms(row, now_ms));
+        json!({
+            "id": credential.id,
+            "weight": credential.weight,
+            "resting_for_ms": Some(resting).filter(|ms| *ms > 0),
+        })
+    };
+    Some(provider.credentials().map(one).collect())
 }
 
 fn probe(probed: &Probed) -> Value {
@@ -194,7 +228,7 @@ pub(super) async fn all(
         }
         skipped += 1;
         if skipped > wanted.offset && shown.len() < wanted.limit.min(MOST) {
-            shown.push(described(&deployment, &live, now));
+            shown.push(described(&state, &deployment, &live, now));
         }
     }
     Ok(Json(json!({
@@ -228,7 +262,7 @@ pub(super) async fn one(
     }
     let deployment =
         find(&path).ok_or_else(|| ApiError::not_found(format!("there is no deployment `{path}`")))?;
-    let mut value = described(&deployment, &look_up(&state, &deployment, now), now);
+    let mut value = described(&state, &deployment, &look_up(&state, &deployment, now), now);
     if let Some(fields) = value.as_object_mut() {
         fields.insert("generation".into(), active.generation().into());
         fields.insert("now_ms".into(), now.into());

@@ -190,6 +190,7 @@ fn drafted(
             generation: 1,
             created_unix_ms: 0,
             resolved: &|_| Vec::new(),
+            authorities: &|_| Ok(Vec::new()),
             counting: CountingInput {
                 vocabulary: &|name| look.ready.get(name).cloned(),
                 learned: &|model| counting.learner.factor(model),

@@ -94,7 +94,10 @@ pub(super) fn compiled(dir: &std::path::Path, counting: &Counting) -> Result<Vec
         .build()?;
     let mut resolver = Resolver::default();
     let upstreams = Upstream::all(&documents);
-    resolver.learn(runtime.block_on(ask(resolver.unknown(&upstreams))));
+    resolver.learn(runtime.block_on(ask(
+        resolver.unknown(&upstreams),
+        &documents.settings().resolver.nameservers,
+    )));
     let addresses = resolver.addresses(&upstreams);
     // Compiled when something is counted with it; until then, that it can be had is enough.
     let vocabulary = |name: &str| {
@@ -110,6 +113,7 @@ pub(super) fn compiled(dir: &std::path::Path, counting: &Counting) -> Result<Vec
             generation: 1,
             created_unix_ms: 0,
             resolved: &|id| addresses.get(id).cloned().unwrap_or_default(),
+            authorities: &|_| Ok(Vec::new()),
             counting: CountingInput {
                 vocabulary: &vocabulary,
                 ..CountingInput::default()

@@ -8,8 +8,10 @@ use crate::secrets::{MasterKey, SealError};
 /// What the API shows in place of a credential, and takes back as "the one that is stored".
 pub const REDACTED: &str = "***";
 
-/// Deepest nesting that is looked into; credentials stand at depth 4.
+/// Deepest nesting that is looked into; credentials stand at depth 4, or 6 where there are several.
 const MAX_DEPTH: usize = 64;
+/// Credentials of one provider that are looked at; validation allows fewer.
+const MOST_KEYS: usize = 4_096;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Step {
@@ -29,13 +31,48 @@ struct Spot {
 #[derive(Clone, Debug, Default)]
 struct Spots {
     id: Option<String>,
-    /// Texts in `credentials`, by their key.
-    credentials: Vec<(String, Spot)>,
+    /// What stands in `credentials` itself.
+    single: Fields,
+    /// What stands in each of `credentials.keys`.
+    keys: Vec<Fields>,
+    /// Texts deeper inside `credentials`, where none belong.
+    strays: Vec<Spot>,
+}
+
+/// Texts in one object, by their key.
+#[derive(Clone, Debug, Default)]
+struct Fields(Vec<(String, Spot)>);
+
+impl Fields {
+    fn get(&self, name: &str) -> Option<&Spot> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, s)| s)
+    }
+
+    /// What [`redacted`] takes out: whatever is not known to be harmless.
+    fn secrets(&self) -> impl Iterator<Item = &Spot> {
+        let secret =
+            |(name, _): &&(String, Spot)| !matches!(name.as_str(), "type" | "name" | "key_ref" | "id");
+        self.0.iter().filter(secret).map(|(_, spot)| spot)
+    }
 }
 
 impl Spots {
-    fn get(&self, name: &str) -> Option<&Spot> {
-        self.credentials.iter().find(|(n, _)| n == name).map(|(_, s)| s)
+    /// Whatever may hold a credential.
+    fn all(&self) -> impl Iterator<Item = &Fields> {
+        std::iter::once(&self.single).chain(&self.keys)
+    }
+
+    /// The credential of the provider of this id that has the same name as `fields`, which stands at `position`.
+    fn same(&self, position: usize, fields: &Fields) -> Option<&Fields> {
+        match position.checked_sub(1) {
+            None => Some(&self.single),
+            Some(_) => {
+                let id = &fields.get("id")?.text;
+                self.keys
+                    .iter()
+                    .find(|key| key.get("id").is_some_and(|spot| spot.text == *id))
+            }
+        }
     }
 }
 
@@ -157,7 +194,18 @@ impl Walk<'_> {
         };
         match (field.as_str(), rest) {
             ("id", []) => provider.id = Some(spot.text),
-            ("credentials", [Step::Key(name)]) => provider.credentials.push((name.clone(), spot)),
+            ("credentials", [Step::Key(name)]) => provider.single.0.push((name.clone(), spot)),
+            ("credentials", [Step::Key(keys), Step::Index(at), Step::Key(name)])
+                if keys == "keys" && *at < MOST_KEYS =>
+            {
+                if provider.keys.len() <= *at {
+                    provider.keys.resize(at + 1, Fields::default());
+                }
+                if let Some(fields) = provider.keys.get_mut(*at) {
+                    fields.0.push((name.clone(), spot));
+                }
+            }
+            ("credentials", _) => provider.strays.push(spot),
             _ => {}
         }
     }
@@ -196,7 +244,7 @@ fn quoted(text: &str) -> String {
 
 /// Whether a document holds a credential in the clear.
 pub fn has_plain_keys(bytes: &[u8]) -> bool {
-    find(bytes).is_some_and(|all| all.iter().any(|p| p.get("key").is_some()))
+    find(bytes).is_some_and(|all| all.iter().any(|p| p.all().any(|f| f.get("key").is_some())))
 }
 
 /// The document with every `key` replaced by `encrypted`; `None` if there is nothing to replace. A provider that has
@@ -207,11 +255,13 @@ pub fn has_plain_keys(bytes: &[u8]) -> bool {
 pub fn sealed(bytes: &[u8], key: &MasterKey) -> Result<Option<Vec<u8>>, SealError> {
     let mut edits = Vec::new();
     for provider in find(bytes).unwrap_or_default() {
-        if let (Some(id), Some(plain), None) = (&provider.id, provider.get("key"), provider.get("encrypted"))
-            && plain.text != REDACTED
-        {
-            edits.push((plain.key.clone(), quoted("encrypted")));
-            edits.push((plain.value.clone(), quoted(&key.seal_text(id, &plain.text)?)));
+        for fields in provider.all() {
+            if let (Some(id), Some(plain), None) = (&provider.id, fields.get("key"), fields.get("encrypted"))
+                && plain.text != REDACTED
+            {
+                edits.push((plain.key.clone(), quoted("encrypted")));
+                edits.push((plain.value.clone(), quoted(&key.seal_text(id, &plain.text)?)));
+            }
         }
     }
     Ok((!edits.is_empty()).then(|| replaced(bytes, edits)))
@@ -221,11 +271,10 @@ pub fn sealed(bytes: &[u8], key: &MasterKey) -> Result<Option<Vec<u8>>, SealErro
 /// harmless is taken for one. `None` if it is not JSON: then nobody can tell where its credentials are.
 pub fn redacted(bytes: &[u8]) -> Option<Vec<u8>> {
     let all = find(bytes)?;
-    let secret = |(name, _): &&(String, Spot)| !matches!(name.as_str(), "type" | "name" | "key_ref");
-    let edits = all
+    let secrets = all
         .iter()
-        .flat_map(|p| p.credentials.iter().filter(secret))
-        .map(|(_, spot)| (spot.value.clone(), quoted(REDACTED)));
+        .flat_map(|p| p.all().flat_map(Fields::secrets).chain(&p.strays));
+    let edits = secrets.map(|spot| (spot.value.clone(), quoted(REDACTED)));
     Some(replaced(bytes, edits.collect()))
 }
 
@@ -237,17 +286,17 @@ pub fn with_restored(bytes: &[u8], stored: Option<&[u8]>) -> Result<Vec<u8>, Vec
     let known = stored.and_then(find).unwrap_or_default();
     let (mut edits, mut unknown) = (Vec::new(), Vec::new());
     for provider in find(bytes).unwrap_or_default() {
-        for name in ["encrypted", "key"] {
-            let Some(spot) = provider.get(name).filter(|s| s.text == REDACTED) else {
-                continue;
-            };
-            let old = known
-                .iter()
-                .find(|k| k.id.is_some() && k.id == provider.id)
-                .and_then(|k| k.get(name));
-            match old {
-                Some(old) => edits.push((spot.value.clone(), quoted(&old.text))),
-                None => unknown.push(provider.id.clone().unwrap_or_default()),
+        let stored = known.iter().find(|k| k.id.is_some() && k.id == provider.id);
+        for (position, fields) in provider.all().enumerate() {
+            for name in ["encrypted", "key"] {
+                let Some(spot) = fields.get(name).filter(|s| s.text == REDACTED) else {
+                    continue;
+                };
+                let old = stored.and_then(|k| k.same(position, fields)?.get(name));
+                match old {
+                    Some(old) => edits.push((spot.value.clone(), quoted(&old.text))),
+                    None => unknown.push(provider.id.clone().unwrap_or_default()),
+                }
             }
         }
     }
@@ -306,6 +355,44 @@ mod tests {
         assert_eq!(
             redacted(b"{\"providers\": [{\"credentials\": {\"key\": \"sk"),
             None
+        );
+    }
+
+    #[test]
+    fn each_of_several_keys_is_sealed_redacted_and_restored_by_its_id() {
+        let key = MasterKey::from_bytes([3; 32]);
+        let text = br#"{"providers":[{"id":"a","credentials":{"type":"bearer","keys":[
+            {"id":"one","key":"sk-1"}, {"id":"two","key":"sk-2","weight":3}, {"id":"three","key_ref":"r"}]}}]}"#;
+        assert!(has_plain_keys(text));
+        let stored = sealed(text, &key).unwrap().unwrap();
+        assert!(!has_plain_keys(&stored) && !String::from_utf8_lossy(&stored).contains("sk-"));
+        let shown = String::from_utf8(redacted(&stored).unwrap()).unwrap();
+        assert_eq!(shown.matches(REDACTED).count(), 2, "{shown}");
+        assert_eq!(with_restored(shown.as_bytes(), Some(&stored)).unwrap(), stored);
+        // The order may change, and one may go.
+        let value: serde_json::Value = serde_json::from_str(&shown).unwrap();
+        let mut other = value.clone();
+        let keys = other["providers"][0]["credentials"]["keys"]
+            .as_array_mut()
+            .unwrap();
+        keys.remove(0);
+        let back = with_restored(other.to_string().as_bytes(), Some(&stored)).unwrap();
+        let back: serde_json::Value = serde_json::from_slice(&back).unwrap();
+        let sealed_two = back["providers"][0]["credentials"]["keys"][0]["encrypted"]
+            .as_str()
+            .unwrap();
+        let opened = key.open("a", &key.check_text("a", sealed_two).unwrap()).unwrap();
+        assert_eq!(opened.as_slice(), b"sk-2");
+        let renamed = shown.replace("\"two\"", "\"four\"");
+        assert_eq!(
+            with_restored(renamed.as_bytes(), Some(&stored)).unwrap_err(),
+            ["a"]
+        );
+        let deep = br#"{"providers":[{"id":"a","credentials":{"keys":{"x":{"y":"sk-3"}}}}]}"#;
+        assert!(
+            !String::from_utf8(redacted(deep).unwrap())
+                .unwrap()
+                .contains("sk-3")
         );
     }
 

@@ -7,6 +7,7 @@
 //! A set that has an error never takes effect; what was in force stays so.
 
 mod active;
+mod authorities;
 mod credentials;
 mod diff;
 mod directory;

@@ -12,18 +12,22 @@ use tollgate_policy::{CompileInput, CountingInput, Problem, SecretRef, compile};
 use tollgate_shm::{Region, SnapshotFiles};
 use xxhash_rust::xxh3::xxh3_128;
 
+use super::authorities::Authorities;
 use super::parsed::{Parsed, parse_set};
-use super::resolve::{self, Answers, Resolver, ask};
+use super::resolve::{Answers, Resolver, ask};
 use super::{Active, ConfigSource, ConfigStatus, DocumentSet, Fixed, LastGood, StateFolder, StatusWatch};
 use crate::counting::{Counting, Look};
 use crate::secrets::Sealer;
 
 /// Problems that are logged at a time.
 const MOST_LOGGED: usize = 20;
-/// Time between two questions for the addresses of providers and looks at named credentials.
+/// Longest time between two looks at named credentials and certificates.
 const ASK_AGAIN: Duration = Duration::from_secs(30);
 /// The same while a name has no address at all, or something could not be written.
 const RETRY: Duration = Duration::from_secs(2);
+/// Names whose answers end within this time are asked for together, and never sooner than [`LEAST`] after the last ones.
+const TOGETHER: Duration = Duration::from_millis(250);
+const LEAST: Duration = Duration::from_millis(250);
 /// Time between two looks at the tokenizers' folders.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Part of every fingerprint: another version compiles anew.
@@ -172,12 +176,13 @@ impl Publisher {
                         return;
                     }
                     self.take_present().await;
+                    ask_at = self.next_question();
                 }
                 answers = finished(&mut asking) => {
                     asking = None;
                     self.resolver.learn(answers);
                     self.take_present().await;
-                    ask_at = Instant::now() + self.again;
+                    ask_at = self.next_question();
                 }
                 () = compiled(&mut self.compiling) => {
                     self.compiling = None;
@@ -190,11 +195,28 @@ impl Publisher {
                     look_at = Instant::now() + LOOK_AGAIN;
                 }
                 () = tokio::time::sleep_until(ask_at), if asking.is_none() => {
-                    let names = self.parsed.as_ref().map(|p| resolve::names(&p.upstreams));
-                    asking = Some(tokio::spawn(ask(names.unwrap_or_default())));
+                    // Those that are due within a moment come along.
+                    let until = std::time::Instant::now() + TOGETHER;
+                    let parsed = self.parsed.as_ref();
+                    let names = parsed.map(|p| self.resolver.due(&p.upstreams, until)).unwrap_or_default();
+                    let servers = parsed.map(|p| p.settings.resolver.nameservers.clone()).unwrap_or_default();
+                    asking = Some(tokio::spawn(async move { ask(names, &servers).await }));
                 }
             }
         }
+    }
+
+    /// When names are to be asked for: when the first answer does not hold any more, and now and then for the rest of what
+    /// is looked at then.
+    fn next_question(&self) -> Instant {
+        let due = self
+            .parsed
+            .as_ref()
+            .and_then(|p| self.resolver.next_due(&p.upstreams));
+        let soonest = Instant::now() + LEAST;
+        let latest = Instant::now() + self.again;
+        due.map_or(latest, |due| Instant::from_std(due).min(latest))
+            .max(soonest)
     }
 
     /// Makes the source's present set take effect if it can.
@@ -219,7 +241,8 @@ impl Publisher {
         if !problems.iter().any(Problem::is_error) {
             let unknown = self.resolver.unknown(&parsed.upstreams);
             if !unknown.is_empty() {
-                self.resolver.learn(ask(unknown).await);
+                let servers = &parsed.settings.resolver.nameservers;
+                self.resolver.learn(ask(unknown, servers).await);
             }
             for (host, reason) in self.resolver.failures(&parsed.upstreams) {
                 self.again = RETRY;
@@ -323,14 +346,22 @@ impl Publisher {
         look: &Look,
     ) -> Result<Option<Active>, Vec<Problem>> {
         let addresses = self.resolver.addresses(&parsed.upstreams);
-        let credentials = self
-            .sealer
-            .fingerprint(parsed.upstreams.iter().filter_map(|u| u.key_ref.as_deref()));
+        let credentials = self.sealer.fingerprint(
+            parsed
+                .upstreams
+                .iter()
+                .flat_map(|u| &u.key_refs)
+                .map(String::as_str),
+        );
+        let files = parsed.upstreams.iter().filter_map(|u| u.ca_file.as_deref());
+        let authorities = Authorities::read(files);
         let learner = Arc::clone(&self.counting.learner);
         let learned = learner.factors();
         let inputs = format!(
-            "{FINGERPRINT} {:032x} {credentials} {addresses:?} {:?} {learned:?}",
-            parsed.content, look.ready
+            "{FINGERPRINT} {:032x} {credentials} {:032x} {addresses:?} {:?} {learned:?}",
+            parsed.content,
+            authorities.fingerprint(),
+            look.ready
         );
         let fingerprint = format!("{:032x}", xxh3_128(inputs.as_bytes()));
         let present = self.region.generation();
@@ -347,6 +378,7 @@ impl Publisher {
             generation,
             created_unix_ms: unix_ms(),
             resolved: &resolved,
+            authorities: &|path| authorities.of(path),
             counting: CountingInput {
                 vocabulary: &|name| look.ready.get(name).cloned(),
                 learned: &|model| learned.get(model).copied(),

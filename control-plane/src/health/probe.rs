@@ -94,8 +94,10 @@ fn credential(
         return Ok(None);
     }
     let unusable = |_| "the credential cannot be sent".to_owned();
+    // Of several the first: a probe asks for the provider, not for its keys.
+    let first = provider.credentials().next().ok_or("there is no credential")?;
     let secret = key
-        .open(provider.id(), provider.sealed_credential())
+        .open(provider.id(), first.sealed)
         .map_err(|e| format!("the credential cannot be opened: {e}"))?;
     let name = HeaderName::from_bytes(provider.credential_header().as_bytes())
         .map_err(|e| format!("the credential's header: {e}"))?;

@@ -105,6 +105,7 @@ fn main() {
             generation: 1,
             created_unix_ms: 0,
             resolved: &|_| vec!["127.0.0.1:9".parse().unwrap()],
+            authorities: &|_| Ok(Vec::new()),
             counting: tollgate_policy::CountingInput::default(),
             seal: &|_, _| Ok(Vec::new()),
         };

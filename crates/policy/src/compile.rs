@@ -6,7 +6,7 @@ use crate::{
     counting::{self, CountingInput, Lies},
     documents::{
         Affinity, Algorithm, ChannelSource, CountedPattern, CredentialKind, Documents, Endpoint, Enforcement,
-        Entry, Kind, Limit, Location, Model, Provider, Span,
+        Entry, Kind, Limit, Location, Model, Provider, Span, TlsVersion,
     },
     effective::{EffectiveChannel, EffectiveLimit},
     glob::is_glob,
@@ -14,8 +14,8 @@ use crate::{
     problem::Problem,
     rules,
     snapshot::{
-        AddressRecord, AffinityView, ChannelRecord, Code, CountingRecord, DeploymentRecord, KeyRecord,
-        LimitRecord, ModelMatch, ModelNameRecord, ModelRecord, PatternRecord, PermissionRecord,
+        AddressRecord, AffinityView, ChannelRecord, Code, CountingRecord, CredentialRecord, DeploymentRecord,
+        KeyRecord, LimitRecord, ModelMatch, ModelNameRecord, ModelRecord, PatternRecord, PermissionRecord,
         ProviderRecord, ProxyRecord, Range, Scope, SettingsRecord, SourceRecord, SourceView, Str, flag,
         images_code,
         writer::{TooLarge, Writer, small},
@@ -40,6 +40,8 @@ pub struct CompileInput<'a> {
     pub created_unix_ms: u64,
     /// Addresses of a provider, by its id.
     pub resolved: &'a dyn Fn(&str) -> Vec<SocketAddr>,
+    /// The content of a provider's `ca_file`, by its path, checked to hold certificates.
+    pub authorities: &'a dyn Fn(&str) -> Result<Vec<u8>, String>,
     /// What counting needs.
     pub counting: CountingInput<'a>,
     /// Turns a provider's credential (by provider id) into the ciphertext that goes into the snapshot. An error's text becomes
@@ -192,17 +194,30 @@ impl<'d> Compiler<'d> {
             return Ok(());
         };
         let credentials = &provider.credentials;
-        let sealed = match credentials
-            .source()
-            .filter(|_| credentials.kind != CredentialKind::None)
-        {
+        let first = self.writer.credentials.len();
+        for (index, (id, weight, secret)) in credentials.sources().enumerate() {
+            let sealed = (self.input.seal)(&provider.id, secret).unwrap_or_else(|reason| {
+                let field = if id.is_empty() {
+                    "credentials".to_owned()
+                } else {
+                    format!("credentials.keys[{index}]")
+                };
+                let problem = entry.at.error(&field, format!("cannot be sealed: {reason}"));
+                self.problems.push(problem);
+                Vec::new()
+            });
+            let record = CredentialRecord {
+                id: self.writer.text(id)?,
+                sealed: self.writer.blob(&sealed)?,
+                weight: weight.into(),
+            };
+            self.writer.credentials.push(record);
+        }
+        let sent = self.writer.credentials.len() - first;
+        let authorities = match &provider.tls.ca_file {
             None => Vec::new(),
-            Some(secret) => (self.input.seal)(&provider.id, secret).unwrap_or_else(|reason| {
-                self.problems.push(
-                    entry
-                        .at
-                        .error("credentials", format!("cannot be sealed: {reason}")),
-                );
+            Some(path) => (self.input.authorities)(path).unwrap_or_else(|reason| {
+                self.problems.push(entry.at.error("tls.ca_file", reason));
                 Vec::new()
             }),
         };
@@ -242,15 +257,20 @@ impl<'d> Compiler<'d> {
             ca_file: self
                 .writer
                 .text(provider.tls.ca_file.as_deref().unwrap_or_default())?,
+            authorities: self.writer.blob(&authorities)?,
             path_prefix: self.writer.text(&endpoint.path_prefix)?,
             credential_header: self.writer.text(&header)?,
-            sealed_credential: self.writer.blob(&sealed)?,
+            credentials: Writer::tail(self.writer.credentials.len(), sent)?,
             addresses: Writer::tail(self.writer.addresses.len(), addresses.len())?,
+            max_idle: provider.connections.max_idle.into(),
+            idle_ms: bounded_ms(provider.connections.idle_timeout),
+            max_requests: provider.connections.max_requests.into(),
             protocol: provider.protocol.code(),
             credential_kind: credentials.kind.code(),
             flags: bit(provider.enabled, flag::ENABLED)
                 | bit(endpoint.tls, flag::TLS)
-                | bit(provider.tls.verify, flag::TLS_VERIFY),
+                | bit(provider.tls.verify, flag::TLS_VERIFY)
+                | bit(provider.tls.min_version == TlsVersion::V1_3, flag::TLS_1_3),
             reserved: 0,
         };
         self.writer.providers.push(record);

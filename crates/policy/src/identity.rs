@@ -17,6 +17,12 @@ pub fn hash_name(name: &[u8]) -> u64 {
     xxh3_64_with_seed(name, NAME_SEED)
 }
 
+/// The row of one of a provider's several credentials in the region, among those of deployments: ids hold no control
+/// characters, so none of theirs has this name.
+pub fn credential_row(provider: &str, credential: &str) -> u64 {
+    hash_name(format!("credential\n{provider}\n{credential}").as_bytes())
+}
+
 /// The counter of a per-model limit with the key `key` for the model whose name hashes ([`hash_name`]) to `model`.
 pub fn per_model_key(key: u64, model: u64) -> u64 {
     pair(key, model, MODEL_SEED)

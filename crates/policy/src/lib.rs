@@ -36,7 +36,7 @@ pub use counting::{CountingInput, Family, VocabularyFile};
 pub use documents::{Documents, Kind};
 pub use duration::Span;
 pub use glob::glob_matches;
-pub use identity::{hash_name, per_model_key};
+pub use identity::{credential_row, hash_name, per_model_key};
 pub use origin::{ChannelOrigins, Origin, OriginLimit, Source, Valued};
 pub use problem::{Problem, Severity};
 pub use rules::{Decision, Facts, Outcome, RuleSet, RuleTrace, Value};

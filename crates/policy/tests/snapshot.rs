@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use std::collections::{HashMap, HashSet};
 use support::{base, compile_with, compiled, parse};
 use tollgate_policy::{
-    RuleSet, Snapshot, SnapshotError,
+    ProviderView, RuleSet, Snapshot, SnapshotError,
     documents::{AbortPolicy, Algorithm, CredentialKind, Enforcement, Metric, Protocol},
     per_model_key,
     snapshot::{AffinityView, Scope, SourceView},
@@ -183,7 +183,14 @@ fn models_lead_to_deployments_and_providers() {
         (openai.credential_kind(), openai.credential_header()),
         (CredentialKind::Bearer, "authorization")
     );
-    assert_eq!(openai.sealed_credential(), b"sealed openai 14");
+    let sealed = |provider: ProviderView<'_>| -> Vec<(String, Vec<u8>, u32)> {
+        let credentials = provider.credentials();
+        credentials
+            .map(|c| (c.id.to_owned(), c.sealed.to_vec(), c.weight))
+            .collect()
+    };
+    assert_eq!(sealed(openai), [(String::new(), b"sealed openai 14".to_vec(), 1)]);
+    assert_eq!((openai.ca_file(), openai.authorities()), ("", &b""[..]));
     let addresses: Vec<String> = openai.addresses().map(|address| address.to_string()).collect();
     assert_eq!(addresses, ["192.0.2.1:8443", "[2001:db8::1]:8443"]);
     let local = deployments[1].provider().unwrap();
@@ -191,7 +198,10 @@ fn models_lead_to_deployments_and_providers() {
         (local.tls(), local.host(), local.credential_header()),
         (false, "127.0.0.1:8000", "x-token")
     );
-    assert_eq!(local.sealed_credential(), b"sealed local by vault/local");
+    assert_eq!(
+        sealed(local),
+        [(String::new(), b"sealed local by vault/local".to_vec(), 1)]
+    );
 
     let qwen = snapshot.model(b"qwen-max").unwrap();
     let counting = qwen.counting().unwrap();
@@ -376,7 +386,7 @@ fn foreign_buffers_are_refused_with_a_reason() {
         Snapshot::open(&newer).unwrap_err(),
         SnapshotError::Format {
             found: 99,
-            expected: 6
+            expected: 7
         }
     );
     let mut longer = bytes.clone();
@@ -440,7 +450,8 @@ fn walk(snapshot: Snapshot<'_>) -> usize {
                 text(provider.host());
                 let _ = (
                     provider.addresses().count(),
-                    provider.sealed_credential().len(),
+                    provider.credentials().map(|c| c.sealed.len()).sum::<usize>(),
+                    provider.authorities().len(),
                     provider.credential_kind(),
                 );
             }
@@ -659,6 +670,7 @@ mod counting {
             generation: 1,
             created_unix_ms: 0,
             resolved: &|_| Vec::new(),
+            authorities: &|_| Ok(Vec::new()),
             counting,
             seal: &|_, _| Ok(Vec::new()),
         };
@@ -837,4 +849,39 @@ fn experiments_routes_and_deployments_are_found() {
             .route("gpt-4o")
             .is_none()
     );
+}
+
+#[test]
+fn a_providers_keys_certificates_and_connections_come_out() {
+    let mut documents = base();
+    documents["providers"][0]["credentials"] = json!({ "type": "bearer", "keys": [
+        { "id": "one", "key": "sk-1" }, { "id": "two", "key_ref": "vault/two", "weight": 7 }] });
+    documents["providers"][0]["tls"] = json!({ "ca_file": "/etc/ca.pem", "min_version": "1.3" });
+    documents["providers"][0]["connections"] =
+        json!({ "max_idle": 5, "idle_timeout": "20s", "max_requests": 9 });
+    let bytes = compiled(&documents).unwrap();
+    let snapshot = Snapshot::open(&bytes).unwrap();
+    let openai = snapshot.provider(0).unwrap();
+    let keys: Vec<_> = openai.credentials().map(|c| (c.id, c.sealed, c.weight)).collect();
+    assert_eq!(
+        keys,
+        [
+            ("one", &b"sealed openai 4"[..], 1),
+            ("two", &b"sealed openai by vault/two"[..], 7)
+        ]
+    );
+    assert_eq!(openai.authorities(), b"certificates of /etc/ca.pem");
+    assert!(openai.tls_1_3_only());
+    let connections = openai.connections();
+    assert_eq!(
+        (
+            connections.max_idle,
+            connections.idle_ms,
+            connections.max_requests
+        ),
+        (5, 20_000, 9)
+    );
+    let local = snapshot.provider(1).unwrap();
+    assert!(local.authorities().is_empty() && !local.tls_1_3_only());
+    assert_eq!(local.connections().max_idle, 256);
 }

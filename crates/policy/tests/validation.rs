@@ -321,6 +321,48 @@ fn each_problem_is_named() {
             "only one of",
         ),
         (
+            "/providers/0/credentials/keys",
+            json!([{ "id": "a", "key": "k" }]),
+            "providers[0].credentials",
+            "only one of",
+        ),
+        (
+            "/providers/0/credentials",
+            json!({ "type": "bearer", "keys": [{ "id": "a", "key": "k" }, { "id": "a", "key": "l" }] }),
+            "providers[0].credentials.keys[1].id",
+            "has this id",
+        ),
+        (
+            "/providers/0/credentials",
+            json!({ "type": "bearer", "keys": [{ "id": "a", "key": "k", "key_ref": "l" }] }),
+            "providers[0].credentials.keys[0]",
+            "exactly one of",
+        ),
+        (
+            "/providers/0/credentials",
+            json!({ "type": "bearer", "keys": [{ "id": "a", "key": "k", "weight": 0 }] }),
+            "providers[0].credentials.keys[0].weight",
+            "1..=1000",
+        ),
+        (
+            "/providers/0/connections",
+            json!({ "max_requests": 0 }),
+            "providers[0].connections.max_requests",
+            "must be",
+        ),
+        (
+            "/providers/0/connections",
+            json!({ "idle_timeout": "10ms" }),
+            "providers[0].connections.idle_timeout",
+            "1s..=1h",
+        ),
+        (
+            "/providers/1/tls",
+            json!({ "min_version": "1.3" }),
+            "providers[1].tls",
+            "makes no difference",
+        ),
+        (
             "/providers/0/credentials/name",
             json!("x"),
             "providers[0].credentials.name",
@@ -857,6 +899,7 @@ fn compile_refuses_what_validate_refuses() {
         generation: 1,
         created_unix_ms: 0,
         resolved: &|_| Vec::new(),
+        authorities: &|_| Ok(Vec::new()),
         counting: tollgate_policy::CountingInput::default(),
         seal: &|_, _| Ok(Vec::new()),
     };

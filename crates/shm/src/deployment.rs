@@ -22,12 +22,22 @@ const PROBES: usize = 256;
 /// How long others wait for a trial's result before one of them tries, milliseconds.
 const TRIAL_MS: u64 = 30_000;
 
+/// How many times the average an answer's first byte must be late to count against a deployment.
+const OUTLIER: u64 = 5;
+/// And after how long at least, microseconds.
+const OUTLIER_US: u64 = 1_000_000;
+
 const CLOSED: u64 = 0;
 const OPEN: u64 = 1;
 const HALF_OPEN: u64 = 2;
 const TRIPS_SHIFT: u32 = 2;
 const TRIPS_MASK: u64 = (1 << 14) - 1;
 const UNTIL_SHIFT: u32 = 16;
+
+/// Kinds of [`Failure`].
+pub(crate) const FAILURES: usize = 8;
+/// Failures that come sooner after the last one are no news, milliseconds.
+const NEWS_MS: u64 = 1_000;
 
 /// A deployment's row.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,7 +80,7 @@ pub struct BreakerSpec {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Failure {
-    /// No connection, or TLS failed.
+    /// No connection.
     Connect = 1,
     /// No answer in time.
     Timeout = 2,
@@ -80,16 +90,25 @@ pub enum Failure {
     Malformed = 4,
     /// 429, or 503 with `Retry-After`: not broken, but full.
     Full = 5,
+    /// No TLS, or a certificate that is not the provider's.
+    Tls = 6,
+    /// 401 or 403: the provider does not take our credential. Not broken either.
+    Refused = 7,
+    /// An answer, but far later than it uses to come.
+    Slow = 8,
 }
 
 impl Failure {
     /// All, by number minus one.
-    pub const ALL: [Failure; 5] = [
+    pub const ALL: [Failure; FAILURES] = [
         Failure::Connect,
         Failure::Timeout,
         Failure::Status,
         Failure::Malformed,
         Failure::Full,
+        Failure::Tls,
+        Failure::Refused,
+        Failure::Slow,
     ];
 
     /// Name in the API and in metrics.
@@ -100,8 +119,26 @@ impl Failure {
             Failure::Status => "status",
             Failure::Malformed => "malformed",
             Failure::Full => "full",
+            Failure::Tls => "tls",
+            Failure::Refused => "refused",
+            Failure::Slow => "slow",
         }
     }
+
+    /// Whether a deployment that fails like this works, and only does not want us now.
+    fn is_unwillingness(self) -> bool {
+        matches!(self, Failure::Full | Failure::Refused)
+    }
+}
+
+/// What [`Region::note_failure`] has to tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Noted {
+    /// This failure opened the breaker.
+    pub opened: bool,
+    /// The first failure after a success, and the last one is a while ago: worth a line in a log, which the failures that
+    /// follow are not.
+    pub news: bool,
 }
 
 /// Whether a deployment may be given a request now.
@@ -152,13 +189,17 @@ pub struct DeploymentView {
     /// Attempts so far.
     pub attempts: u64,
     /// Attempts by [`Failure`], in the order of [`Failure::ALL`].
-    pub failed: [u64; 5],
+    pub failed: [u64; FAILURES],
     /// How often the breaker has opened.
     pub opened: u64,
     /// Connections that were made.
     pub connected: u64,
     /// Attempts over a connection that was already there.
     pub reused: u64,
+    /// TLS handshakes that took up a former session.
+    pub resumed: u64,
+    /// Connections that are kept and serve nobody now.
+    pub idle: u64,
     /// The last failure and its region time.
     pub last_failure: Option<(Failure, u64)>,
 }
@@ -184,6 +225,13 @@ impl DeploymentRow {
         }
     }
 
+    fn idle(&self) -> Concurrency<'_> {
+        Concurrency {
+            cells: &self.idle,
+            contested_until: &self.contested_until,
+        }
+    }
+
     fn readiness(&self, now_ms: u64) -> Readiness {
         let word = self.breaker.load(SeqCst);
         if state_of(word) != CLOSED {
@@ -200,6 +248,17 @@ impl DeploymentRow {
             return Readiness::Unhealthy;
         }
         Readiness::Ready
+    }
+
+    fn learn_latency(&self, sample: u64, share: u64) {
+        // Two workers at once may lose one sample of many.
+        let old = self.latency_us.load(Relaxed);
+        let next = if old == 0 {
+            sample
+        } else {
+            old - old / share + sample / share
+        };
+        self.latency_us.store(next.max(1), Relaxed);
     }
 
     fn trip(&self, now_ms: u64, spec: &BreakerSpec, from: u64, trips: u64) -> bool {
@@ -287,6 +346,27 @@ impl Region {
         }
     }
 
+    /// A connection of this worker becomes idle.
+    pub fn add_idle(&self, worker: &Worker, index: DeploymentIndex) {
+        if let Some(row) = self.deployment_row(index) {
+            row.idle().add(worker.slot, 1);
+        }
+    }
+
+    /// An idle connection of this worker serves again, or is closed.
+    pub fn remove_idle(&self, worker: &Worker, index: DeploymentIndex) {
+        if let Some(row) = self.deployment_row(index) {
+            row.idle().give_back(worker.slot, 1);
+        }
+    }
+
+    /// A TLS handshake took up a former session.
+    pub fn note_resumed(&self, index: DeploymentIndex) {
+        if let Some(row) = self.deployment_row(index) {
+            row.resumed.fetch_add(1, Relaxed);
+        }
+    }
+
     /// An attempt has ended, however.
     pub fn end_attempt(&self, worker: &Worker, index: DeploymentIndex) {
         if let Some(row) = self.deployment_row(index) {
@@ -294,60 +374,78 @@ impl Region {
         }
     }
 
-    /// An attempt worked. `latency_us`: time to its first byte.
-    pub fn note_success(&self, index: DeploymentIndex, now_ms: u64, latency_us: Option<u64>) {
+    /// An attempt worked. `latency_us`: time to its first byte. Returns whether this closed the breaker.
+    pub fn note_success(&self, index: DeploymentIndex, now_ms: u64, latency_us: Option<u64>) -> bool {
         let Some(row) = self.deployment_row(index) else {
-            return;
+            return false;
         };
         if row.failures.load(Relaxed) != 0 {
             row.failures.store(0, Relaxed);
         }
         let word = row.breaker.load(SeqCst);
         // In an open breaker this is an old request's end: it says nothing about new ones.
-        if state_of(word) == HALF_OPEN && row.breaker.compare_exchange(word, CLOSED, SeqCst, SeqCst).is_ok() {
+        let closed =
+            state_of(word) == HALF_OPEN && row.breaker.compare_exchange(word, CLOSED, SeqCst, SeqCst).is_ok();
+        if closed {
             row.recovered_ms.store(now_ms, Relaxed);
         }
         if let Some(sample) = latency_us {
-            // Two workers at once may lose one sample of many.
-            let old = row.latency_us.load(Relaxed);
-            let next = if old == 0 {
-                sample
-            } else {
-                old - old / 8 + sample / 8
-            };
-            row.latency_us.store(next.max(1), Relaxed);
+            row.learn_latency(sample, 8);
         }
+        closed
     }
 
-    /// An attempt failed. Returns whether this opened the breaker.
+    /// Whether an answer's first byte came so late that it counts against a deployment: after a second and
+    /// five times the average. The average moves towards it slowly, so that a deployment that stays as slow as that
+    /// is not left out for ever.
+    pub fn note_latency_if_outlier(&self, index: DeploymentIndex, latency_us: u64) -> bool {
+        let Some(row) = self.deployment_row(index) else {
+            return false;
+        };
+        let usual = row.latency_us.load(Relaxed);
+        let outlier = usual > 0 && latency_us > OUTLIER_US && latency_us > usual.saturating_mul(OUTLIER);
+        if outlier {
+            row.learn_latency(latency_us, 64);
+        }
+        outlier
+    }
+
+    /// An attempt failed.
     pub fn note_failure(
         &self,
         index: DeploymentIndex,
         now_ms: u64,
         failure: Failure,
         spec: &BreakerSpec,
-    ) -> bool {
+    ) -> Noted {
         let Some(row) = self.deployment_row(index) else {
-            return false;
+            return Noted::default();
         };
         if let Some(count) = row.failed.get(failure as usize - 1) {
             count.fetch_add(1, Relaxed);
         }
-        row.last_failure.store(now_ms << 8 | failure as u64, Relaxed);
-        if failure == Failure::Full {
+        let last = row.last_failure.swap(now_ms << 8 | failure as u64, Relaxed);
+        let quiet = now_ms.saturating_sub(last >> 8) >= NEWS_MS || last & 0xff != failure as u64;
+        if failure.is_unwillingness() {
             // It answers, and that is what a trial asks.
             let word = row.breaker.load(SeqCst);
             if state_of(word) == HALF_OPEN {
                 let _ = row.breaker.compare_exchange(word, CLOSED, SeqCst, SeqCst);
             }
-            return false;
+            return Noted {
+                opened: false,
+                news: quiet,
+            };
         }
         let failures = row.failures.fetch_add(1, SeqCst) + 1;
         let word = row.breaker.load(SeqCst);
-        match state_of(word) {
-            HALF_OPEN => row.trip(now_ms, spec, word, trips_of(word)),
-            CLOSED if failures >= u64::from(spec.failures) => row.trip(now_ms, spec, word, 0),
-            _ => false,
+        Noted {
+            opened: match state_of(word) {
+                HALF_OPEN => row.trip(now_ms, spec, word, trips_of(word)),
+                CLOSED if failures >= u64::from(spec.failures) => row.trip(now_ms, spec, word, 0),
+                _ => false,
+            },
+            news: failures == 1 && quiet,
         }
     }
 
@@ -368,6 +466,12 @@ impl Region {
         if let Some(row) = self.deployment_row(index) {
             row.cooling_until.fetch_max(until_ms, Relaxed);
         }
+    }
+
+    /// How long it is still to be left alone, milliseconds.
+    pub fn deployment_cooling_ms(&self, index: DeploymentIndex, now_ms: u64) -> u64 {
+        self.deployment_row(index)
+            .map_or(0, |row| row.cooling_until.load(Relaxed).saturating_sub(now_ms))
     }
 
     /// The daemon's verdict; returns the former one.
@@ -411,17 +515,20 @@ impl Region {
             opened: row.opened.load(Relaxed),
             connected: row.connected.load(Relaxed),
             reused: row.reused.load(Relaxed),
+            resumed: row.resumed.load(Relaxed),
+            idle: row.idle().sum(),
             last_failure: kind
                 .and_then(|k| Failure::ALL.get(k).copied())
                 .map(|failure| (failure, last >> 8)),
         })
     }
 
-    /// Forgets what a dead worker had in flight.
+    /// Forgets what a dead worker had in flight, and its idle connections.
     pub(crate) fn sweep_deployments(&self, worker: WorkerSlot) {
         for row in self.deployment_rows() {
             if row.key.load(Relaxed) != 0 {
                 row.connections().sweep(worker);
+                row.idle().sweep(worker);
             }
         }
     }
@@ -464,13 +571,13 @@ mod tests {
     fn opens_after_failures_in_a_row_and_closes_by_a_trial() {
         let (_dir, r, d) = region();
         for _ in 0..2 {
-            assert!(!r.note_failure(d, 10, Failure::Status, &SPEC));
+            assert!(!r.note_failure(d, 10, Failure::Status, &SPEC).opened);
         }
         r.note_success(d, 10, None);
-        assert!(!r.note_failure(d, 10, Failure::Connect, &SPEC));
-        assert!(!r.note_failure(d, 10, Failure::Connect, &SPEC));
+        assert!(!r.note_failure(d, 10, Failure::Connect, &SPEC).opened);
+        assert!(!r.note_failure(d, 10, Failure::Connect, &SPEC).opened);
         assert_eq!(r.deployment_readiness(d, 10), Readiness::Ready);
-        assert!(r.note_failure(d, 10, Failure::Timeout, &SPEC));
+        assert!(r.note_failure(d, 10, Failure::Timeout, &SPEC).opened);
         assert_eq!(r.deployment_readiness(d, 109), Readiness::Broken);
         assert!(!r.take_trial(d, 109));
         // An old request's success does not close it.
@@ -480,7 +587,7 @@ mod tests {
         assert!(r.take_trial(d, 110));
         assert!(!r.take_trial(d, 110), "one trial only");
         assert_eq!(r.deployment_readiness(d, 110), Readiness::Broken);
-        assert!(r.note_failure(d, 120, Failure::Connect, &SPEC));
+        assert!(r.note_failure(d, 120, Failure::Connect, &SPEC).opened);
         assert_eq!(r.deployment_readiness(d, 319), Readiness::Broken, "twice as long");
         assert!(r.take_trial(d, 320));
         // The client of the trial leaves: the next request may try at once.
@@ -509,7 +616,7 @@ mod tests {
             assert!(until - now <= 350);
             now = until;
             assert!(r.take_trial(d, now));
-            assert!(r.note_failure(d, now, Failure::Status, &SPEC));
+            assert!(r.note_failure(d, now, Failure::Status, &SPEC).opened);
         }
     }
 
@@ -517,7 +624,7 @@ mod tests {
     fn full_is_not_broken() {
         let (_dir, r, d) = region();
         for _ in 0..10 {
-            assert!(!r.note_failure(d, 10, Failure::Full, &SPEC));
+            assert!(!r.note_failure(d, 10, Failure::Full, &SPEC).opened);
         }
         for _ in 0..3 {
             r.note_failure(d, 10, Failure::Connect, &SPEC);
@@ -549,7 +656,7 @@ mod tests {
                 .map(|_| {
                     s.spawn(|| {
                         (0..500)
-                            .filter(|_| r.note_failure(d, 10, Failure::Status, &SPEC))
+                            .filter(|_| r.note_failure(d, 10, Failure::Status, &SPEC).opened)
                             .count()
                     })
                 })
@@ -572,10 +679,45 @@ mod tests {
         let worker = r.attach_worker().unwrap();
         r.begin_attempt(&worker, d, false);
         r.begin_attempt(&worker, d, true);
+        r.add_idle(&worker, d);
+        r.add_idle(&worker, d);
+        r.remove_idle(&worker, d);
+        assert_eq!(r.deployment_view(d).unwrap().idle, 1);
         assert_eq!(r.deployment_load(d).0, 2);
         r.end_attempt(&worker, d);
         assert_eq!(r.deployment_load(d).0, 1);
         r.sweep_deployments(worker.slot);
         assert_eq!(r.deployment_load(d).0, 0);
+        assert_eq!(r.deployment_view(d).unwrap().idle, 0);
+    }
+
+    #[test]
+    fn a_failure_is_news_once() {
+        let (_dir, r, d) = region();
+        let news = |now, failure| r.note_failure(d, now, failure, &SPEC).news;
+        assert!(news(5_000, Failure::Connect));
+        assert!(!news(5_001, Failure::Connect) && !news(9_000, Failure::Connect));
+        r.note_success(d, 9_001, None);
+        // It comes and goes.
+        assert!(!news(9_002, Failure::Connect));
+        r.note_success(d, 9_003, None);
+        assert!(news(10_003, Failure::Connect));
+        r.note_success(d, 10_004, None);
+        assert!(news(10_005, Failure::Tls), "another one");
+        assert!(news(20_000, Failure::Full));
+        assert!(!news(20_500, Failure::Full));
+    }
+
+    #[test]
+    fn an_answer_is_late_by_what_is_usual() {
+        let (_dir, r, d) = region();
+        assert!(!r.note_latency_if_outlier(d, 9_000_000), "nothing is usual yet");
+        r.note_success(d, 1, Some(20_000));
+        assert!(!r.note_latency_if_outlier(d, 900_000), "too short to matter");
+        let late = (0..100)
+            .take_while(|_| r.note_latency_if_outlier(d, 1_500_000))
+            .count();
+        assert!((8..80).contains(&late), "it becomes usual after a while: {late}");
+        assert!(r.note_latency_if_outlier(d, 60_000_000));
     }
 }

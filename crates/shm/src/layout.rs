@@ -267,10 +267,14 @@ pub(crate) struct DeploymentRow {
     pub opened: AtomicU64,
     pub connected: AtomicU64,
     pub reused: AtomicU64,
-    pub failed: [AtomicU64; 5],
-    pub _pad: [AtomicU64; 6],
+    /// TLS handshakes that took up a former session.
+    pub resumed: AtomicU64,
+    pub failed: [AtomicU64; crate::deployment::FAILURES],
+    pub _pad: [AtomicU64; 2],
     /// Requests in flight by worker, as in a counter's concurrency cells.
     pub cells: [AtomicU64; CELLS],
+    /// Idle connections by worker, likewise.
+    pub idle: [AtomicU64; CELLS],
 }
 
 #[cfg(not(loom))]
@@ -280,6 +284,6 @@ const _: () = {
     assert!(size_of::<InflightRow>() == 448);
     assert!(size_of::<EventRow>() == 128);
     assert!(size_of::<UsageRow>() == 1024);
-    assert!(size_of::<DeploymentRow>() == 448);
+    assert!(size_of::<DeploymentRow>() == 704);
     assert!(size_of::<Header>() < HEADER_SIZE as usize);
 };

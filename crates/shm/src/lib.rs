@@ -25,7 +25,7 @@ mod workers;
 
 pub use counters::{CounterIndex, CounterTableFull};
 pub use deployment::{
-    BreakerSpec, BreakerState, DeploymentIndex, DeploymentView, Failure, Readiness, Verdict,
+    BreakerSpec, BreakerState, DeploymentIndex, DeploymentView, Failure, Noted, Readiness, Verdict,
 };
 pub use inflight::{InflightIndex, InflightView};
 pub use layout::{LAYOUT_VERSION, MAX_LIMITS_PER_REQUEST, MAX_WORKERS, Sizes};

@@ -14,6 +14,7 @@ use super::reply::Reply;
 use super::response::Response;
 use super::session::Session;
 use super::translate::Translation;
+use super::upstream::Upstream;
 use super::worker::Generation;
 use crate::ngx::request::PoolText;
 
@@ -92,6 +93,8 @@ pub(crate) struct Context {
     /// Whether some strict limit bounds the output.
     pub output_bounded: bool,
     pub attempts: u8,
+    /// The level of the connection's log while nginx's own lines are kept out of it; 0 while they are not.
+    pub log_level: u8,
     pub class: Class,
     pub generation: Rc<Generation>,
     pub channel: Option<u32>,
@@ -148,6 +151,9 @@ pub(crate) struct Context {
     pub tags: Option<Rc<str>>,
     /// The client's path, before a provider's prefix replaced part of it.
     pub original_path: Option<Rc<str>>,
+    /// The attempt's provider, and which of its credentials is sent.
+    pub upstream: Option<Rc<Upstream>>,
+    pub credential: u16,
     /// The header lines that only this attempt's upstream may see, as [`super::route::aim`] writes them.
     pub upstream_head: PoolText,
     pub reply: Option<Box<Reply>>,

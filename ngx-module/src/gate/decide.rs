@@ -672,7 +672,7 @@ impl Decider<'_> {
                     refusal = refusal.or(Some(field));
                 }
                 Err(Misfit::Failed(reason)) => {
-                    crate::ngx::log::error(format_args!("tollgate: deployment {deployment}: {reason}"));
+                    generation.complain(deployment, reason);
                     return Err(self.fail(
                         Class::Internal,
                         503,

@@ -6,7 +6,8 @@
 //! | who calls (headers only) | identify |
 //! | what is wanted, is it allowed, does it fit | decide, terms |
 //! | which model, version, deployment or group | find |
-//! | which deployment, with which credentials | route, pool, session |
+//! | which deployment, with which credentials | route, pool, session, upstream |
+//! | one attempt, and what it says of the deployment | attempt |
 //! | how is it counted | counting |
 //! | what the gateway answers itself | answers, models |
 //! | Gemini's API, whose models stand in the path | gemini |
@@ -17,6 +18,7 @@
 //! | counts that take longer than others should wait | slices |
 
 mod answers;
+mod attempt;
 mod context;
 mod counting;
 mod credentials;
@@ -37,8 +39,13 @@ mod settle;
 mod slices;
 mod terms;
 mod translate;
+mod upstream;
 mod worker;
 
+pub(crate) use attempt::{
+    AnswerHead, HeadVerdict, Outcome, TargetTls, attempt_begins, attempt_ended, connection_kept,
+    connection_left, head_arrived, outdated, session_resumed, target,
+};
 pub(crate) use context::{Context, Field, Stage, Variable};
 pub(crate) use credentials::MasterKey;
 pub(crate) use decide::{Verdict, count_request, decide, hold_ticket};
@@ -50,9 +57,10 @@ pub(crate) use response::{
     Mode, Piece, Plan, broken_stream, failure, is_overdue, keep_whole, last_event, note_unread,
     response_started, watch_json, watch_sse,
 };
-pub(crate) use route::{Outcome, attempt_begins, attempt_ended, next_deployment, target};
+pub(crate) use route::next_deployment;
 pub(crate) use session::session_cookie;
 pub(crate) use settle::{count_unsettled, settle};
 pub(crate) use slices::turn;
 pub(crate) use translate::whole_answer;
+pub(crate) use upstream::Trust;
 pub(crate) use worker::WorkerState;

@@ -96,6 +96,17 @@ pub(super) fn set_tried(tried: &mut Tried, position: usize) {
     }
 }
 
+pub(super) fn clear_tried(tried: &mut Tried, position: usize) {
+    if let Some(word) = tried.get_mut(position / 64) {
+        *word &= !(1 << (position % 64));
+    }
+}
+
+/// Attempts that a deployment is good for: one with each of its provider's credentials.
+fn attempts(deployment: &DeploymentView<'_>) -> usize {
+    deployment.provider().map_or(1, |p| p.credentials().len().max(1))
+}
+
 impl Pool {
     /// `route`: a channel's own way to them.
     pub fn new(
@@ -135,7 +146,9 @@ impl Pool {
         let routing = model.routing();
         let usable = |name: &str| {
             let model = snapshot.model(name.as_bytes());
-            model.map_or(0, |m| m.deployments().filter(is_usable).count())
+            model.map_or(0, |m| {
+                m.deployments().filter(is_usable).map(|d| attempts(&d)).sum()
+            })
         };
         let stand_ins: usize = match route.and_then(|r| r.fallback()) {
             Some(own) => own.map(usable).sum(),
@@ -187,6 +200,17 @@ impl Pool {
         } else {
             self.most_attempts
         }
+    }
+
+    /// Whether the model has more deployments than one that get requests by their weight.
+    pub fn has_others(&self) -> bool {
+        self.only.is_none()
+    }
+
+    /// Whether one of those has not been tried.
+    pub fn has_untried(&self, tried: &Tried) -> bool {
+        let mut numbered = self.members.iter().enumerate();
+        numbered.any(|(position, member)| member.weight > 0 && !is_tried(tried, position))
     }
 
     pub fn position(&self, index: u32) -> Option<usize> {

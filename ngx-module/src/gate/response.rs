@@ -8,6 +8,7 @@ use tollgate_meter::response::{
     write_error_event,
 };
 
+use super::attempt::MOST_ERROR;
 use super::context::Context;
 use super::reply::{ErrorKind, Reply};
 use super::worker::WorkerState;
@@ -20,8 +21,10 @@ const BYTES_PER_TOKEN: u64 = 4;
 
 /// How an answer is watched.
 pub(crate) enum Response {
-    /// Not at all: an error, an upgrade, a kind that carries no usage.
+    /// Not at all: an upgrade, a kind that carries no usage.
     Opaque,
+    /// An error that is passed on: how many bytes of it.
+    Error(u64),
     /// A successful answer that cannot be read: compressed although it was not to be, or of a kind we do not know.
     Unread {
         bytes: u64,
@@ -135,6 +138,9 @@ pub(crate) fn response_started(
         return mode;
     }
     if !(200..300).contains(&status) {
+        if status >= 400 {
+            context.response = Response::Error(0);
+        }
         return Mode::Pass;
     }
     if encoded {
@@ -160,11 +166,17 @@ pub(crate) fn response_started(
     }
 }
 
-/// Bytes of an answer that passes unread.
-pub(crate) fn note_unread(context: &mut Context, length: u64) {
-    if let Response::Unread { bytes, .. } = &mut context.response {
-        *bytes += length;
+/// Bytes of an answer that passes unread; false if it is an error that does not end.
+pub(crate) fn note_unread(context: &mut Context, length: u64) -> bool {
+    match &mut context.response {
+        Response::Unread { bytes, .. } => *bytes += length,
+        Response::Error(bytes) => {
+            *bytes += length;
+            return *bytes <= MOST_ERROR;
+        }
+        Response::Opaque | Response::Json(_) | Response::Sse(_) => {}
     }
+    true
 }
 
 /// Bytes of an answer that is held until it is complete; false if there are too many.
@@ -211,6 +223,11 @@ pub(crate) fn watch_json(w: &mut WorkerState, context: &mut Context, bytes: &[u8
 }
 
 impl Json {
+    /// Whether what has come is not JSON, or not all of it.
+    pub fn is_malformed(&self) -> bool {
+        self.watch.as_deref().is_some_and(|watch| !watch.is_whole())
+    }
+
     /// Usage and locally counted output, at the end.
     pub fn finish(&mut self, counter: Option<&mut ModelCounter<'_>>) -> (Option<Usage>, u64) {
         let Some(counter) = counter else {

@@ -1,12 +1,12 @@
 //! Which deployment serves a request, at which address, with which credentials.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 
 use tollgate_meter::request::{FieldPath, RequestFacts, Scalar, scan};
 use tollgate_policy::documents::CredentialKind;
 use tollgate_policy::snapshot::AffinityView;
-use tollgate_shm::{Demand, DeploymentIndex, Failure, Region, Settlement};
+use tollgate_shm::{Demand, Region, Settlement};
 
 use super::context::Context;
 use super::facts;
@@ -15,16 +15,6 @@ use super::translate::{self, Misfit, Way};
 use super::worker::WorkerState;
 use crate::ngx::process;
 use crate::ngx::request::{PoolText, Request};
-
-/// Where an attempt goes.
-pub(crate) struct Target<'a> {
-    /// What connections may be shared by: deployment, address, TLS name.
-    pub key: u64,
-    pub address: SocketAddr,
-    pub tls: bool,
-    /// For nginx's messages; as long-lived as the snapshot.
-    pub name: &'a str,
-}
 
 /// Picks a deployment that has not been tried for the request and whose provider's quota has room; `None` if none is left.
 /// Notes those it looked at as tried.
@@ -153,14 +143,23 @@ pub(super) fn aim(
         .deployment(deployment)
         .and_then(|d| d.provider())
         .ok_or("the deployment has no provider")?;
-    let own = generation.upstream_head(&provider, w.master_key.as_ref())?;
+    let region = w.attached.as_ref().map(|a| &*a.region);
+    let upstream = generation.upstream(&provider, w.master_key.as_ref(), region)?;
+    let now = region.map_or(0, |r| r.time_at(process::now_ms()));
+    let credential = upstream.pick(region, now);
+    let own = upstream
+        .heads
+        .get(usize::from(credential))
+        .ok_or("the provider has no credential")?;
     match translate::way(context.api, provider.protocol()) {
         Way::Native => translate::undo(request, context).ok_or("out of memory")?,
         Way::Translated(pair) => translate::there(request, context, pair, deployment)?,
         Way::Unable => return Err("the deployment does not serve this API".into()),
     }
     context.deployment = Some(deployment);
-    context.upstream_head = head(request, context, &own).ok_or("out of memory")?;
+    context.upstream_head = head(request, context, &own.lines).ok_or("out of memory")?;
+    context.credential = credential;
+    context.upstream = Some(Rc::clone(&upstream));
     if provider.credential_kind() == CredentialKind::Header {
         // The usual ones are taken out of every request.
         let name = provider.credential_header().as_bytes();
@@ -256,7 +255,7 @@ pub(crate) fn next_deployment(
             // Its protocol cannot express the request; another's may.
             Err(Misfit::Refused(_)) => release_quota(w, context),
             Err(Misfit::Failed(reason)) => {
-                crate::ngx::log::error(format_args!("tollgate: cannot try another deployment: {reason}"));
+                context.generation.complain(next, reason);
                 return Err(());
             }
         }
@@ -344,122 +343,4 @@ fn stand_in(w: &mut WorkerState, context: &mut Context) -> Option<(u32, Option<u
             Err(_) => return None,
         }
     }
-}
-
-/// How an attempt at a deployment has ended.
-#[derive(Clone, Copy)]
-pub(crate) struct Outcome {
-    /// nginx calls it failed.
-    pub failed: bool,
-    /// HTTP status; 0 if no head of an answer came.
-    pub status: u16,
-    /// The answer's head came and its body broke off.
-    pub broken: bool,
-    /// A kept connection turned out dead before anything came over it: no fault of the deployment.
-    pub stale: bool,
-    /// `Retry-After`, seconds.
-    pub retry_after_s: Option<u64>,
-    /// The client has gone.
-    pub gone: bool,
-}
-
-/// An attempt begins.
-pub(crate) fn attempt_begins(
-    w: &WorkerState,
-    context: &mut Context,
-    reused: bool,
-) -> Option<DeploymentIndex> {
-    context.attempt_ms = process::now_ms();
-    let attached = w.attached.as_ref()?;
-    let pool = context.generation.pool(context.model?, &attached.region)?;
-    // A single deployment's state is shown, never asked.
-    let row = pool.members.get(pool.position(context.deployment?)?)?.row?;
-    attached.region.begin_attempt(&attached.worker, row, reused);
-    Some(row)
-}
-
-/// An attempt has ended: what it says of the deployment is known to all workers at once.
-pub(crate) fn attempt_ended(w: &WorkerState, context: &Context, row: DeploymentIndex, outcome: &Outcome) {
-    const DEFAULT_COOL_S: u64 = 5;
-    const MAX_COOL_S: u64 = 600;
-    let Some(attached) = w.attached.as_ref() else {
-        return;
-    };
-    let region = &attached.region;
-    region.end_attempt(&attached.worker, row);
-    let Some(pool) = context.model.and_then(|m| context.generation.pool(m, region)) else {
-        return;
-    };
-    let now_ms = process::now_ms();
-    let now = region.time_at(now_ms);
-    let full = outcome.status == 429 || (outcome.status == 503 && outcome.retry_after_s.is_some());
-    let failure = if outcome.stale {
-        None
-    } else if full {
-        let seconds = outcome
-            .retry_after_s
-            .unwrap_or(DEFAULT_COOL_S)
-            .clamp(1, MAX_COOL_S);
-        region.cool_down(row, now + seconds * 1_000);
-        Some(Failure::Full)
-    } else if outcome.status >= 500 {
-        Some(Failure::Status)
-    } else if outcome.status == 0 && outcome.gone {
-        None
-    } else if outcome.status == 0 {
-        // nginx does not say which it was; a time-out has lasted as long as the shortest of them.
-        let [connect, first, _] = context.timeouts_ms().unwrap_or([u64::MAX; 3]);
-        let waited = now_ms.saturating_sub(context.attempt_ms);
-        Some(if waited + 10 >= connect.min(first) {
-            Failure::Timeout
-        } else {
-            Failure::Connect
-        })
-    } else if !outcome.gone && (outcome.failed || outcome.broken && !context.cut) {
-        Some(Failure::Malformed)
-    } else {
-        let latency_us = context
-            .first_byte_ms
-            .map(|at| at.saturating_sub(context.attempt_ms).max(1) * 1_000);
-        region.note_success(row, now, latency_us);
-        return;
-    };
-    let Some(failure) = failure else {
-        region.note_nothing(row, now);
-        return;
-    };
-    if region.note_failure(row, now, failure, &pool.breaker) {
-        let id = context.deployment_view().map_or("", |d| d.id());
-        crate::ngx::log::warn(format_args!(
-            "tollgate: the breaker of the deployment {id:?} opens after {} failures in a row, the last one: {}",
-            pool.breaker.failures,
-            failure.name()
-        ));
-    }
-}
-
-/// Where the next attempt goes.
-pub(crate) fn target(context: &mut Context) -> Option<Target<'_>> {
-    let attempt = usize::from(context.attempts);
-    context.attempts = context.attempts.saturating_add(1);
-    context.proxied = true;
-    let deployment = context.deployment_view()?;
-    let provider = deployment.provider()?;
-    let addresses = provider.addresses();
-    let count = addresses.len().max(1);
-    let address = provider.addresses().nth(attempt % count)?;
-    let mut key = tollgate_policy::hash_name(deployment.id().as_bytes());
-    key ^= tollgate_policy::hash_name(provider.tls_name().as_bytes()).rotate_left(17);
-    key ^= match address {
-        SocketAddr::V4(a) => u64::from(u32::from(*a.ip())) << 16 | u64::from(a.port()),
-        SocketAddr::V6(a) => tollgate_policy::hash_name(&a.ip().octets())
-            .wrapping_add(u64::from(a.port()))
-            .rotate_left(31),
-    };
-    Some(Target {
-        key,
-        address,
-        tls: provider.tls(),
-        name: deployment.id(),
-    })
 }

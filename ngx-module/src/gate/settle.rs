@@ -185,7 +185,7 @@ fn count(w: &mut WorkerState, context: &mut Context) -> Counted {
     let counting = context.counting();
     let mut counter = counting.as_deref().map(|c| w.tokenizers.counter(c));
     match &mut context.response {
-        Response::Opaque => Counted {
+        Response::Opaque | Response::Error(_) => Counted {
             usage: None,
             output: 0,
             estimated: 0,

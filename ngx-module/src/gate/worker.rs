@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use self_cell::self_cell;
 use tollgate_meter::request::{FieldPath, RequestFacts};
-use tollgate_policy::documents::CredentialKind;
 use tollgate_policy::session::SessionSigner;
-use tollgate_policy::{ProviderView, RuleSet, Snapshot};
+use tollgate_policy::{RuleSet, Snapshot};
 use tollgate_shm::{MappedFile, Region, Sizes, SnapshotFiles, Worker};
 
 use super::counting::{Counting, Tokenizers};
@@ -19,6 +18,7 @@ use super::memo::Memo;
 use super::pool::Pool;
 use super::slices::UnsettledQueue;
 use super::terms::KeptTerms;
+use super::upstream::{Contexts, Upstream};
 use crate::ngx::{log, process};
 
 /// How often, in milliseconds, a missing region or an unreadable snapshot is tried again.
@@ -42,8 +42,11 @@ pub(crate) struct Generation {
     countings: Memo<Counting>,
     /// The longest body that any model takes.
     pub largest_body: u64,
-    /// What [`Generation::upstream_head`] has made, by provider index.
-    heads: Memo<[u8]>,
+    /// What [`Generation::upstream`] has made, by provider index.
+    pub(super) upstreams: Memo<Upstream>,
+    pub(super) contexts: Rc<Contexts>,
+    /// Deployments that cannot be used in this generation, and were said to be so.
+    complaints: RefCell<Vec<u32>>,
     /// What [`Generation::pool`] has made, by model index.
     pools: Memo<Pool>,
     /// The same for channels' own routes, by route and model.
@@ -81,7 +84,9 @@ impl Generation {
             rules,
             countings: Memo::default(),
             largest_body,
-            heads: Memo::default(),
+            upstreams: Memo::default(),
+            contexts: former.map(|f| Rc::clone(&f.contexts)).unwrap_or_default(),
+            complaints: RefCell::default(),
             pools: Memo::default(),
             route_pools: RefCell::default(),
             file,
@@ -119,6 +124,19 @@ impl Generation {
         Some(made)
     }
 
+    /// Says why a deployment cannot be used: once, not for each request.
+    pub fn complain(&self, deployment: u32, reason: &str) {
+        let mut said = self.complaints.borrow_mut();
+        if !said.contains(&deployment) {
+            said.push(deployment);
+            let deployment = self.snapshot().deployment(deployment);
+            let id = deployment.map_or("", |d| d.id());
+            log::error(format_args!(
+                "tollgate: the deployment {id:?} cannot be used: {reason}"
+            ));
+        }
+    }
+
     /// How the model of that number is counted.
     pub fn counting(&self, model: u32) -> Option<Rc<Counting>> {
         let make = || {
@@ -128,37 +146,6 @@ impl Generation {
         };
         self.countings.get(model, || make().ok_or(())).ok()
     }
-
-    /// What a provider's own header lines say, without the first one's name: `<Host>` and the credential's line behind it.
-    /// The credential is opened once per generation and worker.
-    pub fn upstream_head(
-        &self,
-        provider: &ProviderView<'_>,
-        key: Option<&MasterKey>,
-    ) -> Result<Rc<[u8]>, &'static str> {
-        self.heads
-            .get(provider.index(), || write_head(provider, key).map(Rc::from))
-    }
-}
-
-fn write_head(provider: &ProviderView<'_>, key: Option<&MasterKey>) -> Result<Vec<u8>, &'static str> {
-    let mut head = provider.host().as_bytes().to_vec();
-    if provider.credential_kind() != CredentialKind::None {
-        let secret = key
-            .and_then(|key| key.open(provider.id(), provider.sealed_credential()))
-            .ok_or("the provider's credential cannot be opened; is the master key the daemon's?")?;
-        if secret.bytes().any(|b| b.is_ascii_control()) {
-            return Err("the provider's credential has a character that no header can carry");
-        }
-        head.extend_from_slice(b"\r\n");
-        head.extend_from_slice(provider.credential_header().as_bytes());
-        head.extend_from_slice(b": ");
-        if provider.credential_kind() == CredentialKind::Bearer {
-            head.extend_from_slice(b"Bearer ");
-        }
-        head.extend_from_slice(secret.as_bytes());
-    }
-    Ok(head)
 }
 
 /// A worker that is attached to a region.
@@ -181,6 +168,8 @@ pub(crate) struct WorkerState {
     /// The generation that could not be used, and when to try it again.
     failed: Option<(u64, u64)>,
     reported: Option<String>,
+    /// The generation of the last tick.
+    ticked: u64,
     pub facts: RequestFacts,
     pub scratch: Vec<u8>,
     pub tokenizers: Tokenizers,
@@ -211,6 +200,7 @@ impl WorkerState {
             generation: None,
             failed: None,
             reported: None,
+            ticked: 0,
             facts: RequestFacts::new(),
             scratch: Vec::new(),
             tokenizers: Tokenizers::default(),
@@ -260,6 +250,11 @@ impl WorkerState {
             self.refresh(monotonic_ms);
         }
         self.generation.clone()
+    }
+
+    /// The configuration that is in use; requests in flight may have a former one.
+    pub fn generation(&self) -> Option<&Rc<Generation>> {
+        self.generation.as_ref()
     }
 
     fn refresh(&mut self, monotonic_ms: u64) {
@@ -337,15 +332,19 @@ impl WorkerState {
     }
 
     /// Several times a second: follows the configuration even without traffic, shows that the worker lives, and sweeps
-    /// for the dead when no daemon does.
-    pub fn tick(&mut self, monotonic_ms: u64) {
+    /// for the dead when no daemon does. Returns whether the configuration is another than at the last tick.
+    pub fn tick(&mut self, monotonic_ms: u64) -> bool {
         let generation = self.current(monotonic_ms).map_or(0, |g| g.number);
-        let Some(attached) = &self.attached else { return };
+        let changed = std::mem::replace(&mut self.ticked, generation) != generation;
+        let Some(attached) = &self.attached else {
+            return changed;
+        };
         let now = attached.region.time_at(monotonic_ms);
         attached.worker.beat(&attached.region, generation, now);
         if now.saturating_sub(attached.region.daemon_heartbeat_ms()) > 5_000 {
             attached.region.sweep_dead_workers();
         }
+        changed
     }
 
     pub fn count_panic(&self) {

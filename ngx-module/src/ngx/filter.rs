@@ -273,7 +273,9 @@ unsafe extern "C" fn body(r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -
         let context = request.context()?;
         match context.output.mode? {
             Mode::Pass => {
-                gate::note_unread(context, bufs(chain).map(|buf| length(buf)).sum());
+                if !gate::note_unread(context, bufs(chain).map(|buf| length(buf)).sum()) {
+                    stop_upstream(r);
+                }
                 note_end(context, chain);
                 None
             }

@@ -9,37 +9,49 @@ use ngx::ffi::{
     ngx_peer_connection_t, ngx_ssl_shutdown, ngx_terminate, ngx_uint_t,
 };
 
+use tollgate_policy::snapshot::ConnectionsView;
+use tollgate_shm::DeploymentIndex;
+
 use super::guard::{AGAIN, OK, guarded};
+use super::process::{self, OneThread};
+use crate::gate;
 
 const PEER_FAILED: ngx_uint_t = 4;
-/// Idle connections a worker keeps for one target.
-const MAX_IDLE_PER_TARGET: usize = 256;
-/// Milliseconds an idle connection is kept.
-const IDLE_MS: usize = 60_000;
-/// Requests and milliseconds after which a connection is renewed, as nginx's own defaults.
-const MAX_REQUESTS: ngx_uint_t = 1_000;
+/// Milliseconds after which a connection is renewed, as nginx's own default.
 const MAX_AGE_MS: usize = 3_600_000;
 const MSG_PEEK: i32 = 2;
 const EAGAIN: i32 = 11;
 
+/// The idle connections of one target.
+struct Idle {
+    key: u64,
+    /// Hash of the deployment's id.
+    owner: u64,
+    /// Where all see how many there are.
+    row: Option<DeploymentIndex>,
+    connections: Vec<*mut ngx_connection_t>,
+}
+
+/// How the connections of a target are kept.
+pub(crate) struct Keep {
+    pub key: u64,
+    pub owner: u64,
+    pub row: Option<DeploymentIndex>,
+    pub limits: ConnectionsView,
+}
+
 #[derive(Default)]
 struct Cache {
     /// By target; a worker talks to few, so a walk beats a hash.
-    targets: Vec<(u64, Vec<*mut ngx_connection_t>)>,
+    targets: Vec<Idle>,
 }
 
 impl Cache {
-    fn idle(&mut self, key: u64) -> Option<&mut Vec<*mut ngx_connection_t>> {
-        self.targets
-            .iter_mut()
-            .find(|(k, _)| *k == key)
-            .map(|(_, idle)| idle)
+    fn idle(&mut self, key: u64) -> Option<&mut Idle> {
+        self.targets.iter_mut().find(|idle| idle.key == key)
     }
 }
 
-struct OneThread<T>(T);
-// SAFETY: only touched from nginx's main thread.
-unsafe impl<T> Sync for OneThread<T> {}
 static CACHE: OneThread<RefCell<Option<Cache>>> = OneThread(RefCell::new(None));
 
 fn with_cache<R>(run: impl FnOnce(&mut Cache) -> R) -> R {
@@ -60,9 +72,14 @@ unsafe fn set_log(c: *mut ngx_connection_t, log: *mut ngx_log_t) {
 
 /// Hands an idle connection of `key` to the peer; `false` when there is none.
 pub(crate) unsafe fn take(key: u64, pc: *mut ngx_peer_connection_t) -> bool {
-    let Some(c) = with_cache(|cache| cache.idle(key).and_then(Vec::pop)) else {
+    let taken = with_cache(|cache| {
+        let idle = cache.idle(key)?;
+        Some((idle.connections.pop()?, idle.row))
+    });
+    let Some((c, row)) = taken else {
         return false;
     };
+    note_left(row);
     // SAFETY: connections in the cache are live: whatever ends them removes them first (on_idle_event).
     unsafe {
         (*c).set_idle(0);
@@ -78,9 +95,35 @@ pub(crate) unsafe fn take(key: u64, pc: *mut ngx_peer_connection_t) -> bool {
     true
 }
 
-/// Keeps the peer's connection for `key` if it is fit for another request.
+fn note_left(row: Option<DeploymentIndex>) {
+    if let Some(row) = row {
+        process::with_worker(|w| gate::connection_left(w, row));
+    }
+}
+
+/// Closes idle connections that no request of the present configuration would be given.
+pub(crate) fn close_outdated() {
+    let kept: Vec<(u64, u64)> = with_cache(|cache| cache.targets.iter().map(|t| (t.key, t.owner)).collect());
+    if kept.is_empty() {
+        return;
+    }
+    for key in process::with_worker(|w| gate::outdated(w, &kept)) {
+        let gone = with_cache(|cache| {
+            let at = cache.targets.iter().position(|idle| idle.key == key)?;
+            Some(cache.targets.swap_remove(at))
+        });
+        let Some(gone) = gone else { continue };
+        for c in gone.connections {
+            note_left(gone.row);
+            // SAFETY: it was in the cache, so it is live, and it is in nobody's hands now.
+            unsafe { close(c) };
+        }
+    }
+}
+
+/// Keeps the peer's connection for its target if it is fit for another request.
 pub(crate) unsafe fn keep(
-    key: u64,
+    keep: &Keep,
     pc: *mut ngx_peer_connection_t,
     u: *mut ngx_http_upstream_t,
     state: ngx_uint_t,
@@ -99,7 +142,7 @@ pub(crate) unsafe fn keep(
             || (*write).error() == 1
             || (*write).timedout() == 1;
         if broken
-            || (*c).requests >= MAX_REQUESTS
+            || (*c).requests >= keep.limits.max_requests as ngx_uint_t
             || ngx_current_msec.wrapping_sub((*c).start_time) > MAX_AGE_MS
             || (*u).keepalive() == 0
             || (*u).request_body_sent() == 0
@@ -110,29 +153,39 @@ pub(crate) unsafe fn keep(
             return;
         }
         let kept = with_cache(|cache| {
-            if cache.idle(key).is_none() {
-                cache.targets.push((key, Vec::new()));
+            if cache.idle(keep.key).is_none() {
+                cache.targets.push(Idle {
+                    key: keep.key,
+                    owner: keep.owner,
+                    row: keep.row,
+                    connections: Vec::new(),
+                });
             }
-            let Some(idle) = cache.idle(key) else { return false };
-            let room = idle.len() < MAX_IDLE_PER_TARGET;
+            let Some(idle) = cache.idle(keep.key) else {
+                return false;
+            };
+            let room = idle.connections.len() < keep.limits.max_idle as usize;
             if room {
-                idle.push(c);
+                idle.connections.push(c);
             }
             room
         });
         if !kept {
             return;
         }
+        if let Some(row) = keep.row {
+            process::with_worker(|w| gate::connection_kept(w, row));
+        }
         (*pc).connection = std::ptr::null_mut();
         (*read).set_delayed(0);
-        ngx_add_timer(read, IDLE_MS as _);
+        ngx_add_timer(read, keep.limits.idle_ms as _);
         if (*write).timer_set() == 1 {
             ngx_del_timer(write);
         }
         (*write).handler = Some(ignore);
         (*read).handler = Some(on_idle_event);
         // The key travels in the data pointer: an idle connection has no other owner.
-        (*c).data = std::ptr::without_provenance_mut(key as usize);
+        (*c).data = std::ptr::without_provenance_mut(keep.key as usize);
         (*c).set_idle(1);
         set_log(c, (*ngx_cycle).log);
         if (*read).ready() == 1 {
@@ -160,13 +213,17 @@ unsafe extern "C" fn on_idle_event(event: *mut ngx_event_t) {
                 }
             }
             let key = (*c).data.addr() as u64;
-            with_cache(|cache| {
-                if let Some(idle) = cache.idle(key) {
-                    idle.retain(|other| *other != c);
-                }
+            let row = with_cache(|cache| {
+                let idle = cache.idle(key);
+                let row = idle.and_then(|idle| {
+                    idle.connections.retain(|other| *other != c);
+                    idle.row
+                });
                 // Targets come and go with the configuration: forget those without connections.
-                cache.targets.retain(|(_, idle)| !idle.is_empty());
+                cache.targets.retain(|idle| !idle.connections.is_empty());
+                row
             });
+            note_left(row);
             close(c);
         }
     });

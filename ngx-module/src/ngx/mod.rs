@@ -13,4 +13,5 @@ pub(crate) mod pool;
 pub(crate) mod process;
 pub(crate) mod reply;
 pub(crate) mod request;
+pub(crate) mod tls;
 pub(crate) mod variables;

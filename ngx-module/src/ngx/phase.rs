@@ -167,6 +167,7 @@ pub(crate) unsafe extern "C" fn log(r: *mut ngx_http_request_t) -> ngx_int_t {
         if request.is_main()
             && let Some(context) = request.context()
         {
+            request.speak(context);
             process::with_worker(|w| gate::settle(w, Some(request), context));
         }
         0

@@ -163,7 +163,11 @@ fn start_tick() {
 pub(super) static NO_CONNECTION: [usize; 32] = [usize::MAX; 32];
 
 unsafe extern "C" fn on_tick(event: *mut ngx_event_t) {
-    guarded("tick", (), || with_worker(|w| w.tick(now_ms())));
+    guarded("tick", (), || {
+        if with_worker(|w| w.tick(now_ms())) {
+            super::keepalive::close_outdated();
+        }
+    });
     // SAFETY: event is TICK, which lives as long as the process.
     unsafe { ngx_add_timer(event, TICK_MS as _) };
 }

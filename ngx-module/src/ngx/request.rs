@@ -3,8 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ngx::ffi::{
-    ngx_buf_t, ngx_chain_t, ngx_connection_t, ngx_hash_key, ngx_http_request_t, ngx_list_part_t,
-    ngx_list_push, ngx_pool_t, ngx_read_file, ngx_str_t, ngx_table_elt_t, off_t, sockaddr_in, sockaddr_in6,
+    NGX_LOG_CRIT, NGX_LOG_ERR, NGX_LOG_INFO, ngx_buf_t, ngx_chain_t, ngx_connection_t, ngx_hash_key,
+    ngx_http_request_t, ngx_list_part_t, ngx_list_push, ngx_pool_t, ngx_read_file, ngx_str_t,
+    ngx_table_elt_t, off_t, sockaddr_in, sockaddr_in6,
 };
 
 use super::conf::LocConf;
@@ -460,6 +461,35 @@ impl Request {
         unsafe {
             *self.0.ctx.add(module::ctx_index()) = placed.cast();
             Some(&mut *placed)
+        }
+    }
+
+    /// From the first attempt on, nginx's own lines about upstreams are kept out of the log, one or more for each failed
+    /// attempt: the gate says what there is to say, once ([`gate::attempt_ended`](crate::gate)). Whoever wants all of
+    /// them sets `error_log` to `info`.
+    pub fn hush(&mut self, context: &mut Context) {
+        // SAFETY: the connection and its log, which is its own, outlive the request.
+        unsafe {
+            let Some(log) = (*self.0.connection).log.as_mut() else {
+                return;
+            };
+            if context.log_level == 0 && (NGX_LOG_ERR..NGX_LOG_INFO).contains(&(log.log_level as u32)) {
+                context.log_level = log.log_level as u8;
+                log.log_level = NGX_LOG_CRIT as _;
+            }
+        }
+    }
+
+    /// The connection's log is as it was.
+    pub fn speak(&mut self, context: &mut Context) {
+        let level = std::mem::take(&mut context.log_level);
+        if level > 0 {
+            // SAFETY: as above.
+            unsafe {
+                if let Some(log) = (*self.0.connection).log.as_mut() {
+                    log.log_level = level.into();
+                }
+            }
         }
     }
 

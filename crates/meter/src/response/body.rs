@@ -203,6 +203,12 @@ impl JsonWatch {
         }
     }
 
+    /// Whether what has been fed is one whole JSON value.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.lex == Lex::Done
+    }
+
     /// The end of the body: what was found. A body that ended early is `malformed`.
     pub fn finish<S: TextSink + ?Sized>(&mut self, sink: &mut S) -> Answer {
         if self.lex == Lex::Number && self.depth == 0 {

@@ -26,13 +26,13 @@ pub use experiment::{Experiment, Group};
 pub use health::{HealthCheck, ProbeKind, ProbeMethod, ProbeScope, StatusRange};
 pub use limit::{Algorithm, Enforcement, Limit, Metric, OnFull};
 pub use model::{Deployment, Model, Timeouts};
-pub use provider::{CredentialKind, Credentials, Protocol, Provider, Tls};
+pub use provider::{Connections, CredentialKind, Credentials, Key, Protocol, Provider, Tls, TlsVersion};
 pub use route::Route;
 pub use routing::{Affinity, Balance, Breaker, Retry, Routing, SameSite, Session};
 pub use rule::{Action, Condition, Deny, Operator, Parameter, Rule, RuleTemplate, Shadow, Then, ZonedHours};
 pub use settings::{
-    Api, ChannelSource, Lease, LeasePolicy, Redis, RedisKind, Region, RequestLog, Retention, Settings,
-    Testing, UnknownChannel,
+    Api, ChannelSource, Lease, LeasePolicy, NameResolution, Redis, RedisKind, Region, RequestLog, Retention,
+    Settings, Testing, UnknownChannel,
 };
 
 use crate::{decode, problem::Problem, strict_json, suggest};

@@ -1,6 +1,6 @@
 //! Providers: endpoints, credentials, TLS.
 
-use super::{HealthCheck, channel::yes};
+use super::{HealthCheck, Span, channel::yes};
 use crate::text::{Secret, SecretRef};
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -34,7 +34,7 @@ pub enum CredentialKind {
     Header,
 }
 
-/// What proves to a provider that we may call it. Exactly one of `key`, `encrypted`, `key_ref`, unless `type` is `none`.
+/// What proves to a provider that we may call it. Exactly one of `key`, `encrypted`, `key_ref`, `keys`, unless `type` is `none`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Credentials {
@@ -49,20 +49,87 @@ pub struct Credentials {
     pub encrypted: Option<Secret>,
     /// The name under which the daemon holds the credential.
     pub key_ref: Option<String>,
+    /// Several credentials, used in turn; one that the provider refuses (401, 403) or that is used up (429) rests while the
+    /// others go on.
+    #[serde(default)]
+    pub keys: Vec<Key>,
+}
+
+/// One of several credentials of a provider. Exactly one of `key`, `encrypted`, `key_ref`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Key {
+    /// What it is called in the API, in metrics and in logs; unique within the provider.
+    pub id: String,
+    /// The credential in the clear; the daemon replaces it by `encrypted`.
+    pub key: Option<Secret>,
+    /// The credential, encrypted by the daemon.
+    pub encrypted: Option<Secret>,
+    /// The name under which the daemon holds the credential.
+    pub key_ref: Option<String>,
+    /// Its share of the requests among the provider's keys, 1..=1,000; 1 by default.
+    #[serde(default = "one")]
+    pub weight: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn source<'a>(
+    encrypted: Option<&'a Secret>,
+    plain: Option<&'a Secret>,
+    named: Option<&'a str>,
+) -> Option<SecretRef<'a>> {
+    encrypted
+        .map(|text| SecretRef::Encrypted(text.expose()))
+        .or(plain.map(|text| SecretRef::Plain(text.expose())))
+        .or(named.map(SecretRef::Reference))
+}
+
+impl Key {
+    /// Where the credential comes from; `None` if nothing says.
+    pub fn source(&self) -> Option<SecretRef<'_>> {
+        source(
+            self.encrypted.as_ref(),
+            self.key.as_ref(),
+            self.key_ref.as_deref(),
+        )
+    }
 }
 
 impl Credentials {
-    /// Where the credential comes from; `None` if there is none.
-    pub fn source(&self) -> Option<SecretRef<'_>> {
-        let encrypted = self
-            .encrypted
-            .as_ref()
-            .map(|text| SecretRef::Encrypted(text.expose()));
-        let plain = self.key.as_ref().map(|text| SecretRef::Plain(text.expose()));
-        encrypted
-            .or(plain)
-            .or(self.key_ref.as_deref().map(SecretRef::Reference))
+    /// Where the credentials come from, with the id and the weight of each: a single one has no id.
+    pub fn sources(&self) -> impl Iterator<Item = (&str, u32, SecretRef<'_>)> {
+        let single = source(
+            self.encrypted.as_ref(),
+            self.key.as_ref(),
+            self.key_ref.as_deref(),
+        );
+        let several = self
+            .keys
+            .iter()
+            .filter_map(|key| Some((key.id.as_str(), key.weight, key.source()?)));
+        single.map(|source| ("", 1, source)).into_iter().chain(several)
     }
+
+    /// The names under which the daemon holds them.
+    pub fn references(&self) -> impl Iterator<Item = &str> {
+        let several = self.keys.iter().filter_map(|key| key.key_ref.as_deref());
+        self.key_ref.as_deref().into_iter().chain(several)
+    }
+}
+
+/// The oldest version of TLS that is spoken with a provider.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+pub enum TlsVersion {
+    /// TLS 1.2 (RFC 5246).
+    #[default]
+    #[serde(rename = "1.2")]
+    V1_2,
+    /// TLS 1.3 (RFC 8446).
+    #[serde(rename = "1.3")]
+    V1_3,
 }
 
 /// TLS towards a provider whose base URL is `https`.
@@ -73,8 +140,11 @@ pub struct Tls {
     pub verify: bool,
     /// The name asked for and verified; the base URL's host by default.
     pub server_name: Option<String>,
-    /// File with the certificates to trust; the system's by default.
+    /// File with the certificates to trust, in PEM, and no others; the system's by default. The daemon reads it, at most
+    /// 1 MiB, and again when it changes.
     pub ca_file: Option<String>,
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
 }
 
 impl Default for Tls {
@@ -83,6 +153,30 @@ impl Default for Tls {
             verify: true,
             server_name: None,
             ca_file: None,
+            min_version: TlsVersion::default(),
+        }
+    }
+}
+
+/// Connections to a provider that are kept for further requests.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Connections {
+    /// Idle ones that each worker keeps for each deployment and credential, 0..=65,536; 0 keeps none.
+    pub max_idle: u32,
+    /// How long one stays idle before it is closed, 1s..=1h. Less than the provider's own time spares requests that meet a
+    /// closing connection.
+    pub idle_timeout: Span,
+    /// Requests over one connection before it is renewed, 1..=1,000,000.
+    pub max_requests: u32,
+}
+
+impl Default for Connections {
+    fn default() -> Self {
+        Self {
+            max_idle: 256,
+            idle_timeout: Span::from_millis(60_000),
+            max_requests: 1_000,
         }
     }
 }
@@ -104,6 +198,9 @@ pub struct Provider {
     /// TLS, if the base URL is `https`.
     #[serde(default)]
     pub tls: Tls,
+    /// Connections that are kept for further requests.
+    #[serde(default)]
+    pub connections: Connections,
     /// The Host header, if it is not the base URL's host.
     pub host_header: Option<String>,
     /// How its health is probed.

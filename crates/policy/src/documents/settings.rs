@@ -3,6 +3,7 @@
 use super::{Cidr, Limit, Span, channel::yes};
 use schemars::JsonSchema;
 use serde::Deserialize;
+use std::net::SocketAddr;
 
 /// Where a request says which channel it is.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -209,6 +210,15 @@ impl Default for Lease {
     }
 }
 
+/// How names of providers become addresses.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct NameResolution {
+    /// Name servers to ask, `address:port`; those of `/etc/resolv.conf` if there are none. `/etc/hosts` counts in any case.
+    #[schemars(with = "Vec<String>")]
+    pub nameservers: Vec<SocketAddr>,
+}
+
 /// What only tests should say.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -245,6 +255,8 @@ pub struct Settings {
     pub redis: Option<Redis>,
     /// How limits are shared among instances.
     pub lease: Lease,
+    /// How names of providers become addresses.
+    pub resolver: NameResolution,
     /// What only tests should say.
     pub testing: Testing,
 }
@@ -267,6 +279,7 @@ impl Default for Settings {
             api: Api::default(),
             redis: None,
             lease: Lease::default(),
+            resolver: NameResolution::default(),
             testing: Testing::default(),
         }
     }

@@ -19,7 +19,10 @@ pub use counting::CountingView;
 pub(crate) use counting::images_code;
 pub use experiment::{ExperimentView, GroupView};
 pub use limit::{LimitIter, LimitList, LimitView};
-pub use model::{DeploymentView, ModelView, ProviderView, RoutingView, SessionView, TimeoutsMs};
+pub use model::{
+    ConnectionsView, CredentialView, DeploymentView, ModelView, ProviderView, RoutingView, SessionView,
+    TimeoutsMs,
+};
 pub(crate) use records::*;
 pub use route::RouteView;
 pub use settings::{RegionSizes, SettingsView};
@@ -140,6 +143,7 @@ impl<'a> Snapshot<'a> {
             && snapshot.is_whole::<GroupRecord>(Section::Groups)
             && snapshot.is_whole::<StretchRecord>(Section::Stretches)
             && snapshot.is_whole::<ProviderRecord>(Section::Providers)
+            && snapshot.is_whole::<CredentialRecord>(Section::Credentials)
             && snapshot.is_whole::<AddressRecord>(Section::Addresses)
             && snapshot.is_whole::<LimitRecord>(Section::Limits)
             && snapshot.is_whole::<zerocopy::little_endian::U32>(Section::LimitLists)

@@ -1,8 +1,8 @@
 //! Models, deployments and providers, in place.
 
 use super::{
-    AddressRecord, AffinityView, Code, CountingRecord, CountingView, DeploymentRecord, ExperimentView,
-    LimitList, ModelRecord, ProviderRecord, Section, Snapshot, flag,
+    AddressRecord, AffinityView, Code, CountingRecord, CountingView, CredentialRecord, DeploymentRecord,
+    ExperimentView, LimitList, ModelRecord, ProviderRecord, Section, Snapshot, flag,
 };
 use crate::documents::{Balance, CredentialKind, Protocol, SameSite};
 use std::{
@@ -264,6 +264,28 @@ impl fmt::Debug for DeploymentView<'_> {
     }
 }
 
+/// How connections to a provider are kept, by each worker and for each deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConnectionsView {
+    /// Idle ones at most.
+    pub max_idle: u32,
+    /// How long one may be idle, milliseconds.
+    pub idle_ms: u32,
+    /// Requests over one.
+    pub max_requests: u32,
+}
+
+/// One of a provider's credentials.
+#[derive(Clone, Copy)]
+pub struct CredentialView<'a> {
+    /// What it is called; empty if it is the only one.
+    pub id: &'a str,
+    /// As `CompileInput::seal` sealed it.
+    pub sealed: &'a [u8],
+    /// Its share of the requests.
+    pub weight: u32,
+}
+
 /// A provider.
 #[derive(Clone, Copy)]
 pub struct ProviderView<'a> {
@@ -331,6 +353,25 @@ impl<'a> ProviderView<'a> {
         self.snapshot.text(self.record.ca_file)
     }
 
+    /// What stood in that file, PEM; empty for the system's.
+    pub fn authorities(&self) -> &'a [u8] {
+        self.snapshot.blob(self.record.authorities)
+    }
+
+    /// Whether nothing older than TLS 1.3 is spoken.
+    pub fn tls_1_3_only(&self) -> bool {
+        self.record.flags & flag::TLS_1_3 != 0
+    }
+
+    /// How connections to it are kept.
+    pub fn connections(&self) -> ConnectionsView {
+        ConnectionsView {
+            max_idle: self.record.max_idle.get(),
+            idle_ms: self.record.idle_ms.get(),
+            max_requests: self.record.max_requests.get(),
+        }
+    }
+
     /// The Host header, with the port if it is not the scheme's own.
     pub fn host(&self) -> &'a str {
         self.snapshot.text(self.record.host)
@@ -351,9 +392,17 @@ impl<'a> ProviderView<'a> {
         self.snapshot.text(self.record.credential_header)
     }
 
-    /// The credential as `CompileInput::seal` sealed it; empty if there is none.
-    pub fn sealed_credential(&self) -> &'a [u8] {
-        self.snapshot.blob(self.record.sealed_credential)
+    /// What may be sent in it, one at a time; none if no credential is sent.
+    pub fn credentials(&self) -> impl ExactSizeIterator<Item = CredentialView<'a>> + use<'a> {
+        let snapshot = self.snapshot;
+        snapshot
+            .run::<CredentialRecord>(Section::Credentials, self.record.credentials)
+            .iter()
+            .map(move |record| CredentialView {
+                id: snapshot.text(record.id),
+                sealed: snapshot.blob(record.sealed),
+                weight: record.weight.get().max(1),
+            })
     }
 
     /// Whether it is not switched off.

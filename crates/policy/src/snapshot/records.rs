@@ -17,7 +17,7 @@ use zerocopy::{
 pub(crate) const MAGIC: [u8; 8] = *b"TGSNAP\r\n";
 
 /// Changes with every change of this module or of the meaning of its fields.
-pub(crate) const FORMAT: u32 = 6;
+pub(crate) const FORMAT: u32 = 7;
 
 macro_rules! records {
     ($($(#[$doc:meta])* struct $name:ident { $($field:ident: $type:ty),* $(,)? })*) => {$(
@@ -49,6 +49,7 @@ pub(crate) enum Section {
     Groups,
     Stretches,
     Providers,
+    Credentials,
     Addresses,
     Limits,
     LimitLists,
@@ -250,15 +251,21 @@ records! {
         host: Str,
         tls_name: Str,
         ca_file: Str,
+        authorities: Str,
         path_prefix: Str,
         credential_header: Str,
-        sealed_credential: Str,
+        credentials: Range,
         addresses: Range,
+        max_idle: U32,
+        idle_ms: U32,
+        max_requests: U32,
         protocol: u8,
         credential_kind: u8,
         flags: u8,
         reserved: u8,
     }
+
+    struct CredentialRecord { id: Str, sealed: Str, weight: U32 }
 
     /// IPv4 stands mapped into IPv6.
     struct AddressRecord { ip: [u8; 16], port: U16, v4: u8, reserved: u8 }
@@ -297,4 +304,5 @@ pub(crate) mod flag {
     pub(crate) const FALLBACK: u8 = 1;
     /// A cookie is for TLS only.
     pub(crate) const SECURE: u8 = 1;
+    pub(crate) const TLS_1_3: u8 = 128;
 }

@@ -1,10 +1,10 @@
 //! Builds a snapshot: collects records, shares equal texts, lists and limits, lays the sections out.
 
 use super::{
-    AddressRecord, ChannelRecord, CountingRecord, DeploymentRecord, ExperimentRecord, Extent, FORMAT,
-    GroupRecord, Header, KeyRecord, LimitRecord, MAGIC, ModelNameRecord, ModelRecord, PatternRecord,
-    PermissionRecord, ProviderRecord, ProxyRecord, Range, RouteRecord, RouteWeightRecord, SECTIONS, Section,
-    SettingsRecord, Slot, SourceRecord, Str, StretchRecord, UNCHECKED,
+    AddressRecord, ChannelRecord, CountingRecord, CredentialRecord, DeploymentRecord, ExperimentRecord,
+    Extent, FORMAT, GroupRecord, Header, KeyRecord, LimitRecord, MAGIC, ModelNameRecord, ModelRecord,
+    PatternRecord, PermissionRecord, ProviderRecord, ProxyRecord, Range, RouteRecord, RouteWeightRecord,
+    SECTIONS, Section, SettingsRecord, Slot, SourceRecord, Str, StretchRecord, UNCHECKED,
     intern::{Interner, hash_of},
     key_hash, slot_of,
 };
@@ -115,6 +115,7 @@ pub(crate) struct Writer {
     pub groups: Vec<GroupRecord>,
     pub stretches: Vec<StretchRecord>,
     pub providers: Vec<ProviderRecord>,
+    pub credentials: Vec<CredentialRecord>,
     pub addresses: Vec<AddressRecord>,
     pub rules: Vec<u8>,
     limits: Unique<LimitRecord>,
@@ -216,6 +217,7 @@ impl Writer {
             (Section::Groups, bytes_of(&self.groups)),
             (Section::Stretches, bytes_of(&self.stretches)),
             (Section::Providers, bytes_of(&self.providers)),
+            (Section::Credentials, bytes_of(&self.credentials)),
             (Section::Addresses, bytes_of(&self.addresses)),
             (Section::Limits, bytes_of(&self.limits.records)),
             (Section::LimitLists, bytes_of(&self.limit_lists.records)),
