@@ -58,6 +58,7 @@ fn history(daemon: &Daemon) {
                     time_ms: (T0 + n * 600) * 1_000,
                     who,
                     deployment: 0,
+                    group: u32::MAX,
                 });
             }
         }

@@ -17,7 +17,9 @@ async fn the_api_is_what_it_says_of_itself() {
         std::env::var("TOLLGATE_PYTHON").expect("TOLLGATE_PYTHON names an interpreter with schemathesis");
     let documents = Documents::new()
         .provider(json!({ "id": "p", "protocol": "openai", "base_url": "http://127.0.0.1:9" }))
-        .model_value(json!({ "name": "chat", "tokenizer": "o200k_base", "deployments": [{ "provider": "p" }] }));
+        .model_value(
+            json!({ "name": "chat", "tokenizer": "o200k_base", "deployments": [{ "provider": "p" }] }),
+        );
     let site = Site::new();
     documents.write(&site);
     let mut daemon = Daemon::start(&site).await;
@@ -26,7 +28,14 @@ async fn the_api_is_what_it_says_of_itself() {
         .arg(format!("http://{}/api/v1/openapi.json", daemon.address()))
         .args(["-H", &format!("Authorization: Bearer {TOKEN}")])
         // The live stream does not end; it has a test of its own.
-        .args(["--exclude-path", "/live", "--phases", "examples,coverage,fuzzing", "--max-examples", "12"])
+        .args([
+            "--exclude-path",
+            "/live",
+            "--phases",
+            "examples,coverage,fuzzing",
+            "--max-examples",
+            "12",
+        ])
         .args([
             "--checks",
             "not_a_server_error,response_schema_conformance,content_type_conformance,status_code_conformance",

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tollgate_policy::{ExperimentView, GroupView};
 use tollgate_shm::Class;
 
+use super::extract::{Path, Query};
 use super::usage::{self, Range};
 use super::{ApiError, AppState};
 use crate::explain::by_name;
@@ -69,7 +70,7 @@ pub(super) async fn all(State(state): State<AppState>) -> Json<Value> {
 }
 
 /// Which results.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
     /// Unix seconds; an hour ago by default.

@@ -117,8 +117,13 @@ fn parameters(route: &Route, path: &str) -> Vec<Value> {
 /// A parameter is there or not; it cannot be null.
 fn without_null(mut schema: Value) -> Value {
     if let Some(kind) = schema.get_mut("type") {
-        let named: Vec<Value> =
-            kind.as_array().into_iter().flatten().filter(|k| *k != "null").cloned().collect();
+        let named: Vec<Value> = kind
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|k| *k != "null")
+            .cloned()
+            .collect();
         if let [one] = named.as_slice() {
             *kind = one.clone();
         }

@@ -6,7 +6,8 @@ use crate::accounts::Resource;
 use crate::api::resources::Written;
 use crate::api::route::Route;
 use crate::api::{
-    deployments, emergency, explain, inflight, instance, limits, live, requests, series, tokenizers, usage,
+    deployments, emergency, experiments, explain, inflight, instance, limits, live, requests, series,
+    tokenizers, usage,
 };
 
 pub(super) fn running() -> Vec<Route> {
@@ -122,6 +123,21 @@ pub(super) fn running() -> Vec<Route> {
         )
         .takes::<emergency::Maintenance>()
         .gives::<Written>(),
+        Route::get(
+            "/experiments",
+            may(Usage, Read),
+            "Lists experiments",
+            experiments::all,
+        )
+        .gives_schema(object),
+        Route::get(
+            "/experiments/{name}",
+            may(Usage, Read),
+            "Compares the groups of an experiment",
+            experiments::one,
+        )
+        .query::<experiments::Wanted>()
+        .gives_schema(object),
         Route::get(
             "/tokenizers",
             may(CountingRules, Read),

@@ -444,6 +444,8 @@ impl SqliteReader {
     /// See [`Store::results`].
     pub fn results(&self, query: &ResultsQuery) -> Result<Vec<ResultsPoint>, StoreError> {
         at_once(&self.db(), |db| results::query(db, query)).map_err(fail("read results"))
+    }
+
     /// Usage over time, summed up.
     pub fn series(&self, query: &SeriesQuery) -> Result<Series, StoreError> {
         at_once(&self.db(), |db| series::read(db, query)).map_err(fail("read usage"))
