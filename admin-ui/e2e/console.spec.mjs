@@ -26,8 +26,8 @@ async function send() {
   let n = 0;
   while (traffic) {
     n += 1;
-    await gateway.chat({ channelcode: n % 3 ? "wechat001" : "mobile002" }, n % 5 ? {} : { model: "chat-large", channelcode: "wechat001" }).catch(() => null);
-    await sleep(120);
+    await gateway.chat({ channelcode: n % 4 ? "busy001" : "wechat001" }, n % 3 ? {} : { model: "chat-large" }).catch(() => null);
+    await sleep(150);
   }
 }
 
@@ -59,7 +59,7 @@ test("the overview shows live traffic by itself", async () => {
   await admin.goto("/");
   const figure = page.locator(".stat .value").first();
   await until("requests on the overview", async () => Number.parseFloat(await figure.innerText()) > 0);
-  await page.locator(".top").first().getByText("wechat001").waitFor();
+  await page.locator("table.top").first().getByText("busy001").waitFor();
 });
 
 test("a channel is created, its limit is met within a second, edited, deleted and brought back", async () => {
@@ -148,7 +148,7 @@ test("the canary slider moves real traffic", async () => {
   const deployments = async () => {
     const found = new Set();
     for (let i = 0; i < 12; i += 1) {
-      await gateway.chat({ channelcode: "wechat001" }, { model: "chat-large" });
+      await gateway.chat({ channelcode: "busy001" }, { model: "chat-large" });
     }
     await sleep(1_200);
     const lines = await page.evaluate(async () => (await (await fetch("/api/v1/requests?model=chat-large&class=ok&limit=8")).json()).requests);
@@ -181,7 +181,7 @@ test("a rule is built without JSON, decides, and is explained", async () => {
 
 test("a counting rule is published, counts the next request, and is rolled back", async () => {
   const count = async () => {
-    await gateway.chat({ channelcode: "wechat001" }, {});
+    await gateway.chat({ channelcode: "busy001" }, {});
     return page.evaluate(async () => (await (await fetch("/api/v1/tokenizers")).json()).models.find((m) => m.model === "chat-small"));
   };
   await admin.goto("/counting");
@@ -252,8 +252,9 @@ test("a daemon that dies and a session that ends do not cost the form", async ()
   await gateway.killDaemon();
   await form.save.click();
   await page.getByText("The daemon does not answer").first().waitFor();
-  assert.equal((await gateway.chat({ channelcode: "wechat001" })).status, 200, "nginx goes on alone");
+  const alone = await gateway.chat({ channelcode: "busy001" });
   await gateway.startDaemon();
+  assert.equal(alone.status, 200, "nginx goes on alone");
   assert.equal(await form.name.inputValue(), "survives");
   // The session ends elsewhere.
   await page.context().clearCookies();

@@ -53,6 +53,11 @@ export async function startGateway() {
       .replaceAll("@PARTNER_KEY_SHA256@", createHash("sha256").update(PARTNER_KEY).digest("hex"));
   const sample = join(ROOT, "nginx-conf/sample");
   for (const name of readdirSync(join(sample, "config"))) writeFileSync(join(dir, "config", name), fill(readFileSync(join(sample, "config", name), "utf8")));
+  // Somebody who is always let through: the sample's channels soon meet their limits.
+  const channels = join(dir, "config", "tollgate.channels.json");
+  const listed = JSON.parse(readFileSync(channels, "utf8"));
+  listed.channels.push({ code: "busy001", name: "Always busy", trusted: true });
+  writeFileSync(channels, JSON.stringify(listed, null, 2));
   writeFileSync(join(dir, "nginx.conf"), fill(readFileSync(join(sample, "nginx.conf"), "utf8")));
 
   const running = [];

@@ -224,6 +224,22 @@ export interface RequestLine {
   rule: string;
 }
 
+/** Milliseconds; null without a request. */
+export interface Percentiles {
+  p50: number | null;
+  p90: number | null;
+  p99: number | null;
+}
+
+/** A channel or a model within the last second. */
+export interface LivePart {
+  name: string;
+  requests_per_s: number;
+  tokens_per_s: number;
+  errors_per_s: number;
+  in_flight: number;
+}
+
 export interface LiveSample {
   at_ms: number;
   requests_per_s: number;
@@ -232,11 +248,11 @@ export interface LiveSample {
   errors_per_s: number;
   refused_per_s: number;
   in_flight: number;
-  latency_ms: { p50: number; p90: number; p99: number };
-  first_token_ms: { p50: number; p90: number; p99: number };
+  latency_ms: Percentiles;
+  first_token_ms: Percentiles;
   by_class: Record<string, number>;
-  channels: { channel: string; requests_per_s: number; tokens_per_s: number; in_flight: number }[];
-  models: { model: string; requests_per_s: number; tokens_per_s: number; in_flight: number }[];
+  channels: LivePart[];
+  models: LivePart[];
   generation: number;
   workers: { alive: number; behind: number };
 }
