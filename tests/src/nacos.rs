@@ -137,6 +137,8 @@ impl Nacos {
             .env("RNACOS_ENABLE_OPEN_API_AUTH", self.auth.to_string())
             .env("RNACOS_INIT_ADMIN_USERNAME", USER)
             .env("RNACOS_INIT_ADMIN_PASSWORD", PASSWORD)
+            // Otherwise an instance keeps the metadata that it first came with.
+            .env("RNACOS_NAMING_INSTANCE_METADATA_PERSISTENCE_ENABLE", "false")
             .env("RUST_LOG", "warn")
             .current_dir(self.folder.path())
             .stdin(Stdio::null())

@@ -5,16 +5,26 @@ use axum::extract::State;
 use serde_json::{Value, json};
 
 use super::AppState;
+use crate::naming::Member;
 
 /// All instances that are registered, this one first. They have converged if all have the same version in force, and
 /// none refuses what is at the source.
 pub(super) async fn list(State(state): State<AppState>) -> Json<Value> {
     let members = state.naming.members();
-    let all = || std::iter::once(&members.own).chain(&members.others);
-    let converged = all().all(|m| m.version == members.own.version && !m.refusing);
+    let status = state.status();
+    // What is known of this instance itself is newer than what it last told.
+    let own = Member {
+        version: status.version.unwrap_or(0),
+        generation: status.generation(),
+        draining: state.region.draining(),
+        refusing: !status.in_force,
+        ..members.own.clone()
+    };
+    let all = || std::iter::once(&own).chain(&members.others);
+    let converged = all().all(|m| m.version == own.version && !m.refusing);
     Json(json!({
-        "own": members.own.instance,
-        "version": members.own.version,
+        "own": own.instance,
+        "version": own.version,
         "converged": converged,
         "failure": members.failure,
         "instances": all().collect::<Vec<_>>(),

@@ -49,8 +49,10 @@ struct Diff {
     #[command(flatten)]
     daemon: Daemon,
     /// The version; with a second one, the older of the two
-    version: u64,
+    #[arg(value_name = "VERSION")]
+    number: u64,
     /// The newer version
+    #[arg(value_name = "NEWER")]
     other: Option<u64>,
     /// As JSON
     #[arg(long)]
@@ -62,7 +64,8 @@ struct Rollback {
     #[command(flatten)]
     daemon: Daemon,
     /// The version
-    version: u64,
+    #[arg(value_name = "VERSION")]
+    number: u64,
     /// Why
     #[arg(short, long, default_value = "")]
     message: String,
@@ -216,8 +219,8 @@ pub(super) fn run(args: &ConfigArgs) -> Result<(), Failure> {
         }
         Command::Diff(args) => {
             let path = match args.other {
-                Some(newer) => format!("/versions/{newer}/diff?from={}", args.version),
-                None => format!("/versions/{}/diff", args.version),
+                Some(newer) => format!("/versions/{newer}/diff?from={}", args.number),
+                None => format!("/versions/{}/diff", args.number),
             };
             let answer = args.daemon.client()?.get(&path)?;
             if args.json {
@@ -226,7 +229,7 @@ pub(super) fn run(args: &ConfigArgs) -> Result<(), Failure> {
             print(&differences(list(&answer, "documents")))
         }
         Command::Rollback(args) => {
-            let path = format!("/versions/{}/rollback", args.version);
+            let path = format!("/versions/{}/rollback", args.number);
             let answer = args
                 .daemon
                 .client()?

@@ -58,12 +58,14 @@ impl Claim {
         client.put(GROUP, CLAIM, &text, None).await
     }
 
-    /// Waits until nobody publishes, and claims.
-    pub async fn take(
+    /// Waits until nobody publishes, and claims. `meanwhile` is done while the claim settles: nobody else publishes then,
+    /// unless the claim turns out not to be ours.
+    pub async fn take<F: Future + Send>(
         client: &Client,
         owner: &str,
         documents: BTreeMap<String, Option<Etag>>,
-    ) -> Result<Claim, PutError> {
+        meanwhile: impl Fn() -> F,
+    ) -> Result<(Claim, F::Output), PutError> {
         let failed = |e: NacosError| PutError::Failed { source: e.into() };
         let claim = Claim {
             nonce: nonce(),
@@ -85,9 +87,10 @@ impl Claim {
                 claim.write(client).await.map_err(failed)?;
                 let took = looked.elapsed();
                 if took < SLOW {
-                    tokio::time::sleep(SETTLE.max(took * 2)).await;
+                    let settled = tokio::time::sleep(SETTLE.max(took * 2));
+                    let (found, ()) = tokio::join!(meanwhile(), settled);
                     if claim.stands(client).await.map_err(failed)? {
-                        return Ok(claim);
+                        return Ok((claim, found));
                     }
                 } else {
                     // Somebody else may have claimed and begun meanwhile.

@@ -25,6 +25,8 @@ use tollgate_policy::Problem;
 pub use login::Account;
 
 pub use client::props;
+
+use claim::Claim;
 use client::{Client, NacosError};
 use remember::Memory;
 use watch::Watcher;
@@ -48,8 +50,8 @@ const MOST_BYTES: usize = 1 << 20;
 /// Longest wait for the first look, and for a version.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// Times at which instances make what was edited by hand a version: this far from each other, so many.
-const ADOPT: Duration = Duration::from_millis(400);
-const ADOPTERS: u64 = 6;
+const ADOPT: Duration = Duration::from_millis(150);
+const ADOPTERS: u64 = 16;
 /// Longest wait for a publication: it may wait for others'.
 const PUBLISHING: Duration = Duration::from_secs(60);
 
@@ -209,6 +211,33 @@ impl Nacos {
         }
     }
 
+    /// What of a set is not in the present version, as edits that change nothing of what stands in Nacos. Waits while
+    /// somebody publishes: that may be it.
+    fn edited(&self, set: &DocumentSet) -> Result<Vec<Edit>, VersionsError> {
+        let began = std::time::Instant::now();
+        loop {
+            let head = self.head()?;
+            let known = |name: &str| head.as_ref().and_then(|v| v.documents.get(name));
+            let differs = set.documents.iter().filter(|d| known(&d.name) != Some(&d.etag));
+            let edits: Vec<Edit> = differs
+                .map(|d| Edit {
+                    name: d.name.clone(),
+                    bytes: Some(Arc::clone(&d.bytes)),
+                    expected: Expected::Exactly(d.etag.clone()),
+                })
+                .collect();
+            let client = Arc::clone(&self.client);
+            let claim = self.wait(PATIENCE, async move { Claim::read(&client).await });
+            match claim.and_then(|claim| claim) {
+                Ok(claim) if claim.is_free() || edits.is_empty() => return Ok(edits),
+                // Of somebody who died: publishing waits until it is void.
+                Ok(_) if began.elapsed() > PATIENCE => return Ok(edits),
+                Ok(_) => std::thread::sleep(ADOPT),
+                Err(error) => return Err(VersionsError::Failed(error.to_string())),
+            }
+        }
+    }
+
     fn publish_now(&self, change: &Change) -> Result<Version, PutError> {
         let _one = self
             .publishing
@@ -216,7 +245,7 @@ impl Nacos {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let _held = self.lock.as_ref().map(|l| l.lock()).transpose()?;
         let (client, owner) = (Arc::clone(&self.client), self.options.instance.clone());
-        let change = change.clone();
+        let change = Arc::new(change.clone());
         let published = self.wait(PUBLISHING, async move {
             publish::publish(&client, &owner, &change).await
         });
@@ -255,27 +284,14 @@ impl ConfigSource for Nacos {
         // each waits for another time, so that they are not in each other's way.
         let place = xxhash_rust::xxh3::xxh3_64(self.options.instance.as_bytes()) % ADOPTERS;
         std::thread::sleep(ADOPT * u32::try_from(place).unwrap_or(0));
-        let head = match self.head() {
-            Ok(head) => head,
+        let edits = match self.edited(set) {
+            Ok(edits) if edits.is_empty() => return,
+            Ok(edits) => edits,
             Err(error) => {
                 tracing::warn!(%error, "what was edited in Nacos is no version yet");
                 return;
             }
         };
-        let known = |name: &str| head.as_ref().and_then(|v| v.documents.get(name));
-        let edits: Vec<Edit> = set
-            .documents
-            .iter()
-            .filter(|d| known(&d.name) != Some(&d.etag))
-            .map(|d| Edit {
-                name: d.name.clone(),
-                bytes: Some(Arc::clone(&d.bytes)),
-                expected: Expected::Exactly(d.etag.clone()),
-            })
-            .collect();
-        if edits.is_empty() {
-            return;
-        }
         let names: Vec<&str> = edits.iter().map(|e| e.name.as_str()).collect();
         let change = Change {
             author: "nacos".into(),

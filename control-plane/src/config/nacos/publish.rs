@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tokio::task::JoinSet;
+
 use super::claim::Claim;
 use super::client::{Client, NacosError};
 use super::{GROUP, MANIFEST, MOST_BYTES, VERSIONS, content_id, version_id};
 use crate::config::versions::decode;
 use crate::config::{Change, Edit, Etag, PutError, Version, VersionsError};
 
-/// Documents that are written between two looks at the claim.
-const LOOK_EVERY: usize = 8;
+/// Documents that are written at a time, and between two looks at the claim.
+const AT_ONCE: usize = 8;
 /// Times that a publication is begun anew because somebody else's came between.
 const ATTEMPTS: u32 = 5;
 
@@ -69,22 +71,49 @@ fn text(edit: &Edit) -> Result<Option<&str>, PutError> {
     })
 }
 
-/// Keeps the contents of a change before anybody can look for them.
-async fn keep_contents(client: &Client, change: &Change) -> Result<(), PutError> {
-    for edit in &change.edits {
-        if let Some(text) = text(edit)? {
-            let id = content_id(&Etag::of(text.as_bytes()));
-            if client.get(VERSIONS, &id).await.map_err(failed)?.is_none() {
-                client.put(VERSIONS, &id, text, None).await.map_err(failed)?;
-            }
+/// Does something with all documents, some at a time.
+async fn with_each<T, F>(edits: Vec<T>, work: impl Fn(T) -> F) -> Result<(), PutError>
+where
+    F: Future<Output = Result<(), NacosError>> + Send + 'static,
+{
+    let mut edits = edits.into_iter().peekable();
+    while edits.peek().is_some() {
+        let mut working: JoinSet<Result<(), NacosError>> = edits.by_ref().take(AT_ONCE).map(&work).collect();
+        while let Some(done) = working.join_next().await {
+            let done = done.map_err(|e| NacosError::Failed(e.to_string()));
+            done.and_then(|d| d).map_err(failed)?;
         }
     }
     Ok(())
 }
 
-/// What is there of the documents that a change touches, if it is what the writer knew.
-async fn checked(client: &Client, change: &Change) -> Result<BTreeMap<String, Option<Etag>>, PutError> {
-    let mut there = BTreeMap::new();
+/// Keeps the contents of a change before anybody can look for them. One that is there already is written again: that
+/// costs no more than asking.
+async fn keep_contents(client: &Arc<Client>, change: &Change) -> Result<(), PutError> {
+    let mut contents = Vec::new();
+    for edit in &change.edits {
+        if let Some(text) = text(edit)? {
+            contents.push((content_id(&Etag::of(text.as_bytes())), text.to_owned()));
+        }
+    }
+    with_each(contents, |(id, text)| {
+        let client = Arc::clone(client);
+        async move { client.put(VERSIONS, &id, &text, None).await }
+    })
+    .await
+}
+
+/// What is there before a publication.
+struct Before {
+    manifest: Option<(Version, String)>,
+    /// The documents that the change touches.
+    documents: BTreeMap<String, Option<Etag>>,
+}
+
+/// What is there, if it is what the writer knew.
+async fn checked(client: &Client, change: &Change) -> Result<Before, PutError> {
+    let manifest = manifest(client).await?;
+    let mut documents = BTreeMap::new();
     for edit in &change.edits {
         let found = client.get(GROUP, &edit.name).await.map_err(failed)?;
         let present = found.map(|read| Etag::of(read.text.as_bytes()));
@@ -92,19 +121,29 @@ async fn checked(client: &Client, change: &Change) -> Result<BTreeMap<String, Op
             let document = edit.name.clone();
             return Err(PutError::Changed { document, present });
         }
-        there.insert(edit.name.clone(), present);
+        documents.insert(edit.name.clone(), present);
     }
-    Ok(there)
+    Ok(Before { manifest, documents })
 }
 
 /// Publishes a change as the version after the present one.
-pub(super) async fn publish(client: &Arc<Client>, owner: &str, change: &Change) -> Result<Version, PutError> {
-    keep_contents(client, change).await?;
+pub(super) async fn publish(
+    client: &Arc<Client>,
+    owner: &str,
+    change: &Arc<Change>,
+) -> Result<Version, PutError> {
     let target = |edit: &Edit| edit.bytes.as_deref().map(Etag::of);
     let intent = || change.edits.iter().map(|e| (e.name.clone(), target(e)));
     for _ in 1..ATTEMPTS {
-        let claim = Claim::take(client, owner, intent().collect()).await?;
-        let published = claimed(client, &claim, change).await;
+        let prepare = || {
+            let (client, change) = (Arc::clone(client), Arc::clone(change));
+            async move { tokio::try_join!(checked(&client, &change), keep_contents(&client, &change)) }
+        };
+        let (claim, prepared) = Claim::take(client, owner, intent().collect(), prepare).await?;
+        let published = match prepared {
+            Ok((before, ())) => claimed(client, &claim, before, change).await,
+            Err(error) => Err(error),
+        };
         claim.release(client).await;
         if !matches!(published, Err(PutError::Busy)) {
             return published;
@@ -113,10 +152,13 @@ pub(super) async fn publish(client: &Arc<Client>, owner: &str, change: &Change) 
     Err(PutError::Busy)
 }
 
-async fn claimed(client: &Client, claim: &Claim, change: &Change) -> Result<Version, PutError> {
-    let before = manifest(client).await?;
-    let there = checked(client, change).await?;
-    let present = before.as_ref().map(|(version, _)| version);
+async fn claimed(
+    client: &Arc<Client>,
+    claim: &Claim,
+    before: Before,
+    change: &Change,
+) -> Result<Version, PutError> {
+    let present = before.manifest.as_ref().map(|(version, _)| version);
     let mut documents = present.map(|v| v.documents.clone()).unwrap_or_default();
     for edit in &change.edits {
         match &edit.bytes {
@@ -125,18 +167,21 @@ async fn claimed(client: &Client, claim: &Claim, change: &Change) -> Result<Vers
         };
     }
     if let Some(present) = present.filter(|p| p.documents == documents) {
-        write_documents(client, claim, change, &there).await?;
+        write_documents(client, claim, change, &before.documents).await?;
         return Ok(present.clone());
     }
     let version = Version::after(present, &change.author, &change.message, documents);
     let record = serde_json::to_string_pretty(&version).map_err(std::io::Error::other)?;
     let id = version_id(version.number);
-    client.put(VERSIONS, &id, &record, None).await.map_err(failed)?;
-    write_documents(client, claim, change, &there).await?;
+    let recorded = async { client.put(VERSIONS, &id, &record, None).await.map_err(failed) };
+    tokio::try_join!(
+        recorded,
+        write_documents(client, claim, change, &before.documents)
+    )?;
     if !claim.stands(client).await.map_err(failed)? {
         return Err(PutError::Busy);
     }
-    let md5 = before.as_ref().map(|(_, md5)| md5.as_str());
+    let md5 = before.manifest.as_ref().map(|(_, md5)| md5.as_str());
     let written = client.put(GROUP, MANIFEST, &record, md5).await;
     // Whatever the server said: what stands there counts.
     match manifest(client).await? {
@@ -149,28 +194,35 @@ async fn claimed(client: &Client, claim: &Claim, change: &Change) -> Result<Vers
 }
 
 async fn write_documents(
-    client: &Client,
+    client: &Arc<Client>,
     claim: &Claim,
     change: &Change,
     there: &BTreeMap<String, Option<Etag>>,
 ) -> Result<(), PutError> {
-    let mut written: usize = 0;
-    for edit in &change.edits {
-        let present = there.get(&edit.name).and_then(Option::as_ref);
+    let differs = |edit: &&Edit| {
         let target = edit.bytes.as_deref().map(Etag::of);
-        if present == target.as_ref() {
-            continue;
-        }
-        // It was looked at a moment ago; long publications look again.
-        if written % LOOK_EVERY == LOOK_EVERY - 1 && !claim.stands(client).await.map_err(failed)? {
+        there.get(&edit.name).and_then(Option::as_ref) != target.as_ref()
+    };
+    let edits: Vec<&Edit> = change.edits.iter().filter(differs).collect();
+    for (turn, some) in edits.chunks(AT_ONCE).enumerate() {
+        // The claim was looked at a moment ago; long publications look again.
+        if turn > 0 && !claim.stands(client).await.map_err(failed)? {
             return Err(PutError::Busy);
         }
-        written += 1;
-        match text(edit)? {
-            Some(text) => client.put(GROUP, &edit.name, text, None).await,
-            None => client.remove(GROUP, &edit.name).await,
+        let mut writes = Vec::new();
+        for edit in some {
+            writes.push((edit.name.clone(), text(edit)?.map(str::to_owned)));
         }
-        .map_err(failed)?;
+        with_each(writes, |(name, text)| {
+            let client = Arc::clone(client);
+            async move {
+                match text {
+                    Some(text) => client.put(GROUP, &name, &text, None).await,
+                    None => client.remove(GROUP, &name).await,
+                }
+            }
+        })
+        .await?;
     }
     Ok(())
 }
