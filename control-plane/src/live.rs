@@ -75,7 +75,7 @@ pub fn spec(limit: &LimitView<'_>, model: &str) -> Option<LimitSpec> {
         Documented::InputTokens => Metric::InputTokens,
         Documented::OutputTokens => Metric::OutputTokens,
         Documented::TotalTokens => Metric::TotalTokens,
-        Documented::Cost => return None,
+        Documented::Cost => Metric::Cost,
     };
     Some(LimitSpec {
         key: limit.counter_key(model),

@@ -275,8 +275,8 @@ async fn usage_limits_and_requests_show_what_workers_did() {
         expected_output: 10,
         min_output: 1,
         usage: Some(row),
-        tag: 0,
         may_wait: false,
+        price: [0, 0],
     };
     let grant = region.reserve(&mut worker, region.now_ms(), &demand).unwrap();
     let inflight = daemon.get("/api/v1/inflight").await;
@@ -302,6 +302,7 @@ async fn usage_limits_and_requests_show_what_workers_did() {
         tollgate_shm::Settlement {
             input: 90,
             output: 20,
+            cost: 0,
         },
     );
     region.add_usage(

@@ -115,11 +115,13 @@ def test_errors_are_typed(client):
         client.models.generate_content(model="gemni", contents="hi")
     assert (caught.value.code, caught.value.status) == (404, "NOT_FOUND")
     assert 'did you mean "gemini"' in caught.value.message
+    # A client that nobody holds closes its connections.
+    stranger, blocked = client_with("sk-wrong"), client_with(f"{KEY}-blocked")
     with pytest.raises(errors.ClientError) as caught:
-        client_with("sk-wrong").models.generate_content(model="gemini", contents="hi")
+        stranger.models.generate_content(model="gemini", contents="hi")
     assert (caught.value.code, caught.value.status) == (401, "UNAUTHENTICATED")
     with pytest.raises(errors.ClientError) as caught:
-        client_with(f"{KEY}-blocked").models.generate_content(model="gemini", contents="hi")
+        blocked.models.generate_content(model="gemini", contents="hi")
     assert (caught.value.code, caught.value.status) == (429, "RESOURCE_EXHAUSTED")
     with pytest.raises(errors.ServerError) as caught:
         client.models.generate_content(model="gemini-down", contents="hi")

@@ -84,6 +84,8 @@ fn add(to: &mut UsageTotals, from: &UsageTotals) {
     to.estimated_tokens += from.estimated_tokens;
     to.counted_tokens += from.counted_tokens;
     to.debt_tokens += from.debt_tokens;
+    to.bill += from.bill;
+    to.cost += from.cost;
     to.suspicious += from.suspicious;
     to.latency_us_sum += from.latency_us_sum;
     for (to, from) in [
@@ -129,6 +131,23 @@ fn usage(text: &mut Text, rows: &Rows) {
         for (kind, n) in kinds.into_iter().filter(|(_, n)| *n > 0) {
             let labels = [("channel", &**channel), ("model", model), ("kind", kind)];
             text.sample("tollgate_tokens_total", &labels, n);
+        }
+    }
+    for (name, help, of) in [
+        (
+            "tollgate_bill_micro_total",
+            "What channels pay, in millionths of the currency's unit.",
+            (|t| t.bill) as fn(&UsageTotals) -> u64,
+        ),
+        (
+            "tollgate_cost_micro_total",
+            "What providers take, in millionths of the currency's unit.",
+            |t| t.cost,
+        ),
+    ] {
+        text.family(name, "counter", help);
+        for ((channel, model), t) in rows.iter().filter(|(_, t)| of(t) > 0) {
+            text.sample(name, &[("channel", &**channel), ("model", model)], of(t));
         }
     }
     let suspicious: u64 = rows.values().map(|t| t.suspicious).sum();

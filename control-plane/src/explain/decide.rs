@@ -264,6 +264,12 @@ fn count(model: &ModelView<'_>, api: Api, body: &[u8], tokenizers: &Tokenizers) 
     }
 }
 
+/// What so many tokens cost at so much per million, rounded up.
+fn priced(tokens: u64, per_million: u32) -> u64 {
+    let cost = (u128::from(tokens) * u128::from(per_million)).div_ceil(1_000_000);
+    u64::try_from(cost).unwrap_or(u64::MAX)
+}
+
 /// Fills in tokens and limits; returns why a limit refuses.
 #[expect(
     clippy::too_many_arguments,
@@ -304,19 +310,31 @@ fn limits(
         .filter_map(|l| live::level(levels, &l, model.name()).map(|level| (l, level)))
         .collect();
     // An output reservation is clamped to what every strict limit has left.
-    let part_of_input = |l: &LimitView<'_>| {
-        if l.metric() == Metric::TotalTokens {
-            input.tokens
-        } else {
-            0
+    let [input_price, output_price] = model.price().map_or([0; 2], |price| price.rates.most());
+    let part_of_input = |l: &LimitView<'_>| match l.metric() {
+        Metric::TotalTokens => input.tokens,
+        Metric::Cost => priced(input.tokens, input_price),
+        _ => 0,
+    };
+    let tokens_within = |l: &LimitView<'_>, units: u64| match (l.metric(), output_price) {
+        (Metric::Cost, 0) => u64::MAX,
+        (Metric::Cost, price) => {
+            u64::try_from(u128::from(units) * 1_000_000 / u128::from(price)).unwrap_or(u64::MAX)
         }
+        _ => units,
     };
     let mut reserved = wanted;
     for (limit, level) in &before {
-        let bounds = matches!(limit.metric(), Metric::OutputTokens | Metric::TotalTokens);
+        let bounds = matches!(
+            limit.metric(),
+            Metric::OutputTokens | Metric::TotalTokens | Metric::Cost
+        );
         if bounds && limit.enforcement() == Enforcement::Strict {
             reserved = reserved
-                .min(level.left.saturating_sub(part_of_input(limit)))
+                .min(tokens_within(
+                    limit,
+                    level.left.saturating_sub(part_of_input(limit)),
+                ))
                 .max(least);
         }
     }
@@ -333,7 +351,7 @@ fn limits(
             Metric::InputTokens => input.tokens,
             Metric::OutputTokens => output,
             Metric::TotalTokens => input.tokens.saturating_add(output),
-            Metric::Cost => 0,
+            Metric::Cost => priced(input.tokens, input_price).saturating_add(priced(output, output_price)),
         };
         // A leaky bucket makes requests wait rather than refusing them; by how much its level does not say.
         let fits =

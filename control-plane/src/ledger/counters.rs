@@ -3,7 +3,7 @@
 use tollgate_shm::{Class, Event, UsageTotals};
 
 /// Components of [`Counters`].
-pub const COUNTERS: usize = 17;
+pub const COUNTERS: usize = 19;
 
 /// Names of the components, as columns of the ledger and as fields of the API. The first eight are requests by
 /// [`Class`].
@@ -25,6 +25,8 @@ pub const COUNTER_NAMES: [&str; COUNTERS] = [
     "debt_tokens",
     "suspicious",
     "latency_us",
+    "bill_micro",
+    "cost_micro",
 ];
 
 /// A component by name; its number is its place in [`COUNTER_NAMES`].
@@ -79,6 +81,8 @@ impl Counters {
                 totals.debt_tokens,
                 totals.suspicious,
                 totals.latency_us_sum,
+                totals.bill,
+                totals.cost,
             ]
             .map(signed),
         )
@@ -108,6 +112,8 @@ impl Counters {
             event.debt_tokens,
             event.flags >> 1 & 1,
             event.latency_us,
+            event.bill,
+            event.cost,
         ];
         for (sum, n) in rest.iter_mut().zip(amounts) {
             *sum = sum.saturating_add(i64::from(n));
@@ -181,6 +187,8 @@ mod tests {
                     estimated_tokens: 5 * n,
                     counted_tokens: 6 * n,
                     debt_tokens: 7 * n,
+                    bill: 9 * n,
+                    cost: 10 * n,
                     suspicious: true,
                     latency_us: Some(8 * n),
                     first_token_us: None,
@@ -202,6 +210,8 @@ mod tests {
                     debt_tokens: 7 * n,
                     flags: 0b10,
                     latency_us: 8 * n,
+                    bill: 9 * n,
+                    cost: 10 * n,
                     ..Event::default()
                 })
             })

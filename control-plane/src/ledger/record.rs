@@ -52,6 +52,16 @@ pub struct RequestRecord {
     pub first_token_us: Option<u32>,
     /// Version of what decided its counts, 6 hexadecimal digits; empty if no model was known.
     pub counting: String,
+    /// What the channel pays, in millionths of the currency's unit.
+    pub bill_micro: u32,
+    /// What the provider takes, likewise.
+    pub cost_micro: u32,
+    /// Versions of the two prices, 6 hexadecimal digits; empty for none.
+    pub price: String,
+    /// See `price`.
+    pub cost_price: String,
+    /// Upstream attempts; the last one's usage is what is charged and what costs: those before ended without an answer.
+    pub attempts: u8,
     /// `stream`, `suspicious`, `cut`, `shadow`; comma-separated.
     pub flags: String,
     /// Key of the limit that refused it, 16 hexadecimal digits; empty for none.
@@ -83,9 +93,13 @@ pub fn flag_names(flags: u32) -> String {
 
 /// The version of the counting rule in an event's flags, empty for none.
 pub fn counting_version(flags: u32) -> String {
-    match flags >> 8 {
+    version(flags >> 8)
+}
+
+fn version(number: u32) -> String {
+    match number {
         0 => String::new(),
-        version => format!("{version:06x}"),
+        number => format!("{number:06x}"),
     }
 }
 
@@ -110,6 +124,7 @@ impl RequestRecord {
         let (experiment, group) = group.unwrap_or_default();
         let [high, low] = event.request_id;
         let [reserved_input, reserved_output] = event.reserved;
+        let [price, provider_price] = event.prices;
         let class = Class::from_number(event.class.into()).unwrap_or(Class::Internal);
         RequestRecord {
             time_ms,
@@ -135,6 +150,11 @@ impl RequestRecord {
             latency_us: event.latency_us,
             first_token_us: (event.first_token_us != u32::MAX).then_some(event.first_token_us),
             counting: counting_version(event.flags),
+            bill_micro: event.bill,
+            cost_micro: event.cost,
+            price: version(price),
+            cost_price: version(provider_price),
+            attempts: (event.flags >> 5 & 7) as u8,
             flags: flag_names(event.flags),
             limit_key: hex_or_empty(event.limit_key),
             rule: hex_or_empty(event.rule_hash),
@@ -152,7 +172,10 @@ mod tests {
             request_id: [1, 2],
             class: 3,
             source: 2,
-            flags: 0xabc_0005,
+            flags: 0xabc_0045,
+            bill: 7,
+            cost: 5,
+            prices: [0xab, 0],
             first_token_us: u32::MAX,
             limit_key: 0xab,
             ..Event::default()
@@ -165,6 +188,8 @@ mod tests {
         );
         assert_eq!((record.first_token_us, &*record.rule), (None, ""));
         assert_eq!(record.counting, "0abc00");
+        assert_eq!((record.bill_micro, record.cost_micro, record.attempts), (7, 5, 2));
+        assert_eq!((&*record.price, &*record.cost_price), ("0000ab", ""));
         assert_eq!(record.limit_key, "00000000000000ab");
     }
 }

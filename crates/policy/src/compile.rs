@@ -6,7 +6,7 @@ use crate::{
     counting::{self, CountingInput, Lies},
     documents::{
         Affinity, Algorithm, ChannelSource, CountedPattern, CredentialKind, Documents, Endpoint, Enforcement,
-        Entry, Kind, Limit, Location, Model, Provider, Span, TlsVersion,
+        Entry, Kind, Limit, Location, Model, Price, Provider, Span, TlsVersion,
     },
     effective::{EffectiveChannel, EffectiveLimit},
     glob::is_glob,
@@ -16,8 +16,8 @@ use crate::{
     snapshot::{
         AddressRecord, AffinityView, ChannelRecord, Code, CountingRecord, CredentialRecord, DeploymentRecord,
         KeyRecord, LimitRecord, ModelMatch, ModelNameRecord, ModelRecord, PatternRecord, PermissionRecord,
-        ProviderRecord, ProxyRecord, Range, Scope, SettingsRecord, SourceRecord, SourceView, Str, flag,
-        images_code,
+        PriceRecord, ProviderRecord, ProxyRecord, Range, Scope, SettingsRecord, SourceRecord, SourceView,
+        Str, flag, images_code,
         writer::{TooLarge, Writer, small},
     },
     text::SecretRef,
@@ -303,6 +303,8 @@ impl<'d> Compiler<'d> {
                 reserved: [0; 3],
             };
             self.writer.deployments.push(record);
+            let cost = self.price(deployment.cost.as_ref())?;
+            self.writer.costs.push(cost);
         }
         let deployments = Writer::tail(self.writer.deployments.len(), model.deployments.len())?;
         let name = self.writer.text(&model.name)?;
@@ -319,6 +321,8 @@ impl<'d> Compiler<'d> {
         }
         let limits = self.limits(&model.limits, Owner::Model(&model.name))?;
         self.counting(model)?;
+        let price = self.price(model.price.as_ref())?;
+        self.writer.prices.push(price);
         let routing = &model.routing;
         // Validated before.
         let affinity = routing
@@ -362,6 +366,14 @@ impl<'d> Compiler<'d> {
         };
         self.writer.models.push(record);
         Ok(())
+    }
+
+    fn price(&mut self, price: Option<&Price>) -> Result<PriceRecord, TooLarge> {
+        Ok(PriceRecord {
+            per_million: price.map_or([0; 4], Price::per_million).map(Into::into),
+            version: price.map_or(0, Price::version).into(),
+            currency: self.writer.text(price.map_or("", |price| &price.currency))?,
+        })
     }
 
     /// How the model that comes next is counted.

@@ -43,7 +43,7 @@ pub use rules::{Decision, Facts, Outcome, RuleSet, RuleTrace, Value};
 pub use schema::schema;
 pub use snapshot::{
     ChannelView, CountingView, DeploymentView, ExperimentView, GroupView, KeyView, LimitList, LimitView,
-    ModelView, ProviderView, RouteView, SettingsView, Snapshot, SnapshotError,
+    ModelView, PriceView, ProviderView, Rates, RouteView, SettingsView, Snapshot, SnapshotError,
 };
 pub use suggest::{near, nearest};
 pub use text::{Secret, SecretRef};

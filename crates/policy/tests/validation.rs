@@ -176,10 +176,22 @@ fn each_problem_is_named() {
             "for connections",
         ),
         (
-            "/channels/0/limits/2/metric",
-            json!("cost"),
-            "channels[0].limits[2].metric",
-            "not supported yet",
+            "/models/0/price",
+            json!({ "input": 1, "output": 2, "currency": "usd" }),
+            "models[0].price.currency",
+            "three capital letters",
+        ),
+        (
+            "/models/0/price",
+            json!({ "input": 0.0000001, "output": 2 }),
+            "models[0].price.input",
+            "not an amount",
+        ),
+        (
+            "/models/0/price",
+            json!({ "input": 1, "output": 5000 }),
+            "models[0].price.output",
+            "at most 4000",
         ),
         (
             "/channels/0/limits/2/metric",

@@ -77,6 +77,7 @@ impl Entry {
             Metric::InputTokens => used.input,
             Metric::OutputTokens => used.output,
             Metric::TotalTokens => used.input.saturating_add(used.output),
+            Metric::Cost => used.cost,
         }
     }
 
@@ -97,6 +98,7 @@ impl Entry {
             2 => Metric::InputTokens,
             3 => Metric::OutputTokens,
             4 => Metric::TotalTokens,
+            5 => Metric::Cost,
             _ => return None,
         };
         let algorithm = match head >> 59 & 7 {
@@ -262,7 +264,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn entries_survive_encoding(row: u32, epoch in 0..=EPOCH_MASK, m in 0u64..5, a in 0u64..5, strict: bool, leased: bool, units: u64, span: u64) {
+        fn entries_survive_encoding(row: u32, epoch in 0..=EPOCH_MASK, m in 0u64..6, a in 0u64..5, strict: bool, leased: bool, units: u64, span: u64) {
             let head = u64::from(row) | epoch << 32 | m << 56 | a << 59 | u64::from(strict) << 62 | u64::from(leased) << 63;
             let e = Entry::decode([head, units, span]).unwrap();
             prop_assert_eq!(e.encode(), [head, units, span]);

@@ -218,7 +218,8 @@ pub(crate) struct InflightRow {
     pub output: AtomicU64,
     /// Output tokens produced so far; what a dead worker's request is charged.
     pub produced: AtomicU64,
-    pub tag: AtomicU64,
+    /// The most that a million input tokens (low half) and output tokens cost: see `Demand::price`.
+    pub price: AtomicU64,
     /// How many of the entries hold: written after each take.
     pub entries_held: AtomicU64,
     pub entries: [[AtomicU64; 3]; MAX_LIMITS_PER_REQUEST],

@@ -20,6 +20,8 @@ pub enum Metric {
     OutputTokens = 3,
     /// Both together.
     TotalTokens = 4,
+    /// What both cost, in millionths of a currency's unit.
+    Cost = 5,
 }
 
 /// How a limit counts over time.

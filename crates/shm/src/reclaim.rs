@@ -9,7 +9,7 @@ use crate::atomic::{Relaxed, Release, SeqCst};
 use crate::inflight::{ACTIVE, FREE, InflightIndex, RECLAIMING};
 use crate::layout::{BLOCK_ROWS, InflightRow};
 use crate::region::Region;
-use crate::reserve::Settlement;
+use crate::reserve::{Settlement, priced};
 use crate::usage::{Class, UsageDelta, UsageIndex};
 use crate::workers::WorkerSlot;
 
@@ -65,10 +65,10 @@ impl Region {
             .compare_exchange(ACTIVE, RECLAIMING, SeqCst, SeqCst)
             .is_ok();
         if active {
-            let used = Settlement {
-                input: row.input.load(Relaxed),
-                output: row.produced.load(Relaxed),
-            };
+            let (input, output) = (row.input.load(Relaxed), row.produced.load(Relaxed));
+            let price = row.price.load(Relaxed);
+            let cost = priced(input, price as u32).saturating_add(priced(output, (price >> 32) as u32));
+            let used = Settlement { input, output, cost };
             let now_ms = self.now_ms();
             for entry in row.entries() {
                 let noted = entry.part_of(used);
@@ -84,6 +84,7 @@ impl Region {
                     input_tokens: used.input,
                     output_tokens: used.output,
                     estimated_tokens: used.input + used.output,
+                    bill: used.cost,
                     ..UsageDelta::of(Class::Internal)
                 };
                 self.add_usage(usage, &delta);

@@ -37,10 +37,50 @@ pub struct Demand<'a> {
     pub min_output: u64,
     /// Where the request's statistics go.
     pub usage: Option<UsageIndex>,
-    /// Free for the caller; shown with the request in flight.
-    pub tag: u64,
+    /// The most that a million input tokens and a million output tokens cost, in millionths of a currency's unit.
+    pub price: [u32; 2],
     /// Whether the request can wait where only this instance's allowance is short of what a limit over all instances has.
     pub may_wait: bool,
+}
+
+/// What so many tokens cost at so much per million, rounded up.
+pub(crate) fn priced(tokens: u64, per_million: u32) -> u64 {
+    let cost = (u128::from(tokens) * u128::from(per_million)).div_ceil(1_000_000);
+    u64::try_from(cost).unwrap_or(u64::MAX)
+}
+
+impl Demand<'_> {
+    /// Units of a metric of output that the input takes.
+    fn input_units(&self, metric: Metric) -> u64 {
+        let [price, _] = self.price;
+        match metric {
+            Metric::TotalTokens => self.input,
+            Metric::Cost => priced(self.input, price),
+            _ => 0,
+        }
+    }
+
+    /// Units of a metric of output that so many output tokens take.
+    fn output_units(&self, metric: Metric, tokens: u64) -> u64 {
+        let [_, price] = self.price;
+        if metric == Metric::Cost {
+            priced(tokens, price)
+        } else {
+            tokens
+        }
+    }
+
+    /// Output tokens that fit into so many units.
+    fn tokens_within(&self, metric: Metric, units: u64) -> u64 {
+        match (metric, self.price) {
+            (Metric::Cost, [_, 0]) => u64::MAX,
+            (Metric::Cost, [_, price]) => {
+                let tokens = u128::from(units) * 1_000_000 / u128::from(price);
+                u64::try_from(tokens).unwrap_or(u64::MAX)
+            }
+            _ => units,
+        }
+    }
 }
 
 /// An admitted request.
@@ -94,17 +134,15 @@ pub struct Settlement {
     pub input: u64,
     /// Output tokens.
     pub output: u64,
+    /// What they cost, in millionths of a currency's unit.
+    pub cost: u64,
 }
 
 /// The counter rows of a demand's limits; `None` where a full table is ignored.
 type Rows = [Option<CounterIndex>; MAX_LIMITS_PER_REQUEST];
 
 fn is_output(metric: Metric) -> bool {
-    matches!(metric, Metric::OutputTokens | Metric::TotalTokens)
-}
-
-fn part_of_input(metric: Metric, input: u64) -> u64 {
-    if metric == Metric::TotalTokens { input } else { 0 }
+    matches!(metric, Metric::OutputTokens | Metric::TotalTokens | Metric::Cost)
 }
 
 impl Region {
@@ -167,7 +205,8 @@ impl Region {
         row.input.store(demand.input, Relaxed);
         row.output.store(0, Relaxed);
         row.produced.store(0, Relaxed);
-        row.tag.store(demand.tag, Relaxed);
+        let [input_price, output_price] = demand.price.map(u64::from);
+        row.price.store(input_price | output_price << 32, Relaxed);
         row.entries_held.store(0, Relaxed);
         row.state.store(ACTIVE, Release);
 
@@ -276,9 +315,9 @@ impl Region {
         // Far from every limit nothing needs to be clamped: what is wanted is taken at once, and verified once.
         if outputs().all(|(_, spec, ..)| is_window(spec) && spec.enforcement == Enforcement::Strict) {
             let all = outputs().all(|(_, spec, index, counter)| {
-                let input = part_of_input(spec.metric, demand.input);
+                let input = demand.input_units(spec.metric);
                 let bound = !demand.input_exact && input > 0;
-                let units = input.saturating_add(demand.output);
+                let units = input.saturating_add(demand.output_units(spec.metric, demand.output));
                 counter
                     .take(spec, slot, now_ms, units, bound)
                     .is_ok_and(|amount| {
@@ -296,12 +335,13 @@ impl Region {
             let mut output = demand.output;
             for (i, spec, index, counter) in outputs() {
                 let (used, max) = counter.used(spec, now_ms);
-                let input = part_of_input(spec.metric, demand.input);
+                let input = demand.input_units(spec.metric);
                 let wanted = match spec.enforcement {
                     Enforcement::Strict => demand.output,
                     Enforcement::Soft => demand.expected_output.min(demand.output),
                 };
-                let least = demand.min_output.min(wanted);
+                let least = demand.output_units(spec.metric, demand.min_output.min(wanted));
+                let wanted = demand.output_units(spec.metric, wanted);
                 let left = max.saturating_sub(used);
                 let units = input.saturating_add(wanted);
                 if spec.cluster && left < units && self.short(index, counter, spec, demand, now_ms, units) {
@@ -334,17 +374,18 @@ impl Region {
                     });
                 }
                 if spec.enforcement == Enforcement::Strict {
-                    output = output.min(left - input);
+                    output = output.min(demand.tokens_within(spec.metric, left - input));
                 }
             }
             for (i, spec, index, counter) in outputs() {
-                let input = part_of_input(spec.metric, demand.input);
+                let input = demand.input_units(spec.metric);
+                let units = |tokens| input.saturating_add(demand.output_units(spec.metric, tokens));
                 let units = match spec.enforcement {
-                    Enforcement::Strict => input + output,
+                    Enforcement::Strict => units(output),
                     Enforcement::Soft => {
                         let (used, max) = counter.used(spec, now_ms);
                         let left = max.saturating_sub(used);
-                        (input + demand.expected_output.min(demand.output)).min(left)
+                        units(demand.expected_output.min(demand.output)).min(left)
                     }
                 };
                 match counter.take(spec, slot, now_ms, units, false) {

@@ -42,8 +42,8 @@ pub struct Event {
     pub first_token_us: u32,
     /// Tokens.
     pub debt_tokens: u32,
-    /// Bit 0 stream, bit 1 suspicious usage, bit 2 cut at its reservation, bit 3 shadow rule hit; from bit 8 on the
-    /// version of the counting rule.
+    /// Bit 0 stream, bit 1 suspicious usage, bit 2 cut at its reservation, bit 3 shadow rule hit; from bit 5 on the
+    /// number of upstream attempts, at most 7; from bit 8 on the version of the counting rule.
     pub flags: u32,
     /// Key of the limit that refused it, 0 for none.
     pub limit_key: u64,
@@ -58,9 +58,18 @@ pub struct Event {
     /// The input counted here beside the upstream, to learn from: tokens of the texts by the tokenizer alone, and of
     /// everything else by the formula; 0 for none.
     pub sample: [u32; 2],
-    /// The group of an experiment, as its position in the snapshot of `generation` + 1; 0 for none.
+    /// The group of an experiment, as its position in the snapshot of `generation` + 1, at most 65,535; 0 for none.
     pub group: u32,
+    /// What the channel pays, in millionths of the currency's unit; `u32::MAX` for more than that.
+    pub bill: u32,
+    /// What the provider takes, likewise.
+    pub cost: u32,
+    /// Versions of the two prices, 24 bits each; 0 for none.
+    pub prices: [u32; 2],
 }
+
+/// Versions of prices have 24 bits.
+const VERSION: u32 = 0xff_ffff;
 
 fn pair(low: u32, high: u32) -> u64 {
     u64::from(low) | u64::from(high) << 32
@@ -75,6 +84,7 @@ impl Event {
         let [id0, id1] = self.request_id;
         let [r0, r1] = self.reserved;
         let [s0, s1] = self.sample;
+        let [p0, p1] = self.prices;
         [
             self.time_ms,
             pair(self.usage, self.deployment),
@@ -90,8 +100,8 @@ impl Event {
             pair(r0, r1),
             pair(self.estimated_tokens, self.counted_tokens),
             pair(s0, s1),
-            pair(self.group, 0),
-            0,
+            pair(self.bill, self.cost),
+            u64::from(p0 & VERSION) | u64::from(p1 & VERSION) << 24 | u64::from(self.group.min(0xffff)) << 48,
         ]
     }
 
@@ -112,7 +122,7 @@ impl Event {
             h,
             i,
             j,
-            _,
+            k,
         ] = words;
         let (generation, kind) = unpair(b);
         Event {
@@ -138,7 +148,10 @@ impl Event {
             estimated_tokens: unpair(h).0,
             counted_tokens: unpair(h).1,
             sample: [unpair(i).0, unpair(i).1],
-            group: unpair(j).0,
+            bill: unpair(j).0,
+            cost: unpair(j).1,
+            prices: [k as u32 & VERSION, (k >> 24) as u32 & VERSION],
+            group: (k >> 48) as u32,
         }
     }
 }
@@ -310,6 +323,9 @@ mod tests {
             counted_tokens: 20,
             sample: [21, 22],
             group: 23,
+            bill: 24,
+            cost: 25,
+            prices: [26, 27],
         };
         assert_eq!(Event::decode(e.encode()), e);
     }

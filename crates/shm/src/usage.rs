@@ -104,6 +104,10 @@ pub struct UsageDelta {
     pub counted_tokens: u64,
     /// Tokens used beyond the reservation.
     pub debt_tokens: u64,
+    /// What the channel pays, in millionths of the currency's unit.
+    pub bill: u64,
+    /// What the provider takes, likewise.
+    pub cost: u64,
     /// Whether the upstream's usage contradicted our own count.
     pub suspicious: bool,
     /// Microseconds from the request to the end of the answer; `None` if not proxied.
@@ -124,6 +128,8 @@ impl UsageDelta {
             estimated_tokens: 0,
             counted_tokens: 0,
             debt_tokens: 0,
+            bill: 0,
+            cost: 0,
             suspicious: false,
             latency_us: None,
             first_token_us: None,
@@ -154,6 +160,10 @@ pub struct UsageTotals {
     pub counted_tokens: u64,
     /// See [`UsageDelta`].
     pub debt_tokens: u64,
+    /// See [`UsageDelta`].
+    pub bill: u64,
+    /// See [`UsageDelta`].
+    pub cost: u64,
     /// Requests whose upstream usage contradicted our count.
     pub suspicious: u64,
     /// Total of all latencies, microseconds.
@@ -278,6 +288,8 @@ impl Region {
             d.debt_tokens,
             u64::from(d.suspicious),
             d.latency_us.unwrap_or(0),
+            d.bill,
+            d.cost,
         ];
         for (i, n) in tokens.into_iter().enumerate() {
             add(8 + i, n);
@@ -321,6 +333,8 @@ impl Region {
             debt,
             odd,
             us,
+            bill,
+            cost,
             ..,
         ] = counters;
         Some(UsageTotals {
@@ -334,6 +348,8 @@ impl Region {
             estimated_tokens: estimated,
             counted_tokens: counted,
             debt_tokens: debt,
+            bill,
+            cost,
             suspicious: odd,
             latency_us_sum: us,
             latency: row.latency.iter().map(|w| w.load(Relaxed)).collect(),

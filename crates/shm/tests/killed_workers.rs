@@ -76,8 +76,8 @@ fn child() {
             expected_output: 100,
             min_output: 1,
             usage,
-            tag: 0,
             may_wait: false,
+            price: [0, 0],
         };
         if let Ok(grant) = region.reserve(&mut worker, region.now_ms(), &demand) {
             region.note_produced(grant.row, 3);
@@ -90,7 +90,11 @@ fn child() {
                 &mut worker,
                 grant.row,
                 region.now_ms(),
-                Settlement { input: 7, output: 9 },
+                Settlement {
+                    input: 7,
+                    output: 9,
+                    cost: 0,
+                },
             );
             if let Some(usage) = usage {
                 region.add_usage(
@@ -195,8 +199,8 @@ fn nothing_leaks_and_the_region_stays_usable() {
         expected_output: 100,
         min_output: 1,
         usage: None,
-        tag: 0,
         may_wait: false,
+        price: [0, 0],
     };
     for _ in 0..20 {
         assert!(region.reserve(&mut worker, now, &demand).is_ok());

@@ -53,8 +53,8 @@ fn demand(limits: &[LimitSpec], input: u64, output: u64) -> Demand<'_> {
         expected_output: output,
         min_output: 16,
         usage: None,
-        tag: 0,
         may_wait: false,
+        price: [0, 0],
     }
 }
 
@@ -74,7 +74,16 @@ fn output_is_clamped_to_what_is_left_and_refused_below_the_minimum() {
         let no = r.reserve(&mut w, T0, &demand(&limits, 5, 60)).unwrap_err();
         assert_eq!((no.kind, no.limit, no.level.used), (RefusalKind::Limit, 0, 100));
         assert!(no.retry_ms > 0);
-        r.settle(&mut w, a.row, T0, Settlement { input: 5, output: 45 });
+        r.settle(
+            &mut w,
+            a.row,
+            T0,
+            Settlement {
+                input: 5,
+                output: 45,
+                cost: 0,
+            },
+        );
         let no = r.reserve(&mut w, T0, &demand(&limits, 5, 60)).unwrap_err();
         assert_eq!(
             no.level.left(),
@@ -84,7 +93,16 @@ fn output_is_clamped_to_what_is_left_and_refused_below_the_minimum() {
                 15
             }
         );
-        r.settle(&mut w, b.row, T0, Settlement { input: 5, output: 20 });
+        r.settle(
+            &mut w,
+            b.row,
+            T0,
+            Settlement {
+                input: 5,
+                output: 20,
+                cost: 0,
+            },
+        );
         let c = r.reserve(&mut w, T0, &demand(&limits, 5, 60)).unwrap();
         assert!((33..=35).contains(&c.output), "{}", c.output);
         r.settle(&mut w, c.row, T0, Settlement::default());
@@ -115,7 +133,8 @@ fn total_limit_counts_both_and_nothing_is_kept_when_one_limit_refuses() {
             T0,
             Settlement {
                 input: 40,
-                output: 10
+                output: 10,
+                cost: 0,
             }
         ),
         0
@@ -143,7 +162,8 @@ fn what_exceeds_a_reservation_is_debt_when_strict_and_usage_when_soft() {
             T0,
             Settlement {
                 input: 0,
-                output: 130
+                output: 130,
+                cost: 0,
             }
         ),
         80
@@ -177,6 +197,7 @@ fn what_exceeds_a_reservation_is_debt_when_strict_and_usage_when_soft() {
         Settlement {
             input: 0,
             output: 130,
+            cost: 0,
         },
     );
     assert_eq!((r.level(&soft[0], T0).used, r.level(&soft[0], T0).debt), (130, 0));
@@ -244,6 +265,7 @@ fn many_workers_never_exceed_and_leave_nothing_unused() {
                                 Settlement {
                                     input: n,
                                     output: used,
+                                    cost: 0,
                                 },
                             );
                         }
@@ -258,4 +280,43 @@ fn many_workers_never_exceed_and_leave_nothing_unused() {
         assert_eq!(r.level(&limits[0], T0).used, 0);
         assert_eq!(r.level(&limits[2], T0).used, output);
     }
+}
+
+#[test]
+fn a_limit_of_money_takes_input_and_output_at_their_prices_and_clamps_the_output() {
+    let (_dir, r) = region();
+    let mut w = r.attach_worker().unwrap();
+    let limits = [limit(9, Metric::Cost, Algorithm::SlidingWindow, 1_000)];
+    let ask = |input, output| Demand {
+        // 2 and 10 millionths a token.
+        price: [2_000_000, 10_000_000],
+        ..demand(&limits, input, output)
+    };
+    let all = r.reserve(&mut w, T0, &ask(100, 50)).unwrap();
+    assert_eq!((all.output, r.level(&limits[0], T0).used), (50, 700));
+    // 300 are left: 50 × 2 for the input leave 20 tokens.
+    let clamped = r.reserve(&mut w, T0, &ask(50, 50)).unwrap();
+    assert_eq!((clamped.output, r.level(&limits[0], T0).used), (20, 1_000));
+    let refused = r.reserve(&mut w, T0, &ask(1, 1)).unwrap_err();
+    assert_eq!(refused.kind, RefusalKind::Limit);
+    let settled = |cost| Settlement {
+        input: 0,
+        output: 0,
+        cost,
+    };
+    assert_eq!(r.settle(&mut w, all.row, T0, settled(650)), 0);
+    assert_eq!(r.level(&limits[0], T0).used, 950);
+    // More than was reserved is a debt.
+    assert_eq!(r.settle(&mut w, clamped.row, T0, settled(310)), 10);
+    assert_eq!(r.level(&limits[0], T0).used, 960);
+}
+
+#[test]
+fn what_is_free_is_not_limited_by_money() {
+    let (_dir, r) = region();
+    let mut w = r.attach_worker().unwrap();
+    let limits = [limit(9, Metric::Cost, Algorithm::SlidingWindow, 5)];
+    let free = demand(&limits, 1 << 30, 1 << 30);
+    assert_eq!(r.reserve(&mut w, T0, &free).unwrap().output, 1 << 30);
+    assert_eq!(r.level(&limits[0], T0).used, 0);
 }

@@ -59,6 +59,7 @@ impl Decider<'_> {
         let kind = match limit.metric() {
             policy::Metric::Connections => "connections",
             policy::Metric::Requests => "requests",
+            policy::Metric::Cost => "cost",
             _ => "tokens",
         };
         let [limit_name, remaining_name, reset_name] = ratelimit_headers(kind);
@@ -176,7 +177,7 @@ fn metric_name(metric: policy::Metric) -> &'static str {
         policy::Metric::InputTokens => "input tokens",
         policy::Metric::OutputTokens => "output tokens",
         policy::Metric::TotalTokens => "tokens",
-        _ => "units",
+        policy::Metric::Cost => "millionths of money",
     }
 }
 
@@ -191,6 +192,11 @@ fn ratelimit_headers(kind: &str) -> [&'static [u8]; 3] {
             b"x-ratelimit-limit-requests",
             b"x-ratelimit-remaining-requests",
             b"x-ratelimit-reset-requests",
+        ],
+        "cost" => [
+            b"x-ratelimit-limit-cost",
+            b"x-ratelimit-remaining-cost",
+            b"x-ratelimit-reset-cost",
         ],
         _ => [
             b"x-ratelimit-limit-tokens",

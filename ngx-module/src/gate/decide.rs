@@ -557,8 +557,8 @@ impl Decider<'_> {
                 .min_output_reservation()
                 .saturating_mul(self.context.answers),
             usage: self.context.usage,
-            tag: u64::from(self.context.deployment.unwrap_or(0)),
             may_wait: false,
+            price: terms.price,
         };
         // While it was counted, time went on; and a lease may have ended while the body was read.
         let mut start_ms = self.context.start_ms;

@@ -53,8 +53,13 @@ pub(super) fn choose(w: &mut WorkerState, context: &mut Context) -> Option<u32> 
             // What was promised to the client is not clamped for one of several providers.
             min_output: output,
             usage: None,
-            tag: 0,
             may_wait: false,
+            price: context
+                .generation
+                .snapshot()
+                .deployment(member.index)
+                .and_then(|d| d.cost())
+                .map_or([0; 2], |cost| cost.rates.most()),
         };
         match attached.region.reserve(&mut attached.worker, now_ms, &demand) {
             Ok(grant) => {
@@ -317,8 +322,8 @@ fn stand_in(w: &mut WorkerState, context: &mut Context) -> Option<(u32, Option<u
                 .min_output_reservation()
                 .saturating_mul(context.answers),
             usage: terms.usage,
-            tag: 0,
             may_wait: false,
+            price: terms.price,
         };
         let now = attached.region.time_at(process::now_ms());
         match attached.region.reserve(&mut attached.worker, now, &demand) {

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use tollgate_meter::request::count_input;
 use tollgate_meter::response::Usage;
+use tollgate_policy::Rates;
 use tollgate_policy::documents::AbortPolicy;
 use tollgate_shm::{Class, Event, Grant, InflightIndex, Settlement, UsageDelta, UsageIndex};
 
@@ -101,6 +102,7 @@ impl Unsettled {
         if let InputCounted::Tokens(tokens) = counted {
             self.draft.estimated = self.estimated_output;
             self.draft.charged.input = tokens.max(self.least);
+            self.draft.served.input = tokens;
         }
         let counting = self.model.and_then(|m| self.generation.counting(m));
         let estimate = counting.is_none_or(|c| c.estimate);
@@ -241,6 +243,8 @@ struct Sum {
     least_input: u64,
     /// See [`counted_beside`].
     sample: [u32; 2],
+    /// What the deployment has served, whatever the channel is charged.
+    served: Charged,
 }
 
 /// Fills in `context.charged`.
@@ -312,6 +316,7 @@ fn charge(w: &mut WorkerState, request: Option<&Request>, context: &mut Context,
         reasoning: usage.reasoning,
         source,
     };
+    sum.served = context.charged;
     if context.class == Class::Abort
         && context
             .channel_view()
@@ -393,6 +398,10 @@ struct Draft {
     quota: Option<InflightIndex>,
     usage: Option<UsageIndex>,
     charged: Charged,
+    /// What the deployment has served, which its provider takes money for.
+    served: Charged,
+    /// What the channel pays for the model, and what the provider takes.
+    prices: [Rates; 2],
     estimated: u64,
     suspicious: bool,
     latency_us: Option<u64>,
@@ -421,7 +430,13 @@ fn draft(w: &mut WorkerState, context: &mut Context, status: u16, sum: &Sum) -> 
         | u32::from(sum.suspicious) << 1
         | u32::from(context.cut) << 2
         | u32::from(context.shadowed) << 3
+        | u32::from(context.attempts.min(7)) << 5
         | context.counting().map_or(0, |c| c.version) << 8;
+    let prices = [
+        context.model_view().and_then(|m| m.price()),
+        context.deployment_view().and_then(|d| d.cost()),
+    ]
+    .map(|price| price.map(|price| price.rates).unwrap_or_default());
     let event = Event {
         time_ms: region.time_at(now_ms),
         usage: usage.map_or(0, UsageIndex::number),
@@ -441,6 +456,7 @@ fn draft(w: &mut WorkerState, context: &mut Context, status: u16, sum: &Sum) -> 
         reserved: [small(context.input), small(context.grant.map_or(0, |g| g.output))],
         sample: sum.sample,
         group: context.group.map_or(0, |group| group.saturating_add(1)),
+        prices: prices.map(|price| price.version),
         ..Event::default()
     };
     Some(Draft {
@@ -448,6 +464,8 @@ fn draft(w: &mut WorkerState, context: &mut Context, status: u16, sum: &Sum) -> 
         quota: context.quota.take(),
         usage,
         charged: context.charged,
+        served: sum.served,
+        prices,
         estimated: sum.estimated,
         suspicious: sum.suspicious,
         latency_us,
@@ -464,13 +482,18 @@ fn book(w: &mut WorkerState, draft: &Draft) {
     };
     let region = &attached.region;
     let charged = draft.charged;
+    let served = draft.served;
+    let [price, provider_price] = draft.prices;
+    let bill = price.cost(charged.input, charged.cached, charged.output, charged.reasoning);
+    let cost = provider_price.cost(served.input, served.cached, served.output, served.reasoning);
     let used = Settlement {
         input: charged.input,
         output: charged.output,
+        cost: bill,
     };
     let now = region.time_at(process::now_ms());
     if let Some(row) = draft.quota {
-        region.settle(&mut attached.worker, row, now, used);
+        region.settle(&mut attached.worker, row, now, Settlement { cost, ..used });
     }
     let debt = draft.grant.map_or(0, |grant| {
         region.settle(&mut attached.worker, grant.row, now, used)
@@ -492,6 +515,8 @@ fn book(w: &mut WorkerState, draft: &Draft) {
         estimated_tokens: estimated,
         counted_tokens: counted,
         debt_tokens: debt,
+        bill,
+        cost,
         suspicious: draft.suspicious,
         latency_us: draft.latency_us,
         first_token_us: draft.first_token_us,
@@ -506,6 +531,8 @@ fn book(w: &mut WorkerState, draft: &Draft) {
         debt_tokens: small(debt),
         estimated_tokens: small(estimated),
         counted_tokens: small(counted),
+        bill: small(bill),
+        cost: small(cost),
         ..draft.event
     };
     region.push_event(&attached.worker, &event);

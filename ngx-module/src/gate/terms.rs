@@ -36,6 +36,8 @@ pub(crate) struct Terms {
     pub version: Option<Rc<str>>,
     /// The deployment that the channel's own route asks for.
     pub pinned: Option<u32>,
+    /// The most that a million input and output tokens cost the channel.
+    pub price: [u32; 2],
 }
 
 /// The limits that a request of the channel for the model has to keep.
@@ -71,6 +73,8 @@ impl Terms {
         let permitted = channel.permits(model.name());
         let route = channel.route(model.name());
         let weighted = route.is_some_and(|r| r.weights(model).is_some());
+        let price = model.price().map_or([0; 2], |price| price.rates.most());
+        let [input_price, output_price] = price;
         Terms {
             route: route
                 .filter(|r| weighted || r.fallback().is_some())
@@ -84,12 +88,19 @@ impl Terms {
             permitted,
             too_many,
             output_bounded: limits.iter().any(|l| {
-                matches!(l.metric, Metric::OutputTokens | Metric::TotalTokens)
-                    && l.enforcement == Enforcement::Strict
+                let bounds = match l.metric {
+                    Metric::OutputTokens | Metric::TotalTokens => true,
+                    Metric::Cost => output_price > 0,
+                    _ => false,
+                };
+                bounds && l.enforcement == Enforcement::Strict
             }),
-            counts_input: limits
-                .iter()
-                .any(|l| matches!(l.metric, Metric::InputTokens | Metric::TotalTokens)),
+            counts_input: limits.iter().any(|l| match l.metric {
+                Metric::InputTokens | Metric::TotalTokens => true,
+                Metric::Cost => input_price > 0,
+                _ => false,
+            }),
+            price,
             // What may not be used takes no rows.
             counters: permitted.then(|| region.locate(&limits)).flatten(),
             usage: permitted
@@ -146,7 +157,8 @@ pub(super) fn spec(limit: &LimitView<'_>, model_hash: u64, cluster: bool) -> Lim
             policy::Metric::InputTokens => Metric::InputTokens,
             policy::Metric::OutputTokens => Metric::OutputTokens,
             policy::Metric::TotalTokens => Metric::TotalTokens,
-            _ => Metric::Requests,
+            policy::Metric::Cost => Metric::Cost,
+            policy::Metric::Requests => Metric::Requests,
         },
         algorithm: match limit.algorithm() {
             policy::Algorithm::SlidingWindow => Algorithm::SlidingWindow,

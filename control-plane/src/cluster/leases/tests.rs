@@ -62,7 +62,7 @@ impl Instance {
             expected_output: 0,
             min_output: 0,
             usage: None,
-            tag: 0,
+            price: [0, 0],
             may_wait: true,
         };
         let now = self.region.now_ms();

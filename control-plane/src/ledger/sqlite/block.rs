@@ -6,8 +6,8 @@
 //!
 //! A line: time (difference to the line before), who, deployment (0 for none), class and source in one byte, status,
 //! generation, request id (16 bytes), flags with two more bits for "a limit follows" and "a rule follows", tokens,
-//! latency, time to the first byte plus one (0 for none), limit, rule (8 bytes each). A line whose flags have bit 4 ends
-//! with its experiment's group.
+//! latency, time to the first byte plus one (0 for none), bill, cost and the versions of their prices, limit, rule (8 bytes
+//! each). A line whose flags have bit 4 ends with its experiment's group.
 //! An index: for each who, ascending, the difference to the one before and a bit for each class.
 
 use std::collections::BTreeMap;
@@ -131,6 +131,7 @@ impl Block {
             u64::from(event.flags & !GROUPED | grouped) << 2 | u64::from(limit) << 1 | u64::from(rule),
         );
         let [reserved_input, reserved_output] = event.reserved;
+        let [price, provider_price] = event.prices;
         for n in [
             event.input_tokens,
             event.output_tokens,
@@ -143,6 +144,10 @@ impl Block {
             reserved_output,
             event.latency_us,
             event.first_token_us.wrapping_add(1),
+            event.bill,
+            event.cost,
+            price,
+            provider_price,
         ] {
             put(out, n.into());
         }
@@ -199,7 +204,7 @@ fn line(bytes: &mut Bytes<'_>, last_ms: u64) -> Option<StoredLine> {
     let generation = bytes.small()?;
     let request_id = [bytes.word()?, bytes.word()?];
     let flags = bytes.number()?;
-    let mut numbers = [0; 11];
+    let mut numbers = [0; 15];
     for n in &mut numbers {
         *n = bytes.small()?;
     }
@@ -215,6 +220,10 @@ fn line(bytes: &mut Bytes<'_>, last_ms: u64) -> Option<StoredLine> {
         reserved_output,
         latency_us,
         first_token_us,
+        bill,
+        cost,
+        price,
+        provider_price,
     ] = numbers;
     let limit_key = if flags & 2 == 0 { 0 } else { bytes.word()? };
     let rule_hash = if flags & 1 == 0 { 0 } else { bytes.word()? };
@@ -245,6 +254,9 @@ fn line(bytes: &mut Bytes<'_>, last_ms: u64) -> Option<StoredLine> {
             reserved: [reserved_input, reserved_output],
             estimated_tokens,
             counted_tokens,
+            bill,
+            cost,
+            prices: [price, provider_price],
             ..Event::default()
         },
     })
@@ -257,7 +269,7 @@ mod tests {
 
     fn any_line() -> impl Strategy<Value = StoredLine> {
         let words = proptest::array::uniform5(any::<u64>());
-        let numbers = proptest::array::uniform16((any::<u32>(), 0u32..32).prop_map(|(n, shift)| n >> shift));
+        let numbers = proptest::array::uniform20((any::<u32>(), 0u32..32).prop_map(|(n, shift)| n >> shift));
         (words, numbers, 0u8..8, 0u8..16, any::<u16>(), 0u8..4).prop_map(
             |([time_ms, high, low, limit, rule], n, class, source, status, there)| StoredLine {
                 time_ms,
@@ -284,6 +296,9 @@ mod tests {
                     reserved: [n[11], n[12]],
                     estimated_tokens: n[13],
                     counted_tokens: n[14],
+                    bill: n[15],
+                    cost: n[16],
+                    prices: [n[17], n[18]],
                     ..Event::default()
                 },
             },

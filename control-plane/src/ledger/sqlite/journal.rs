@@ -316,7 +316,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn counters() -> impl Strategy<Value = Counters> {
-        proptest::array::uniform17(
+        proptest::array::uniform19(
             (any::<i64>(), 0u32..66).prop_map(|(n, shift)| n.checked_shr(shift).unwrap_or(0)),
         )
         .prop_map(Counters)

@@ -34,7 +34,7 @@ use super::{
 };
 
 /// Version of the tables below; another one is refused.
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 /// Buckets of usage that one pruning removes at most, to stay short.
 const PRUNE_BUCKETS: i64 = 2_000;
 /// The writer's page cache, as SQLite wants it: negative numbers are KiB.

@@ -18,7 +18,7 @@ pub enum Metric {
     OutputTokens,
     /// Both.
     TotalTokens,
-    /// Money; not supported yet.
+    /// Money, by the model's price; in millionths of the currency's unit.
     Cost,
 }
 
@@ -82,7 +82,7 @@ pub struct Limit {
     pub name: Option<String>,
     /// What is counted.
     pub metric: Metric,
-    /// The most that is admitted in a window, 0..=2^39-1; 0 blocks.
+    /// The most that is admitted in a window, 0..=2^39-1; 0 blocks. For `cost` in millionths of the currency's unit.
     pub max: u64,
     /// Length of the window; none for connections.
     pub window: Option<Span>,

@@ -1,6 +1,6 @@
 //! Public models and their deployments.
 
-use super::{Experiment, Limit, Routing, Span, channel::yes};
+use super::{Experiment, Limit, Price, Routing, Span, channel::yes};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -48,6 +48,8 @@ pub struct Deployment {
     /// A disabled deployment gets no requests.
     #[serde(default = "yes")]
     pub enabled: bool,
+    /// What the provider takes for it.
+    pub cost: Option<Price>,
     /// Its provider's own quota: a deployment without room is passed over.
     #[serde(default)]
     pub limits: Vec<Limit>,
@@ -77,6 +79,8 @@ pub struct Model {
     pub aliases: Vec<String>,
     /// Where requests go.
     pub deployments: Vec<Deployment>,
+    /// What channels pay for it.
+    pub price: Option<Price>,
     /// Limits over all channels together.
     #[serde(default)]
     pub limits: Vec<Limit>,

@@ -7,6 +7,7 @@ mod experiment;
 mod intern;
 mod limit;
 mod model;
+mod price;
 mod records;
 mod route;
 mod settings;
@@ -23,6 +24,7 @@ pub use model::{
     ConnectionsView, CredentialView, DeploymentView, ModelView, ProviderView, RoutingView, SessionView,
     TimeoutsMs,
 };
+pub use price::{PriceView, Rates};
 pub(crate) use records::*;
 pub use route::RouteView;
 pub use settings::{RegionSizes, SettingsView};
@@ -137,6 +139,8 @@ impl<'a> Snapshot<'a> {
             && snapshot.is_whole::<Slot>(Section::ModelIndex)
             && snapshot.is_whole::<CountingRecord>(Section::Countings)
             && snapshot.is_whole::<PatternRecord>(Section::Patterns)
+            && snapshot.is_whole::<PriceRecord>(Section::Prices)
+            && snapshot.is_whole::<PriceRecord>(Section::Costs)
             && snapshot.is_whole::<DeploymentRecord>(Section::Deployments)
             && snapshot.is_whole::<Slot>(Section::DeploymentIndex)
             && snapshot.is_whole::<ExperimentRecord>(Section::Experiments)

@@ -1,5 +1,6 @@
 //! Models, deployments and providers, in place.
 
+use super::price::price;
 use super::{
     AddressRecord, AffinityView, Code, CountingRecord, CountingView, CredentialRecord, DeploymentRecord,
     ExperimentView, LimitList, ModelRecord, ProviderRecord, Section, Snapshot, flag,
@@ -175,6 +176,11 @@ impl<'a> ModelView<'a> {
         Some(ExperimentView::new(self.snapshot, record))
     }
 
+    /// What channels pay for it.
+    pub fn price(&self) -> Option<super::PriceView<'a>> {
+        price(self.snapshot, Section::Prices, self.index)
+    }
+
     /// How it is counted; `None` only in a corrupt snapshot.
     pub fn counting(&self) -> Option<CountingView<'a>> {
         let records = self.snapshot.records::<CountingRecord>(Section::Countings);
@@ -232,6 +238,11 @@ impl<'a> DeploymentView<'a> {
     /// Whether neither it nor its provider is switched off.
     pub fn enabled(&self) -> bool {
         self.record.flags & flag::ENABLED != 0
+    }
+
+    /// What the provider takes for it.
+    pub fn cost(&self) -> Option<super::PriceView<'a>> {
+        price(self.snapshot, Section::Costs, self.index)
     }
 
     /// What the provider calls the model.

@@ -17,7 +17,7 @@ use zerocopy::{
 pub(crate) const MAGIC: [u8; 8] = *b"TGSNAP\r\n";
 
 /// Changes with every change of this module or of the meaning of its fields.
-pub(crate) const FORMAT: u32 = 7;
+pub(crate) const FORMAT: u32 = 8;
 
 macro_rules! records {
     ($($(#[$doc:meta])* struct $name:ident { $($field:ident: $type:ty),* $(,)? })*) => {$(
@@ -43,6 +43,8 @@ pub(crate) enum Section {
     ModelIndex,
     Countings,
     Patterns,
+    Prices,
+    Costs,
     Deployments,
     DeploymentIndex,
     Experiments,
@@ -190,6 +192,9 @@ records! {
 
     /// What a pattern's matches count, in thousandths of a token.
     struct PatternRecord { pattern: Str, units: U32 }
+
+    /// What the model, or the deployment, at the same position costs; version 0 for no price.
+    struct PriceRecord { per_million: [U32; 4], version: U32, currency: Str }
 
     /// A model's name or alias.
     struct ModelNameRecord { name: Str, model: U32 }

@@ -3,8 +3,8 @@
 use super::{
     AddressRecord, ChannelRecord, CountingRecord, CredentialRecord, DeploymentRecord, ExperimentRecord,
     Extent, FORMAT, GroupRecord, Header, KeyRecord, LimitRecord, MAGIC, ModelNameRecord, ModelRecord,
-    PatternRecord, PermissionRecord, ProviderRecord, ProxyRecord, Range, RouteRecord, RouteWeightRecord,
-    SECTIONS, Section, SettingsRecord, Slot, SourceRecord, Str, StretchRecord, UNCHECKED,
+    PatternRecord, PermissionRecord, PriceRecord, ProviderRecord, ProxyRecord, Range, RouteRecord,
+    RouteWeightRecord, SECTIONS, Section, SettingsRecord, Slot, SourceRecord, Str, StretchRecord, UNCHECKED,
     intern::{Interner, hash_of},
     key_hash, slot_of,
 };
@@ -110,6 +110,8 @@ pub(crate) struct Writer {
     pub model_names: Vec<ModelNameRecord>,
     pub countings: Vec<CountingRecord>,
     pub patterns: Vec<PatternRecord>,
+    pub prices: Vec<PriceRecord>,
+    pub costs: Vec<PriceRecord>,
     pub deployments: Vec<DeploymentRecord>,
     pub experiments: Vec<ExperimentRecord>,
     pub groups: Vec<GroupRecord>,
@@ -211,6 +213,8 @@ impl Writer {
             (Section::ModelIndex, bytes_of(&model_index)),
             (Section::Countings, bytes_of(&self.countings)),
             (Section::Patterns, bytes_of(&self.patterns)),
+            (Section::Prices, bytes_of(&self.prices)),
+            (Section::Costs, bytes_of(&self.costs)),
             (Section::Deployments, bytes_of(&self.deployments)),
             (Section::DeploymentIndex, bytes_of(&deployment_index)),
             (Section::Experiments, bytes_of(&self.experiments)),

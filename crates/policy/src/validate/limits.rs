@@ -68,8 +68,7 @@ pub(super) fn check_effective_names(context: &mut Context<'_>, channel: &Effecti
 fn check_limit(context: &mut Context<'_>, at: &Location, index: usize, limit: &Limit, owner: Owner<'_>) {
     let field = |name| Path::Of("limits", index, name);
     if limit.metric == Metric::Cost {
-        context.error(at, field("metric"), "`cost` is not supported yet");
-        return;
+        check_priced(context, at, field("metric"), owner);
     }
     if limit.max > Limit::MAX {
         context.error(at, field("max"), format!("must be 0..={}", Limit::MAX));
@@ -100,6 +99,28 @@ fn check_limit(context: &mut Context<'_>, at: &Location, index: usize, limit: &L
                 "there is only one model here; `per_model` makes no difference",
             );
         }
+    }
+}
+
+/// What has no price costs nothing.
+fn check_priced(context: &mut Context<'_>, at: &Location, path: Path, owner: Owner<'_>) {
+    let models = &context.documents.models;
+    let priced = match owner {
+        Owner::Deployment(id) => models.iter().any(|entry| {
+            let mut deployments = entry.value.deployments.iter();
+            deployments.any(|deployment| deployment.cost.is_some() && deployment.id(&entry.value.name) == id)
+        }),
+        Owner::Model(name) => models
+            .iter()
+            .any(|entry| entry.value.name == name && entry.value.price.is_some()),
+        _ => models.iter().any(|entry| entry.value.price.is_some()),
+    };
+    if !priced {
+        context.warning(
+            at,
+            path,
+            "nothing that it counts has a price; it will never refuse anything",
+        );
     }
 }
 

@@ -54,6 +54,7 @@ pub(super) fn check(context: &mut Context<'_>) {
         check_deployments(context, at, model);
         limits::check_list(context, at, &model.limits, Owner::Model(&model.name));
         check_sizes(context, at, model);
+        check_currency(context, at, model);
         if let Some(factor) = model.suspicious_usage_factor {
             check_factor(context, at, factor);
         }
@@ -119,6 +120,41 @@ fn check_deployments(context: &mut Context<'_>, at: &Location, model: &Model) {
             "deployments",
             "no deployment is enabled and has a weight; requests will be refused",
         );
+    }
+}
+
+/// Sums of different currencies would mean nothing.
+fn check_currency(context: &mut Context<'_>, at: &Location, model: &Model) {
+    let prices = |model: &'_ Model| -> Vec<(String, String)> {
+        let costs = model
+            .deployments
+            .iter()
+            .enumerate()
+            .filter_map(|(index, deployment)| {
+                let cost = deployment.cost.as_ref()?;
+                Some((
+                    format!("deployments[{index}].cost.currency"),
+                    cost.currency.clone(),
+                ))
+            });
+        let price = model.price.as_ref();
+        let price = price.map(|price| ("price.currency".to_owned(), price.currency.clone()));
+        price.into_iter().chain(costs).collect()
+    };
+    let first = context
+        .documents
+        .models
+        .iter()
+        .find_map(|entry| prices(&entry.value).into_iter().next());
+    for (path, currency) in prices(model) {
+        if currency.len() != 3 || !currency.bytes().all(|byte| byte.is_ascii_uppercase()) {
+            context.error(at, path, "must be three capital letters, such as `USD`");
+        } else if let Some((_, first)) = &first
+            && *first != currency
+        {
+            let reason = format!("another price is in `{first}`: all prices must be in one currency");
+            context.error(at, path, reason);
+        }
     }
 }
 

@@ -44,7 +44,7 @@ fn demand(limits: &[LimitSpec], input: u64) -> Demand<'_> {
         expected_output: 0,
         min_output: 16,
         usage: None,
-        tag: 0,
+        price: [0, 0],
         may_wait: true,
     }
 }
@@ -203,7 +203,16 @@ fn a_refund_after_a_move_counts_in_the_rate_of_then_and_now() {
         assert!((10..=11).contains(&r.lease_in_use(row, T0)));
         r.settle(&mut w, a.row, T0, Settlement::default());
         assert!((6..=7).contains(&r.lease_in_use(row, T0)));
-        r.settle(&mut w, b.row, T0, Settlement { input: 9, output: 0 });
+        r.settle(
+            &mut w,
+            b.row,
+            T0,
+            Settlement {
+                input: 9,
+                output: 0,
+                cost: 0,
+            },
+        );
         assert!((9..=11).contains(&r.lease_in_use(row, T0)));
     }
 }
@@ -307,7 +316,7 @@ proptest! {
                     let (w, _) = &mut workers[i];
                     if let Ok(grant) = regions[i].1.reserve(w, now, &demand(&limits, n)) {
                         log.push((now, n));
-                        regions[i].1.settle(w, grant.row, now, Settlement { input: n, output: 0 });
+                        regions[i].1.settle(w, grant.row, now, Settlement { input: n, output: 0, cost: 0 });
                     }
                 }
                 Move::Pass(ms) => now += ms,
