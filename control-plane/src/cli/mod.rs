@@ -30,7 +30,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the daemon
-    Serve(serve::Args),
+    Serve(Box<serve::Args>),
     /// Validate a folder of documents; exit code 1 if one has an error
     Check(check::Args),
     /// Say what would become of a request, and why
@@ -65,7 +65,7 @@ type Failure = Box<dyn std::error::Error>;
 /// Runs the command that the process was called with.
 pub fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Serve(args) => serve::run(args),
+        Command::Serve(args) => serve::run(*args),
         Command::Check(args) => return exit(check::run(&args)),
         Command::Explain(args) => return exit(explain::run(&args)),
         Command::Count(args) => count::run(&args),

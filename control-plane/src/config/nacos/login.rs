@@ -111,8 +111,8 @@ impl AuthPlugin for Login {
             return;
         }
         let mut failure = "there is no server to log in to".to_owned();
-        for server in servers.iter().cloned() {
-            let (agent, account) = (self.agent.clone(), self.account.clone());
+        for server in servers.iter() {
+            let (agent, account, server) = (self.agent.clone(), self.account.clone(), server.clone());
             let asked = tokio::task::spawn_blocking(move || ask(&agent, &account, &server)).await;
             match asked.unwrap_or_else(|e| Err(e.to_string())) {
                 Ok(answer) => {
