@@ -556,6 +556,68 @@ async fn in_an_emergency_a_channel_or_everything_is_refused() {
 }
 
 #[tokio::test]
+async fn a_backup_brings_documents_and_accounts_back() {
+    let daemon = Daemon::start(Folders::new()).await;
+    let team = daemon.account("team", &["viewer"], &["team-*"]).await;
+    let archive = daemon.get("/api/v1/backup").await;
+    let text = archive.to_string();
+    for secret in [SECRET, &team.password, &team.csrf, support::TOKEN] {
+        assert!(!text.contains(secret), "{secret}");
+    }
+    let before = std::fs::read(daemon.folders.file("channels")).unwrap();
+    let (status, _) = change(
+        &daemon,
+        "PATCH",
+        "/api/v1/channels/wechat001",
+        "*",
+        &json!({"limits": []}),
+    )
+    .await;
+    assert_eq!(status, StatusCode::OK);
+    assert_eq!(
+        daemon.as_root("DELETE", "/api/v1/accounts/team", None).await.0,
+        StatusCode::NO_CONTENT
+    );
+    let path = "/api/v1/backup/restore";
+    let (status, dry) = daemon
+        .as_root("POST", &format!("{path}?dry_run=true"), Some(&archive))
+        .await;
+    assert_eq!(
+        (status, &dry["changed"]),
+        (StatusCode::OK, &json!(["tollgate.channels.json"])),
+        "{dry}"
+    );
+    assert_ne!(std::fs::read(daemon.folders.file("channels")).unwrap(), before);
+
+    let mut forged = archive.clone();
+    forged["content"]["documents"]["tollgate.channels.json"] = json!("{\"channels\": []}");
+    assert_eq!(
+        daemon.as_root("POST", path, Some(&forged)).await.0,
+        StatusCode::CONFLICT
+    );
+    let (status, body) = daemon
+        .as_root("POST", &format!("{path}?accounts=true"), Some(&archive))
+        .await;
+    assert_eq!((status, &body["accounts"]), (StatusCode::OK, &json!(1)), "{body}");
+    assert_eq!(std::fs::read(daemon.folders.file("channels")).unwrap(), before);
+    assert!(
+        daemon.sign_in("team", &team.password).await.is_ok(),
+        "the account is there again"
+    );
+    // Restoring may give away everything: only who has everything may.
+    daemon.role("keeper", &json!({"backup": ["*"]})).await;
+    let keeper = daemon.account("keeper", &["keeper"], &["*"]).await;
+    assert_eq!(
+        daemon.as_(&keeper, "GET", "/api/v1/backup", None).await.0,
+        StatusCode::OK
+    );
+    assert_eq!(
+        daemon.as_(&keeper, "POST", path, Some(&archive)).await.0,
+        StatusCode::FORBIDDEN
+    );
+}
+
+#[tokio::test]
 async fn ten_thousand_channels_are_listed_at_once() {
     let folders = Folders::new();
     let channels: Vec<Value> = (0..10_000)

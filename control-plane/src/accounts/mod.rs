@@ -11,6 +11,7 @@
 mod account;
 mod directory;
 mod grants;
+mod keep;
 mod password;
 mod principal;
 mod records;
@@ -24,6 +25,7 @@ mod tokens;
 
 pub use account::{Account, AccountChange, AccountView, NewAccount};
 pub use directory::{Accounts, AccountsError, Fault, SignedIn};
+pub use keep::KeptRecord;
 pub use password::{Hasher, generated};
 pub use principal::{Credentials, Principal, Via};
 pub use records::{Expected, Record, Records, RecordsError, Table};

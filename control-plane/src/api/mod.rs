@@ -7,6 +7,7 @@
 
 mod accounts;
 mod audit;
+mod backup;
 mod cluster_metrics;
 mod dashboard;
 mod deployment_metrics;

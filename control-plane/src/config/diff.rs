@@ -32,7 +32,7 @@ pub struct DocumentDiff {
     pub document: String,
     /// `added`, `removed` or `changed`.
     pub change: &'static str,
-    /// The values, at most [`MOST`].
+    /// The values, at most `MOST`.
     pub differences: Vec<Difference>,
     /// Values that are not listed.
     pub more: usize,

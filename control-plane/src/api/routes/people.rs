@@ -1,10 +1,10 @@
 //! Routes about people: signing in, accounts, roles, tokens, the audit log; and the API's own description.
 
 use super::{may, object, own};
-use crate::accounts::Action::{Create, Delete, Read, Update};
+use crate::accounts::Action::{Create, Delete, Execute, Read, Update};
 use crate::accounts::{AccountChange, AccountView, NewAccount, NewToken, Resource, Role};
 use crate::api::route::{Access, Route};
-use crate::api::{accounts, audit, health, openapi, roles, session, tokens};
+use crate::api::{accounts, audit, backup, health, openapi, roles, session, tokens};
 use crate::audit::{Row, Verdict};
 
 pub(super) fn signing_in() -> Vec<Route> {
@@ -55,7 +55,7 @@ pub(super) fn signing_in() -> Vec<Route> {
 }
 
 pub(super) fn who_may() -> Vec<Route> {
-    use Resource::{Accounts, Audit, Roles, Tokens};
+    use Resource::{Accounts, Audit, Backup, Roles, Tokens};
     vec![
         Route::get("/accounts", may(Accounts, Read), "Lists accounts", accounts::list)
             .gives::<accounts::AccountList>(),
@@ -170,5 +170,22 @@ pub(super) fn who_may() -> Vec<Route> {
             audit::one,
         )
         .gives::<Row>(),
+        Route::get(
+            "/backup",
+            may(Backup, Execute),
+            "Puts all documents and accounts into an archive",
+            backup::make,
+        )
+        .gives::<backup::Archive>(),
+        Route::post(
+            "/backup/restore",
+            may(Backup, Execute),
+            "Restores what an archive holds",
+            backup::restore,
+        )
+        .query::<backup::RestoreQuery>()
+        .takes::<backup::Archive>()
+        .gives::<backup::Answer>()
+        .up_to(512 << 20),
     ]
 }
