@@ -11,6 +11,7 @@ pub mod nginx;
 pub mod port;
 pub mod process;
 pub mod programs;
+pub mod redis;
 pub mod site;
 pub mod sse;
 pub mod wait;

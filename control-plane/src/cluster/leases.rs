@@ -218,19 +218,31 @@ impl Leases {
             if self.skewed && view.algorithm == Algorithm::FixedWindow {
                 kept.keeper.give_up(now, &mut adapter);
             }
-            let max = if self.skewed && view.algorithm == Algorithm::FixedWindow { 0 } else { view.max };
+            let max = if self.skewed && view.algorithm == Algorithm::FixedWindow {
+                0
+            } else {
+                view.max
+            };
             if let Some(report) = kept.keeper.step(now, max, &mut adapter) {
                 kept.seq = report.seq;
                 out.push(Outgoing {
                     row: *row,
                     limit: kept.limit,
-                    report: Report { max: view.max, ..report },
+                    report: Report {
+                        max: view.max,
+                        ..report
+                    },
                 });
             }
             if kept.keeper.is_dormant() && now > kept.stirred + FORGET_MS {
                 gone.push(*row);
             }
-            kept.due = now + if kept.keeper.held() > 0 { LOOK_MS } else { IDLE_LOOK_MS };
+            kept.due = now
+                + if kept.keeper.held() > 0 {
+                    LOOK_MS
+                } else {
+                    IDLE_LOOK_MS
+                };
         }
         for row in gone {
             if let Some(kept) = self.kept.remove(&row) {

@@ -7,8 +7,8 @@ use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo, RedisError,
-    RedisResult, ServerErrorKind, TlsCertificates, TlsMode,
+    AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo,
+    RedisError, RedisResult, ServerErrorKind, TlsCertificates, TlsMode,
 };
 use tollgate_lease::script::{self, SCRIPT};
 use tollgate_lease::{Answer, Report};
@@ -101,7 +101,8 @@ impl LinkOptions {
         let infos = self.infos()?;
         if self.kind == RedisKind::Sentinel {
             let addresses = infos.iter().map(|i| i.addr().clone());
-            let mut builder = SentinelClientBuilder::new(addresses, &self.master, SentinelServerType::Master)?;
+            let mut builder =
+                SentinelClientBuilder::new(addresses, &self.master, SentinelServerType::Master)?;
             if let Some(username) = &self.username {
                 builder = builder.set_client_to_redis_username(username);
             }
@@ -154,7 +155,11 @@ impl LinkOptions {
                 .set_connection_timeout(Some(self.timeout))
                 .set_response_timeout(Some(self.timeout));
             let client = self.client(attempt).await?;
-            Wire::One(client.get_multiplexed_async_connection_with_config(&config).await?)
+            Wire::One(
+                client
+                    .get_multiplexed_async_connection_with_config(&config)
+                    .await?,
+            )
         };
         Ok(Link {
             wire,

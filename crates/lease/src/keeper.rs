@@ -254,7 +254,10 @@ impl Keeper {
         self.max = max;
         if self.policy == Policy::Open {
             let fence = self.holder.fence().max(now);
-            let words = Words { fence, ..self.words() };
+            let words = Words {
+                fence,
+                ..self.words()
+            };
             row.cut(words);
         }
     }

@@ -167,7 +167,11 @@ fn without_redis_the_standing_share_is_left_and_open_opens() {
     let held = redis.ledger.records.values().next().unwrap().standing;
     assert_eq!(admitted, held, "what was set aside");
     assert!(held > 0);
-    assert_eq!(instances[0].take(), Err(RefusalKind::Limit), "waiting would be in vain");
+    assert_eq!(
+        instances[0].take(),
+        Err(RefusalKind::Limit),
+        "waiting would be in vain"
+    );
 
     instances[0].leases.set(LeaseSettings {
         policy: Policy::Open,

@@ -26,7 +26,10 @@ pub use model::{Deployment, Model, Timeouts};
 pub use provider::{CredentialKind, Credentials, Protocol, Provider, Tls};
 pub use routing::{Affinity, Balance, Breaker, Retry, Routing};
 pub use rule::{Action, Condition, Deny, Operator, Parameter, Rule, RuleTemplate, Shadow, Then, ZonedHours};
-pub use settings::{Lease, LeasePolicy, Redis, RedisKind, Api, ChannelSource, Region, RequestLog, Retention, Settings, Testing, UnknownChannel};
+pub use settings::{
+    Api, ChannelSource, Lease, LeasePolicy, Redis, RedisKind, Region, RequestLog, Retention, Settings,
+    Testing, UnknownChannel,
+};
 
 use crate::{decode, problem::Problem, strict_json, suggest};
 use serde::de::DeserializeOwned;
