@@ -16,6 +16,7 @@ pub mod port;
 pub mod process;
 pub mod programs;
 pub mod raw;
+pub mod redis;
 pub mod site;
 pub mod sse;
 pub mod tls;

@@ -143,7 +143,8 @@ impl Holder {
         self.return_due(now);
     }
 
-    fn return_due(&mut self, now: u64) {
+    /// Returns what may be returned by now.
+    pub fn return_due(&mut self, now: u64) {
         if let Some(pending) = self.pending.filter(|p| p.at <= now) {
             self.held = self.held.min(pending.to.max(self.row));
             self.pending = None;

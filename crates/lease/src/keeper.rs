@@ -182,6 +182,7 @@ impl Keeper {
             return None;
         }
         self.max = max;
+        self.holder.return_due(now);
         let wanted = row.take_wanted();
         if now >= self.holder.fence() {
             let change = self.holder.back(now, row.in_use(now));
@@ -190,7 +191,8 @@ impl Keeper {
         let wish = self.appetite.wish(now, &self.seen(now, wanted, row));
         if let Some(to) = wish.lower_to.filter(|to| *to < self.holder.row()) {
             self.lower(now, to, row);
-        } else if self.draining {
+        } else if self.draining && self.holder.return_at().is_none() {
+            // Again what is in use now; what waits for its time is not put off.
             self.lower(now, self.holder.row(), row);
         }
         let held = self.holder.held();

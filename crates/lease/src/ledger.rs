@@ -27,7 +27,7 @@ pub struct Report {
     pub ttl: u64,
     /// How long after its end what was admitted under it still counts somewhere.
     pub hold: u64,
-    /// How long the standing share outlives this report.
+    /// How long the standing share may be used after this report; it counts `hold` longer.
     pub standing_ttl: u64,
 }
 
