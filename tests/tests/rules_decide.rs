@@ -207,8 +207,8 @@ async fn actions_move_cap_tag_and_allow() {
         .rule(json!({ "name": "shadow", "when": when("shadow"),
             "then": { "shadow": { "deny": { "status": 400, "code": "would" } } } }));
     let http = tollgate_tests::gateway::HTTP.replace(
-        "'source=$tollgate_usage_source'",
-        "'source=$tollgate_usage_source tags=$tollgate_tags rule=$tollgate_rule'",
+        "source=$tollgate_usage_source",
+        "source=$tollgate_usage_source tags=$tollgate_tags rule=$tollgate_rule",
     );
     let gateway = Gateway::with(documents)
         .nginx(|_| tollgate_tests::nginx::Nginx::config(&http).with_module())

@@ -259,9 +259,14 @@ fn word(context: &Context, pool: &Pool, region: &Region, row: DeploymentIndex, o
         0 if outcome.gone => Word::Nothing,
         _ if let Some((failure, what)) = &outcome.trouble => Word::Failed(*failure, what.clone()),
         _ if outcome.gone => Word::Worked,
-        _ if outcome.failed || outcome.broken && !context.cut => {
+        _ if outcome.broken && !context.cut => {
             Word::Failed(Failure::Malformed, "the answer breaks off".into())
         }
+        // A status line had come, and then no end of the head that nginx would take.
+        _ if outcome.failed => Word::Failed(
+            Failure::Malformed,
+            "the answer's head is too long or breaks off".into(),
+        ),
         200..=299 if is_not_json(context) => {
             Word::Failed(Failure::Malformed, "the answer says it is JSON and is not".into())
         }

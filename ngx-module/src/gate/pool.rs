@@ -27,6 +27,8 @@ pub(crate) struct Member {
     pub row: Option<DeploymentIndex>,
     /// 0: only for those who ask for it by its id.
     weight: u32,
+    /// Attempts that it is good for: one with each credential.
+    tries: usize,
     version: Box<str>,
     /// The provider's own quota.
     pub quota: Vec<LimitSpec>,
@@ -138,6 +140,7 @@ impl Pool {
                     quota,
                     row: region.deployment(tollgate_policy::hash_name(d.id().as_bytes())),
                     weight: weight(position, &d),
+                    tries: attempts(&d),
                     version: d.version().into(),
                     protocol: d.provider().map_or(Protocol::Other, |p| p.protocol()),
                 }
@@ -155,7 +158,7 @@ impl Pool {
             None => model.fallback().map(usable).sum(),
         };
         let weighted = || members.iter().enumerate().filter(|(_, m)| m.weight > 0);
-        let attempts = |own: usize| {
+        let total = |own: usize| {
             let all = u32::try_from(own + stand_ins).unwrap_or(u32::MAX);
             all.clamp(1, routing.attempts)
         };
@@ -174,8 +177,8 @@ impl Pool {
             })
             .collect();
         Rc::new(Pool {
-            most_attempts: attempts(weighted().count()),
-            pinned_attempts: attempts(1),
+            most_attempts: total(weighted().map(|(_, m)| m.tries).sum()),
+            pinned_attempts: total(members.iter().map(|m| m.tries).max().unwrap_or(1)),
             line: Line::new(&full),
             full,
             only,
