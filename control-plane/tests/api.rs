@@ -551,10 +551,13 @@ async fn deployments_show_what_workers_saw_and_why_they_are_left_alone() {
         (&broken["in_flight"], &broken["attempts"], &broken["latency_us"]),
         (&json!(1), &json!(2), &json!(1_500))
     );
-    assert_eq!(broken["connections"], json!({"made": 1, "reused": 1}));
+    assert_eq!(
+        broken["connections"],
+        json!({"made": 1, "reused": 1, "active": 1, "idle": 0, "failed": 0, "tls_resumed": 0})
+    );
     assert_eq!(
         broken["failed"],
-        json!({"connect": 0, "timeout": 1, "status": 1, "malformed": 0, "full": 0})
+        json!({"connect": 0, "timeout": 1, "status": 1, "malformed": 0, "full": 0, "refused": 0, "slow": 0, "tls": 0})
     );
     assert_eq!(
         (

@@ -362,7 +362,11 @@ async fn the_audit_log_says_who_did_what_and_hides_secrets() {
         .collect();
     assert_eq!(
         told,
-        ["update providers p", "update channels wechat001"],
+        [
+            "update providers p",
+            "update channels wechat001",
+            "sign_in accounts boss"
+        ],
         "a dry run is no change"
     );
     let diff = changes[1]["detail"]["diff"].as_array().unwrap();
@@ -403,12 +407,12 @@ async fn the_audit_log_says_who_did_what_and_hides_secrets() {
     }
     // Whoever edits the file is found out.
     let db = rusqlite::Connection::open(daemon.folders.state().join("audit.db")).unwrap();
-    db.execute_batch("DROP TRIGGER audit_is_not_edited; UPDATE audit SET entry = replace(entry, 'boss', 'evil') WHERE seq = 3;")
+    db.execute_batch("DROP TRIGGER audit_is_not_edited; UPDATE audit SET entry = replace(entry, 'boss', 'evil') WHERE seq = 2;")
         .unwrap();
     let (_, verdict) = daemon.as_root("GET", "/api/v1/audit/verify", None).await;
     assert_eq!(
         (&verdict["intact"], &verdict["faults"][0]["seq"]),
-        (&json!(false), &json!(3)),
+        (&json!(false), &json!(2)),
         "{verdict}"
     );
 }

@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 
 use super::route::{Access, Reach, Rule};
 use super::{ApiError, AppState};
-use crate::accounts::{Action, Credentials, Principal, Via};
+use crate::accounts::{Action, Credentials, Principal, Resource, Via};
 use crate::audit::{Detail, Entry, Outcome, changes, redacted};
 
 /// The session's cookie.
@@ -250,8 +250,12 @@ pub(super) async fn guard(
     let response = next.run(request).await;
     let mut noted = std::mem::take(&mut *trail.noted.lock().unwrap_or_else(PoisonError::into_inner));
     entry.target = noted.target.take().unwrap_or_default();
+    let signs_in = noted.actor.is_some();
     if let Some(actor) = noted.actor.take() {
+        entry.target.clone_from(&actor);
         entry.actor = actor;
+        Resource::Accounts.name().clone_into(&mut entry.resource);
+        "sign_in".clone_into(&mut entry.action);
     }
     let status = response.status();
     if matches!(
@@ -275,7 +279,7 @@ pub(super) async fn guard(
         // Nothing was changed, and nobody was kept from anything that they are not allowed to.
         _ => return response,
     };
-    if !changes {
+    if !changes && !signs_in {
         return response;
     }
     let entry = Entry {
