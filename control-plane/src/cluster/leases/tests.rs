@@ -100,8 +100,10 @@ impl Redis {
                 let now = instances[i].region.now_ms();
                 let (answer, notice) = self.ledger.report(&mut self.era, now, &0, &out.report);
                 instances[i].leases.answered(out.row, &out.report, &answer);
-                for instance in notice.iter().flat_map(|_| instances.iter_mut()) {
-                    instance.leases.noticed(out.limit, &notice.unwrap());
+                if let Some(notice) = notice {
+                    for instance in instances.iter_mut() {
+                        instance.leases.noticed(out.limit, &notice);
+                    }
                 }
             }
         }
