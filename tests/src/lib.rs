@@ -11,7 +11,6 @@ pub mod nginx;
 pub mod port;
 pub mod process;
 pub mod programs;
-pub mod redis;
 pub mod site;
 pub mod sse;
 pub mod wait;
