@@ -376,7 +376,7 @@ fn foreign_buffers_are_refused_with_a_reason() {
         Snapshot::open(&newer).unwrap_err(),
         SnapshotError::Format {
             found: 99,
-            expected: 5
+            expected: 6
         }
     );
     let mut longer = bytes.clone();
