@@ -56,7 +56,7 @@ fn worth(mocks: [(&MockLlm, (u64, u64)); 2]) -> u64 {
 /// The ledger's totals, once it has so many requests.
 async fn booked(gateway: &Gateway, requests: u64) -> Value {
     wait_for("the ledger", PATIENCE, || async {
-        let usage = gateway.daemon.get("/usage?step=0").await["total"].clone();
+        let usage = gateway.daemon.get("/usage?step=0&channel=c").await["total"].clone();
         (usage["requests"] == requests).then_some(usage)
     })
     .await
