@@ -47,7 +47,7 @@ pub struct LeaseView {
 /// What lowering a row found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LeaseLowered {
-    /// The least allowance that covers what was in use after the row had been lowered.
+    /// The least allowance that covers what was in use, debt included, after the row had been lowered.
     pub covered: u64,
     /// Region time from which on what lies above it may be returned.
     pub free_at_ms: u64,
@@ -86,9 +86,8 @@ impl Lease<'_> {
     /// Lowers what may be in use, then looks at what is: whoever added before and saw the former limit is seen; who was not
     /// seen reads the lower limit and backs out.
     pub fn lower(&self, words: &LeaseWords, in_use: impl FnOnce() -> u64) -> u64 {
-        let former = self.allowance.load(SeqCst);
         self.write(words);
-        in_use().min(former).max(words.allowance)
+        in_use().max(words.allowance)
     }
 }
 
@@ -243,13 +242,12 @@ impl CounterRow {
         let queued_until = self.tat.load(SeqCst).div_ceil(1_000_000);
         match algorithm_of(self.shape.load(Relaxed)) {
             Algorithm::TokenBucket => {
-                let former = self.allowance.load(SeqCst);
                 // The lower rate first: a worker that mixes it with the former time counts too much, never too little.
                 self.lease().write(words);
                 if words.allowance != from {
                     bucket::rescale(&self.tat, now_ms, from, words.allowance);
                 }
-                now_lowered(self.in_use(now_ms, false).min(former).max(words.allowance))
+                now_lowered(self.in_use(now_ms, false).max(words.allowance))
             }
             Algorithm::LeakyBucket => {
                 self.lease().write(words);
