@@ -223,6 +223,9 @@ async fn two_instances_use_a_limit_up_also_over_a_restart_of_redis() {
         Instance::start(&settings, secrets.path()),
     ];
     let (mut instances, redis) = tokio::task::spawn_blocking(move || {
+        for instance in &mut instances {
+            until("Redis to grant", || instance.ask(480, 1));
+        }
         let used = saturate(&mut instances, 160);
         println!("{used} of {MAX}");
         assert!(used >= MAX * 95 / 100, "{used}");
