@@ -155,7 +155,7 @@ impl Instance {
             expected_output: 0,
             min_output: 0,
             usage: None,
-            tag: 0,
+            price: [0, 0],
             may_wait,
         };
         let now = self.region.now_ms();
@@ -165,7 +165,7 @@ impl Instance {
             .map_err(|r| r.kind)?;
         let used = Settlement {
             input: units,
-            output: 0,
+            ..Settlement::default()
         };
         self.region.settle(&mut self.worker, grant.row, now, used);
         Ok(())
