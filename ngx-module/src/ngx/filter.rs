@@ -626,11 +626,18 @@ fn is_break(r: *mut ngx_http_request_t, buf: &ngx_buf_t, context: &Context) -> b
 
 /// Nothing more is wanted: nginx ends the request as if the upstream had finished.
 fn stop_upstream(r: *mut ngx_http_request_t) {
-    // SAFETY: the live request's upstream, in the unbuffered mode that the header filter has chosen.
+    // SAFETY: the live request's upstream. Unbuffered, as the header filter chose for streams, nginx goes by its length; buffered,
+    // by what its pipe says, which nginx sets to null when it is done with it.
     unsafe {
         if let Some(u) = (*r).upstream.as_mut() {
             u.length = 0;
             u.set_keepalive(0);
+            if u.buffering() == 1
+                && let Some(pipe) = u.pipe.as_mut()
+            {
+                pipe.length = 0;
+                pipe.set_upstream_done(1);
+            }
         }
     }
 }
