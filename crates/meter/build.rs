@@ -20,6 +20,10 @@ mod layout;
 #[allow(dead_code)]
 mod compile;
 
+#[path = "src/tokenizer/atomic.rs"]
+#[allow(dead_code)]
+mod atomic;
+
 #[path = "src/tokenizer/perfect.rs"]
 #[allow(dead_code)]
 mod perfect;
@@ -30,7 +34,7 @@ mod class;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
-    for source in ["layout.rs", "compile.rs", "perfect.rs", "class.rs"] {
+    for source in ["layout.rs", "compile.rs", "atomic.rs", "perfect.rs", "class.rs"] {
         println!("cargo::rerun-if-changed=src/tokenizer/{source}");
     }
     let out = env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?;

@@ -26,7 +26,7 @@
 /// First bytes of every vocabulary buffer.
 pub const MAGIC: [u8; 8] = *b"TGVOCAB\0";
 /// Raised whenever a reader of the previous layout would misread the buffer.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 /// Bytes before the first table.
 pub const HEADER_SIZE: usize = 128;
 /// 4-byte fields behind the checksum.
@@ -37,7 +37,7 @@ pub const SOURCE_AT: usize = 112;
 pub const CHECKSUM_START: usize = 32;
 /// Bytes of one length class.
 pub const CLASS_SIZE: usize = 20;
-/// Bytes of one stored rank in a length class; its top bit marks an atomic character, see `compile`.
+/// Bytes of one stored rank in a length class; its upper four bits are marks of characters, see `atomic`.
 pub const RANK_SIZE: usize = 3;
 /// Bytes of one pilot.
 pub const PILOT_SIZE: usize = 2;
@@ -45,8 +45,14 @@ pub const PILOT_SIZE: usize = 2;
 pub const RANK_BITS: u32 = 20;
 /// Ranks are below this.
 pub const RANK_LIMIT: u32 = 1 << RANK_BITS;
-/// Marks in a length class a character that merges before anything around it can, see `compile`.
+/// Marks a character that merges before anything around it can.
 pub const ATOMIC: u32 = 1 << 23;
+/// Marks an atomic character that is one only if the character before it is a token and does not meddle.
+pub const NEEDS_LEFT: u32 = 1 << 22;
+/// Marks an atomic character that is one only if the character behind it is a token and does not meddle.
+pub const NEEDS_RIGHT: u32 = 1 << 21;
+/// Marks a character that may join with a part of what stands beside it.
+pub const MEDDLES: u32 = 1 << 20;
 /// A pair slot that holds nothing; no pair packs to it.
 pub const EMPTY_PAIR: u64 = u64::MAX;
 
@@ -72,8 +78,8 @@ pub mod field {
     pub const FILTER_AT: usize = 8;
     /// Log2 of the pair filter's bits, 3 to 32.
     pub const FILTER_LOG2: usize = 9;
-    /// Number of tokens that merging never yields, see `compile`.
-    pub const UNREACHABLE: usize = 10;
+    /// Bytes of the longest token that merging never yields and that does not end in ASCII; 0 if there is none.
+    pub const LONGEST_UNREACHABLE: usize = 10;
     /// See [`super::CHARACTERS`] and [`super::METASPACE`].
     pub const FLAGS: usize = 11;
     /// See `Normalizer`.

@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | `layout` | the buffer's bytes |
 //! | `compile` | rank list to buffer (the build script runs it for the built-in vocabularies) |
+//! | `atomic` | characters that merge before anything around them |
 //! | `vocabulary` | buffer to lookups |
 //! | `class` | character classes of the patterns |
 //! | `onboard` | the tokenizers that come with Tollgate |
@@ -19,6 +20,7 @@
 //! | `cache` | what was looked up lately |
 //! | `count`, `stream`, `steps` | whole texts, texts that arrive in parts, whole texts with pauses |
 
+mod atomic;
 mod cache;
 mod class;
 mod compile;

@@ -5,9 +5,9 @@ use zerocopy::little_endian::{U16, U32, U64};
 
 use super::Pattern;
 use super::layout::{
-    ATOMIC, CHARACTERS, CHECKSUM_START, EMPTY_PAIR, HEADER_FIELDS, HEADER_SIZE, LAYOUT_VERSION, MAGIC,
-    METASPACE, PILOT_SIZE, RANK_BITS, RANK_LIMIT, RANK_SIZE, SOURCE_AT, bucket, field, filter_bit,
-    hash_bytes, hash_medium, hash_pair, hash_short, load_head, load_short, load_tail, pair_key, slot,
+    CHARACTERS, CHECKSUM_START, EMPTY_PAIR, HEADER_FIELDS, HEADER_SIZE, LAYOUT_VERSION, MAGIC, METASPACE,
+    PILOT_SIZE, RANK_BITS, RANK_LIMIT, RANK_SIZE, SOURCE_AT, bucket, field, filter_bit, hash_bytes,
+    hash_medium, hash_pair, hash_short, load_head, load_short, load_tail, pair_key, slot,
 };
 use super::normalize::{Normalizer, Prefix, Preparation};
 use super::split::{Spaces, Split};
@@ -30,7 +30,7 @@ pub struct Vocabulary<'a> {
     pair_filter: &'a [u8],
     filter_log2: u32,
     byte_ranks: &'a [U32; 256],
-    all_reachable: bool,
+    longest_unreachable: usize,
     classes: &'a [Class],
     whole: &'a [u8],
 }
@@ -174,7 +174,7 @@ impl<'a> Vocabulary<'a> {
             pair_pilots: <[U16]>::ref_from_bytes(pilots).map_err(|_| VocabularyError::Inconsistent)?,
             pair_filter: table(of(field::FILTER_AT), 1 << (filter_log2 - 3))?,
             filter_log2,
-            all_reachable: of(field::UNREACHABLE) == 0,
+            longest_unreachable: of(field::LONGEST_UNREACHABLE) as usize,
             byte_ranks: <[U32; 256]>::ref_from_bytes(table(of(field::BYTES_AT), 1024)?)
                 .map_err(|_| VocabularyError::Inconsistent)?,
             classes: <[Class]>::ref_from_bytes(classes).map_err(|_| VocabularyError::Inconsistent)?,
@@ -266,10 +266,11 @@ impl<'a> Vocabulary<'a> {
         self.whole.len()
     }
 
-    /// Whether merging a token's bytes always yields that token, so that looking pieces up first is only quicker.
+    /// Bytes of the longest token that merging its bytes does not yield, of those that do not end in ASCII: longer pieces
+    /// that end so need not be looked up before they are merged.
     #[inline]
-    pub(super) fn all_reachable(&self) -> bool {
-        self.all_reachable
+    pub(super) fn longest_unreachable(&self) -> usize {
+        self.longest_unreachable
     }
 
     /// Rank of a single byte.
@@ -325,19 +326,12 @@ impl<'a> Vocabulary<'a> {
 
     /// Rank of a token.
     pub(super) fn rank(&self, piece: &[u8]) -> Option<u32> {
-        self.stored_rank(piece).map(|stored| stored & !ATOMIC)
+        self.marked_rank(piece).map(|marked| marked & (RANK_LIMIT - 1))
     }
 
-    /// Rank of a token if it is an atomic character (see `compile`).
+    /// Rank of a token, with the marks of a character above it (see `layout`).
     #[inline]
-    pub(super) fn atomic_rank(&self, character: &[u8]) -> Option<u32> {
-        self.stored_rank(character)
-            .filter(|stored| stored & ATOMIC != 0)
-            .map(|stored| stored & !ATOMIC)
-    }
-
-    #[inline]
-    fn stored_rank(&self, piece: &[u8]) -> Option<u32> {
+    pub(super) fn marked_rank(&self, piece: &[u8]) -> Option<u32> {
         let (class, slot) = self.find(piece)?;
         let at = class.ranks_at.get() as usize + slot * RANK_SIZE;
         let bytes = self.whole.get(at..at + RANK_SIZE)?;
