@@ -16,12 +16,13 @@
 //! # Atomic characters
 //! Some characters always join before anything around them can: see `atomic`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::atomic;
 use super::layout::{
-    CHARACTERS, CHECKSUM_START, CLASS_SIZE, EMPTY_PAIR, HEADER_FIELDS, HEADER_SIZE, LAYOUT_VERSION, MAGIC,
-    RANK_BITS, RANK_LIMIT, RANK_SIZE, field, filter_bit, hash_bytes, hash_pair, pair_key,
+    CHARACTERS, CHECKSUM_START, CLASS_SIZE, EMPTY_PAIR, HEADER_FIELDS, HEADER_SIZE, LAYOUT_VERSION,
+    LONGEST_CHARACTER, MAGIC, PAIR_SLOTS_END, RANK_LIMIT, RANK_SIZE, field, filter_bit, hash_bytes,
+    hash_pair, pair_key, pair_slot_key, pair_slot_size,
 };
 use super::perfect::PerfectHash;
 
@@ -117,14 +118,28 @@ pub fn compile(pairing: &Pairing<'_>, settings: &Settings) -> Result<Vec<u8>, Co
 
     let mut out = vec![0; HEADER_SIZE];
     let pair_table = PerfectHash::build(pairs.iter().map(|pair| hash_pair(pair.key())).collect())?;
+    // One more than the highest rank, so that no pair is all ones.
+    let ranks = tokens
+        .iter()
+        .map(|(_, rank)| *rank)
+        .chain(ranked.bytes)
+        .max()
+        .unwrap_or(0)
+        + 2;
+    let rank_bits = ranks.next_power_of_two().ilog2();
     let mut slots = vec![EMPTY_PAIR; pair_table.slots as usize];
     for (pair, &at) in pairs.iter().zip(&pair_table.place) {
         if let Some(slot) = slots.get_mut(at) {
-            *slot = (pair.key() << RANK_BITS) | u64::from(pair.merged);
+            *slot = (pair_slot_key(pair.key(), rank_bits) << rank_bits) | u64::from(pair.merged);
         }
     }
     let mut fields = [0; HEADER_FIELDS];
-    fields[field::PAIRS_AT] = append(&mut out, slots.iter().flat_map(|slot| slot.to_le_bytes()));
+    let size = pair_slot_size(rank_bits);
+    let stored = slots
+        .iter()
+        .flat_map(|slot| slot.to_le_bytes().into_iter().take(size));
+    fields[field::PAIRS_AT] = append(&mut out, stored.chain([0; PAIR_SLOTS_END]));
+    fields[field::RANK_BITS] = rank_bits;
     fields[field::PILOTS_AT] = append(
         &mut out,
         pair_table.pilots.iter().flat_map(|pilot| pilot.to_le_bytes()),
@@ -157,7 +172,9 @@ pub fn compile(pairing: &Pairing<'_>, settings: &Settings) -> Result<Vec<u8>, Co
     }
     let mut classes = Vec::with_capacity(longest * CLASS_SIZE);
     for class in &by_length {
-        classes.extend(append_class(&mut out, class)?);
+        let length = class.first().map_or(0, |(bytes, _)| bytes.len());
+        let with_ranks = length <= LONGEST_CHARACTER || ranked.unreachable_lengths.contains(&length);
+        classes.extend(append_class(&mut out, class, with_ranks)?);
     }
     fields[field::CLASSES_AT] = append(&mut out, classes);
     fields[field::TOKENS] = ranked.kept;
@@ -367,6 +384,8 @@ pub(super) struct Ranked<'a> {
     ids: Vec<u32>,
     /// Tokens that come out of two others: bytes, rank, and where the right one begins.
     pub(super) joined: Vec<(&'a [u8], u32, usize)>,
+    /// Lengths of tokens that merging never yields.
+    unreachable_lengths: HashSet<usize>,
     /// Ordinary tokens.
     kept: u32,
     /// Bytes of the longest token that merging never yields and that does not end in ASCII.
@@ -382,7 +401,8 @@ impl<'a> Ranked<'a> {
                 ..
             }
         );
-        let (mut base, mut joined, mut longest_unreachable) = (Vec::new(), Vec::new(), 0);
+        let (mut base, mut joined) = (Vec::new(), Vec::new());
+        let (mut unreachable_lengths, mut longest_unreachable) = (HashSet::new(), 0);
         for (bytes, id) in pairing.tokens {
             if matches!(rules.first_parts(bytes)[..], [_]) {
                 base.push((bytes.as_slice(), *id));
@@ -390,6 +410,7 @@ impl<'a> Ranked<'a> {
                 joined.push((priority, bytes.as_slice(), *id, middle));
             } else if whole_pieces {
                 base.push((bytes.as_slice(), *id));
+                unreachable_lengths.insert(bytes.len());
                 if bytes.last().is_some_and(|byte| !byte.is_ascii()) {
                     longest_unreachable = longest_unreachable.max(bytes.len());
                 }
@@ -431,6 +452,7 @@ impl<'a> Ranked<'a> {
             bytes,
             ids,
             joined,
+            unreachable_lengths,
             longest_unreachable,
         }
     }
@@ -445,7 +467,11 @@ pub fn append(out: &mut Vec<u8>, table: impl IntoIterator<Item = u8>) -> u32 {
 }
 
 /// Appends the tables of one token length and returns its class entry.
-fn append_class(out: &mut Vec<u8>, class: &[(&[u8], u32)]) -> Result<Vec<u8>, CompileError> {
+fn append_class(
+    out: &mut Vec<u8>,
+    class: &[(&[u8], u32)],
+    with_ranks: bool,
+) -> Result<Vec<u8>, CompileError> {
     let table = PerfectHash::build(class.iter().map(|(bytes, _)| hash_bytes(bytes)).collect())?;
     let mut at: Vec<Option<(&[u8], u32)>> = vec![None; table.slots as usize];
     for (token, &place) in class.iter().zip(&table.place) {
@@ -457,12 +483,11 @@ fn append_class(out: &mut Vec<u8>, class: &[(&[u8], u32)]) -> Result<Vec<u8>, Co
     let filler = class.first().copied().unwrap_or((&[], 0));
     let entries: Vec<_> = at.into_iter().map(|entry| entry.unwrap_or(filler)).collect();
     let keys_at = append(out, entries.iter().flat_map(|(bytes, _)| bytes.iter().copied()));
-    let ranks_at = append(
-        out,
-        entries
-            .iter()
-            .flat_map(|(_, rank)| rank.to_le_bytes().into_iter().take(RANK_SIZE)),
-    );
+    let mut ranks_at = 0;
+    if with_ranks {
+        let ranks = entries.iter().map(|(_, rank)| rank.to_le_bytes());
+        ranks_at = append(out, ranks.flat_map(|rank| rank.into_iter().take(RANK_SIZE)));
+    }
     let pilots_at = append(out, table.pilots.iter().flat_map(|pilot| pilot.to_le_bytes()));
     Ok([
         table.slots,

@@ -57,7 +57,7 @@ pub enum Encoding {
     O200kBase,
 }
 
-/// Cache-line aligned, so that no pair slot spans two lines.
+/// Cache-line aligned, as the tables in it are.
 #[repr(C, align(64))]
 struct Aligned<B: ?Sized>(B);
 
