@@ -28,7 +28,7 @@
 /// First bytes of every vocabulary buffer.
 pub const MAGIC: [u8; 8] = *b"TGVOCAB\0";
 /// Raised whenever a reader of the previous layout would misread the buffer.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 /// Bytes before the first table.
 pub const HEADER_SIZE: usize = 128;
 /// 4-byte fields behind the checksum.
@@ -97,7 +97,7 @@ pub mod field {
     /// Offset of 256 bits, one for each byte behind which a token has a space, see `Spaces`; 0 if there is none.
     pub const GLUED_AT: usize = 15;
     /// Bits of a rank in a pair slot, 1 to 20.
-    pub const RANK_BITS: usize = 16;
+    pub const RANK_BITS: usize = 19;
 }
 
 /// Flag: texts begin as characters, see `compile`.
