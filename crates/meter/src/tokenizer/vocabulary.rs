@@ -128,7 +128,11 @@ impl<'a> Vocabulary<'a> {
                 .ok_or(VocabularyError::Inconsistent)
         };
         let of = |number: usize| header.fields.get(number).copied().unwrap_or(0);
-        let rank_bits = of(field::RANK_BITS);
+        // Vocabularies that merge no pairs have no such slots.
+        let rank_bits = match of(field::RANK_BITS) {
+            0 if of(field::PAIR_SLOTS) == 0 => 1,
+            bits => bits,
+        };
         if !(1..=RANK_BITS).contains(&rank_bits) {
             return Err(VocabularyError::Inconsistent);
         }
