@@ -43,7 +43,7 @@ fn main() {
 }
 
 /// Warms up on the first megabyte.
-fn warm<'d>(documents: &'d [String], mut count: impl FnMut(&str)) -> &'d [String] {
+fn warm(documents: &[String], mut count: impl FnMut(&str)) -> &[String] {
     let (warm, timed) = documents.split_at(1_000_000 / DOCUMENT);
     warm.iter().for_each(|text| count(text));
     timed
