@@ -21,6 +21,10 @@ mod layout;
 #[allow(dead_code)]
 mod compile;
 
+#[path = "src/tokenizer/atomic.rs"]
+#[allow(dead_code)]
+mod atomic;
+
 #[path = "src/tokenizer/perfect.rs"]
 #[allow(dead_code)]
 mod perfect;
@@ -37,6 +41,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     for source in [
         "layout.rs",
         "compile.rs",
+        "atomic.rs",
         "perfect.rs",
         "class.rs",
         "trait_bits.rs",

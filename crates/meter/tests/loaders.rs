@@ -181,7 +181,7 @@ fn a_buffer_knows_what_it_was_made_from() {
         let mut bad = buffer.clone();
         bad[place] ^= 0x40;
         let error = Vocabulary::from_bytes(&bad).expect_err("a changed buffer");
-        assert_eq!(error, expected.unwrap_or(VocabularyError::LayoutVersion(0x43)));
+        assert_eq!(error, expected.unwrap_or(VocabularyError::LayoutVersion(0x44)));
     }
     assert_eq!(
         Vocabulary::from_bytes(&buffer[..buffer.len() / 2]).err(),

@@ -11,9 +11,14 @@ const EXACT_PIECE: usize = 8 * 1024;
 
 /// A counter over a subject's vocabulary.
 pub fn counter(subject: &Subject) -> Counter<'_> {
-    let vocabulary = match builtin_by_name(&subject.name) {
-        Some(vocabulary) if subject.buffer.is_empty() => vocabulary,
-        _ => Vocabulary::from_bytes(&subject.buffer),
+    counter_of(&subject.name, &subject.buffer)
+}
+
+/// A counter over the vocabulary in a buffer, or over the built-in one of a name if the buffer is empty.
+pub fn counter_of<'b>(name: &str, buffer: &'b [u8]) -> Counter<'b> {
+    let vocabulary = match builtin_by_name(name) {
+        Some(vocabulary) if buffer.is_empty() => vocabulary,
+        _ => Vocabulary::from_bytes(buffer),
     };
     Counter::new(vocabulary.expect("a readable vocabulary"))
 }

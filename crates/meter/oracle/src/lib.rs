@@ -6,6 +6,8 @@
 //! | `expressions` | the published split expressions |
 //! | `corpus` | texts: what a Debian system holds, and seeded generators |
 //! | `texts` | the generators that the crate's own tests use, too |
+//! | `natural` | natural texts of a few kinds, for figures of speed |
+//! | `timing` | figures of speed |
 //! | `compare` | one text: whole, counted, and in random parts |
 #![forbid(unsafe_code)]
 #![allow(
@@ -19,7 +21,9 @@
 pub mod compare;
 pub mod corpus;
 pub mod expressions;
+pub mod natural;
 pub mod subject;
 #[allow(clippy::should_implement_trait, reason = "its `next` never ends")]
 #[path = "../../tests/tokenizer/texts.rs"]
 pub mod texts;
+pub mod timing;

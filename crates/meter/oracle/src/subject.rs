@@ -104,13 +104,16 @@ pub struct Subject {
 
 type Ranks = Vec<(Vec<u8>, u32)>;
 
+/// The compiled vocabulary of a tokenizer on board; empty for those that are built in.
+pub fn buffer(name: &str) -> Vec<u8> {
+    assert!(NAMES.contains(&name), "{name} is on board");
+    let buffer = compile_on_board(name).transpose();
+    buffer.expect("tokenizers on board compile").unwrap_or_default()
+}
+
 /// A tokenizer on board, with all oracles or only with the quicker ones to load.
 pub fn on_board(name: &str) -> Subject {
-    assert!(NAMES.contains(&name), "{name} is on board");
-    let buffer = match compile_on_board(name) {
-        Some(buffer) => buffer.expect("tokenizers on board compile"),
-        None => Vec::new(),
-    };
+    let buffer = buffer(name);
     let oracles = match name {
         "o200k_base" | "o200k_harmony" => {
             let own = if name == "o200k_base" {

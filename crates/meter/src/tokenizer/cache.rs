@@ -14,6 +14,7 @@ const VACANT: u64 = u64::MAX;
 const PAIR_BITS: u32 = 14;
 const SHORT_BITS: u32 = 14;
 const LONG_BITS: u32 = 12;
+const WIDE_BITS: u32 = 10;
 const CHARACTER_BITS: u32 = 12;
 
 /// Joins looked up lately, as pair slots (see `layout`); a merged rank of all ones means that there is no join.
@@ -48,8 +49,11 @@ impl PairCache {
     }
 }
 
-/// Ranks of atomic characters seen lately (see `compile`): the character's bytes in the upper half of an entry, rank
-/// or [`RANK_LIMIT`] for "not atomic" in the lower.
+/// What [`CharacterCache::marked_rank`] is for characters that are no tokens: no rank and no mark.
+pub(super) const NO_CHARACTER: u32 = 1 << 31;
+
+/// Characters seen lately: a character's bytes in the upper half of an entry, rank and marks or [`NO_CHARACTER`] in the
+/// lower.
 pub(super) struct CharacterCache(Box<[u64; 1 << CHARACTER_BITS]>);
 
 impl CharacterCache {
@@ -57,18 +61,18 @@ impl CharacterCache {
         Self(boxed(VACANT))
     }
 
-    /// As [`Vocabulary::atomic_rank`], for a character of 2 to 4 bytes; [`RANK_LIMIT`] for none.
+    /// As [`Vocabulary::marked_rank`], for a character of 2 to 4 bytes.
     #[inline]
-    pub(super) fn atomic_rank(&mut self, vocabulary: &Vocabulary<'_>, character: &[u8]) -> u32 {
+    pub(super) fn marked_rank(&mut self, vocabulary: &Vocabulary<'_>, character: &[u8]) -> u32 {
         let bytes = load_short(character);
         let Some(entry) = self
             .0
             .get_mut((bytes.wrapping_mul(SPREAD) >> (64 - CHARACTER_BITS)) as usize)
         else {
-            return vocabulary.atomic_rank(character).unwrap_or(RANK_LIMIT);
+            return vocabulary.marked_rank(character).unwrap_or(NO_CHARACTER);
         };
         if *entry >> 32 != bytes {
-            *entry = (bytes << 32) | u64::from(vocabulary.atomic_rank(character).unwrap_or(RANK_LIMIT));
+            *entry = (bytes << 32) | u64::from(vocabulary.marked_rank(character).unwrap_or(NO_CHARACTER));
         }
         *entry as u32
     }
@@ -81,15 +85,18 @@ pub(super) enum Place {
     Short(u64),
     /// 8 to 15 bytes: the first 8, and the last up to 7.
     Long(u64, u64),
-    /// Longer pieces and those that end in a zero byte are not kept.
+    /// 16 to 31 bytes that end in ASCII: indentations, rules of dashes, long words.
+    Wide([u64; 4]),
+    /// Longer pieces, clauses of Chinese and the like, and those that end in a zero byte are not kept.
     Nowhere,
 }
 
-/// Counts of pieces seen lately: 192 KB. A piece's bytes fill the lower 7 (or 15) bytes of its entry, its count the
+/// Counts of pieces seen lately: 224 KB. A piece's bytes fill the lower 7 (15, 31) bytes of its entry, its count the
 /// highest; zero bytes behind the piece mean nothing, as no piece that is kept ends in one.
 pub(super) struct PieceCache {
     short: Box<[u64; 1 << SHORT_BITS]>,
     long: Box<[(u64, u64); 1 << LONG_BITS]>,
+    wide: Box<[[u64; 4]; 1 << WIDE_BITS]>,
 }
 
 const COUNT_SHIFT: u32 = 56;
@@ -100,6 +107,7 @@ impl PieceCache {
         Self {
             short: boxed(VACANT),
             long: boxed((VACANT, VACANT)),
+            wide: boxed([VACANT; 4]),
         }
     }
 
@@ -116,6 +124,7 @@ impl PieceCache {
                 load_head(piece),
                 load_tail(piece).checked_shr(8 * (16 - len as u32)).unwrap_or(0),
             ),
+            16..=31 if piece.last().is_some_and(u8::is_ascii) => wide_place(piece),
             _ => Place::Nowhere,
         }
     }
@@ -134,11 +143,19 @@ impl PieceCache {
                 }
                 _ => 0,
             },
+            Place::Wide(bytes) => match self.wide.get(wide_index(bytes)) {
+                Some([first, second, third, last])
+                    if [*first, *second, *third, *last & BYTES] == bytes && *last != VACANT =>
+                {
+                    last >> COUNT_SHIFT
+                }
+                _ => 0,
+            },
             Place::Nowhere => 0,
         }
     }
 
-    /// Keeps a count of 1 to 15, which is at most the number of the piece's bytes.
+    /// Keeps a count of 1 to 31, which is at most the number of the piece's bytes.
     #[inline]
     pub(super) fn put(&mut self, place: Place, count: u64) {
         match place {
@@ -150,6 +167,12 @@ impl PieceCache {
             Place::Long(head, tail) => {
                 if let Some(entry) = self.long.get_mut(long_index(head, tail)) {
                     *entry = (head, tail | (count << COUNT_SHIFT));
+                }
+            }
+            Place::Wide(bytes) => {
+                if let Some(entry) = self.wide.get_mut(wide_index(bytes)) {
+                    let [first, second, third, last] = bytes;
+                    *entry = [first, second, third, last | (count << COUNT_SHIFT)];
                 }
             }
             Place::Nowhere => {}
@@ -165,6 +188,25 @@ fn short_index(bytes: u64) -> usize {
 #[inline]
 fn long_index(head: u64, tail: u64) -> usize {
     ((head ^ tail.rotate_left(23)).wrapping_mul(SPREAD) >> (64 - LONG_BITS)) as usize
+}
+
+/// The place of a piece of 16 to 31 bytes: its first 16, and the rest of its last 16.
+#[inline]
+fn wide_place(piece: &[u8]) -> Place {
+    let (Some(head), Some(tail)) = (piece.first_chunk::<16>(), piece.last_chunk::<16>()) else {
+        return Place::Nowhere;
+    };
+    let head = u128::from_le_bytes(*head);
+    let rest = u128::from_le_bytes(*tail)
+        .checked_shr(8 * (32 - piece.len() as u32))
+        .unwrap_or(0);
+    Place::Wide([head as u64, (head >> 64) as u64, rest as u64, (rest >> 64) as u64])
+}
+
+#[inline]
+fn wide_index([first, second, third, last]: [u64; 4]) -> usize {
+    let mixed = (first ^ third.rotate_left(31)).wrapping_mul(SPREAD) ^ second ^ last.rotate_left(23);
+    (mixed.wrapping_mul(SPREAD) >> (64 - WIDE_BITS)) as usize
 }
 
 /// An array on the heap that never stood on the stack.

@@ -14,27 +14,20 @@
 //! leads from ranks back to ids.
 //!
 //! # Atomic characters
-//! A multi-byte character that is a token is marked *atomic* if, between two characters that are not ASCII (or the
-//! piece's ends) and before no character with a lead byte below [`ATOMIC_NEXT_LEAD`], its bytes always join before
-//! any of them, or the character itself, can join a neighbour. An encoder may start with it as one node. This holds if
-//! every pair that would cross its border has a higher rank than all joins inside it: as long as one of these is open,
-//! nothing of a higher rank is done anywhere, and what is done of lower rank elsewhere does not touch the character.
-//!
-//! SentencePiece-like vocabularies begin with characters instead of bytes; bytes stand in for characters that are no
-//! tokens and never join. There, every character is atomic wherever it stands.
+//! Some characters always join before anything around them can: see `atomic`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
+use super::atomic;
 use super::layout::{
-    ATOMIC, CHARACTERS, CHECKSUM_START, CLASS_SIZE, EMPTY_PAIR, HEADER_FIELDS, HEADER_SIZE, LAYOUT_VERSION,
-    MAGIC, RANK_BITS, RANK_LIMIT, RANK_SIZE, field, filter_bit, hash_bytes, hash_pair, pair_key,
+    CHARACTERS, CHECKSUM_START, CLASS_SIZE, EMPTY_PAIR, HEADER_FIELDS, HEADER_SIZE, LAYOUT_VERSION,
+    LONGEST_CHARACTER, MAGIC, PAIR_SLOTS_END, RANK_LIMIT, RANK_SIZE, field, filter_bit, hash_bytes,
+    hash_pair, pair_key, pair_slot_key, pair_slot_size,
 };
 use super::perfect::PerfectHash;
 
 /// Longest token that a vocabulary may hold, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 1024;
-/// The lowest UTF-8 lead byte that may follow a character for its atomic mark to count (U+3000 and up).
-pub const ATOMIC_NEXT_LEAD: u8 = 0xE3;
 
 /// Why a list of tokens is not a usable vocabulary. The list's author is at fault; trying again does not help.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,28 +111,43 @@ pub fn compile(pairing: &Pairing<'_>, settings: &Settings) -> Result<Vec<u8>, Co
     let ids = index(pairing)?;
     let rules = Rules::new(pairing, &ids)?;
     let ranked = Ranked::new(pairing, &rules);
-    let pairs = Pairs::new(&ranked, &rules);
+    let pairs = pairs(&ranked);
+    let marks = atomic::marks(&ranked, &rules);
     let tokens = &ranked.tokens;
     let longest = tokens.iter().map(|(bytes, _)| bytes.len()).max().unwrap_or(0);
 
     let mut out = vec![0; HEADER_SIZE];
-    let pair_table = PerfectHash::build(pairs.list.iter().map(|pair| hash_pair(pair.key())).collect())?;
+    let pair_table = PerfectHash::build(pairs.iter().map(|pair| hash_pair(pair.key())).collect())?;
+    // One more than the highest rank, so that no pair is all ones.
+    let ranks = tokens
+        .iter()
+        .map(|(_, rank)| *rank)
+        .chain(ranked.bytes)
+        .max()
+        .unwrap_or(0)
+        + 2;
+    let rank_bits = ranks.next_power_of_two().ilog2();
     let mut slots = vec![EMPTY_PAIR; pair_table.slots as usize];
-    for (pair, &at) in pairs.list.iter().zip(&pair_table.place) {
+    for (pair, &at) in pairs.iter().zip(&pair_table.place) {
         if let Some(slot) = slots.get_mut(at) {
-            *slot = (pair.key() << RANK_BITS) | u64::from(pair.merged);
+            *slot = (pair_slot_key(pair.key(), rank_bits) << rank_bits) | u64::from(pair.merged);
         }
     }
     let mut fields = [0; HEADER_FIELDS];
-    fields[field::PAIRS_AT] = append(&mut out, slots.iter().flat_map(|slot| slot.to_le_bytes()));
+    let size = pair_slot_size(rank_bits);
+    let stored = slots
+        .iter()
+        .flat_map(|slot| slot.to_le_bytes().into_iter().take(size));
+    fields[field::PAIRS_AT] = append(&mut out, stored.chain([0; PAIR_SLOTS_END]));
+    fields[field::RANK_BITS] = rank_bits;
     fields[field::PILOTS_AT] = append(
         &mut out,
         pair_table.pilots.iter().flat_map(|pilot| pilot.to_le_bytes()),
     );
     // Four to eight bits per pair: at most a fifth of the pairs that do not join pass.
-    let filter_log2 = (pairs.list.len().max(1) * 4).next_power_of_two().ilog2().max(3);
+    let filter_log2 = (pairs.len().max(1) * 4).next_power_of_two().ilog2().max(3);
     let mut filter = vec![0u8; 1 << (filter_log2 - 3)];
-    for pair in &pairs.list {
+    for pair in &pairs {
         let (at, mask) = filter_bit(hash_pair(pair.key()), filter_log2);
         if let Some(byte) = filter.get_mut(at) {
             *byte |= mask;
@@ -157,18 +165,16 @@ pub fn compile(pairing: &Pairing<'_>, settings: &Settings) -> Result<Vec<u8>, Co
 
     let mut by_length: Vec<Vec<(&[u8], u32)>> = vec![Vec::new(); longest];
     for &(bytes, rank) in tokens {
-        let mark = if pairs.is_atomic(bytes, &ranked, &rules) {
-            ATOMIC
-        } else {
-            0
-        };
+        let mark = marks.get(bytes).copied().unwrap_or(0);
         if let Some(class) = by_length.get_mut(bytes.len() - 1) {
             class.push((bytes, rank | mark));
         }
     }
     let mut classes = Vec::with_capacity(longest * CLASS_SIZE);
     for class in &by_length {
-        classes.extend(append_class(&mut out, class)?);
+        let length = class.first().map_or(0, |(bytes, _)| bytes.len());
+        let with_ranks = length <= LONGEST_CHARACTER || ranked.unreachable_lengths.contains(&length);
+        classes.extend(append_class(&mut out, class, with_ranks)?);
     }
     fields[field::CLASSES_AT] = append(&mut out, classes);
     fields[field::TOKENS] = ranked.kept;
@@ -176,7 +182,7 @@ pub fn compile(pairing: &Pairing<'_>, settings: &Settings) -> Result<Vec<u8>, Co
     fields[field::PAIR_SLOTS] = pair_table.slots;
     fields[field::PAIR_PILOTS] = pair_table.pilots.len() as u32;
     fields[field::FILTER_LOG2] = filter_log2;
-    fields[field::UNREACHABLE] = ranked.unreachable;
+    fields[field::LONGEST_UNREACHABLE] = ranked.longest_unreachable as u32;
     if rules.characters {
         fields[field::FLAGS] = CHARACTERS;
     }
@@ -244,17 +250,17 @@ fn index<'a>(pairing: &Pairing<'a>) -> Result<HashMap<&'a [u8], u32>, CompileErr
 }
 
 /// A part of a text on its way from bytes to tokens: where it begins, and its token.
-type Part = (usize, u32);
+pub(super) type Part = (usize, u32);
 
 /// How a vocabulary merges, by ids.
-struct Rules<'a> {
+pub(super) struct Rules<'a> {
     ids: &'a HashMap<&'a [u8], u32>,
     /// Id of each byte that is, or stands in for, a part of a text.
     bytes: [u32; 256],
     /// Priority and result of the listed pairs; none if all tokens join by rank.
     listed: Option<HashMap<(u32, u32), (u32, u32)>>,
     /// Texts begin as characters.
-    characters: bool,
+    pub(super) characters: bool,
 }
 
 impl<'a> Rules<'a> {
@@ -329,7 +335,7 @@ impl<'a> Rules<'a> {
     }
 
     /// Encodes `bytes` alone and shows every state on the way, from single bytes to the end.
-    fn encode_alone(&self, bytes: &[u8], mut state: impl FnMut(&[Part])) {
+    pub(super) fn encode_alone(&self, bytes: &[u8], mut state: impl FnMut(&[Part])) {
         let mut parts = self.first_parts(bytes);
         loop {
             state(&parts);
@@ -367,21 +373,23 @@ impl<'a> Rules<'a> {
 }
 
 /// Tokens by rank, which is what the tables hold.
-struct Ranked<'a> {
+pub(super) struct Ranked<'a> {
     /// Bytes and rank of each token that a piece may be.
-    tokens: Vec<(&'a [u8], u32)>,
+    pub(super) tokens: Vec<(&'a [u8], u32)>,
     /// As `tokens`, to look up.
-    ranks: HashMap<&'a [u8], u32>,
+    pub(super) ranks: HashMap<&'a [u8], u32>,
     /// Rank of each byte.
     bytes: [u32; 256],
     /// Id of each rank; empty if these are the same.
     ids: Vec<u32>,
     /// Tokens that come out of two others: bytes, rank, and where the right one begins.
-    joined: Vec<(&'a [u8], u32, usize)>,
+    pub(super) joined: Vec<(&'a [u8], u32, usize)>,
+    /// Lengths of tokens that merging never yields.
+    unreachable_lengths: HashSet<usize>,
     /// Ordinary tokens.
     kept: u32,
-    /// Tokens that merging never yields.
-    unreachable: u32,
+    /// Bytes of the longest token that merging never yields and that does not end in ASCII.
+    longest_unreachable: usize,
 }
 
 impl<'a> Ranked<'a> {
@@ -393,7 +401,8 @@ impl<'a> Ranked<'a> {
                 ..
             }
         );
-        let (mut base, mut joined, mut unreachable) = (Vec::new(), Vec::new(), 0);
+        let (mut base, mut joined) = (Vec::new(), Vec::new());
+        let (mut unreachable_lengths, mut longest_unreachable) = (HashSet::new(), 0);
         for (bytes, id) in pairing.tokens {
             if matches!(rules.first_parts(bytes)[..], [_]) {
                 base.push((bytes.as_slice(), *id));
@@ -401,7 +410,10 @@ impl<'a> Ranked<'a> {
                 joined.push((priority, bytes.as_slice(), *id, middle));
             } else if whole_pieces {
                 base.push((bytes.as_slice(), *id));
-                unreachable += 1;
+                unreachable_lengths.insert(bytes.len());
+                if bytes.last().is_some_and(|byte| !byte.is_ascii()) {
+                    longest_unreachable = longest_unreachable.max(bytes.len());
+                }
             }
         }
         joined.sort_unstable();
@@ -440,7 +452,8 @@ impl<'a> Ranked<'a> {
             bytes,
             ids,
             joined,
-            unreachable,
+            unreachable_lengths,
+            longest_unreachable,
         }
     }
 }
@@ -454,7 +467,11 @@ pub fn append(out: &mut Vec<u8>, table: impl IntoIterator<Item = u8>) -> u32 {
 }
 
 /// Appends the tables of one token length and returns its class entry.
-fn append_class(out: &mut Vec<u8>, class: &[(&[u8], u32)]) -> Result<Vec<u8>, CompileError> {
+fn append_class(
+    out: &mut Vec<u8>,
+    class: &[(&[u8], u32)],
+    with_ranks: bool,
+) -> Result<Vec<u8>, CompileError> {
     let table = PerfectHash::build(class.iter().map(|(bytes, _)| hash_bytes(bytes)).collect())?;
     let mut at: Vec<Option<(&[u8], u32)>> = vec![None; table.slots as usize];
     for (token, &place) in class.iter().zip(&table.place) {
@@ -466,12 +483,11 @@ fn append_class(out: &mut Vec<u8>, class: &[(&[u8], u32)]) -> Result<Vec<u8>, Co
     let filler = class.first().copied().unwrap_or((&[], 0));
     let entries: Vec<_> = at.into_iter().map(|entry| entry.unwrap_or(filler)).collect();
     let keys_at = append(out, entries.iter().flat_map(|(bytes, _)| bytes.iter().copied()));
-    let ranks_at = append(
-        out,
-        entries
-            .iter()
-            .flat_map(|(_, rank)| rank.to_le_bytes().into_iter().take(RANK_SIZE)),
-    );
+    let mut ranks_at = 0;
+    if with_ranks {
+        let ranks = entries.iter().map(|(_, rank)| rank.to_le_bytes());
+        ranks_at = append(out, ranks.flat_map(|rank| rank.into_iter().take(RANK_SIZE)));
+    }
     let pilots_at = append(out, table.pilots.iter().flat_map(|pilot| pilot.to_le_bytes()));
     Ok([
         table.slots,
@@ -498,92 +514,21 @@ impl Pair {
     }
 }
 
-/// The pairs of a vocabulary, with what deciding about atomic characters needs.
-struct Pairs {
-    list: Vec<Pair>,
-    /// Lowest rank that a token can join into as the left half, before a right half that starts a character with a
-    /// lead byte of at least [`ATOMIC_NEXT_LEAD`].
-    lowest_as_left: HashMap<u32, u32>,
-    /// Lowest rank that a token can join into as the right half, after a left half that does not end in ASCII.
-    lowest_as_right: HashMap<u32, u32>,
-}
-
-impl Pairs {
-    fn new(ranked: &Ranked<'_>, rules: &Rules<'_>) -> Self {
-        let mut pairs = Self {
-            list: Vec::with_capacity(ranked.joined.len()),
-            lowest_as_left: HashMap::new(),
-            lowest_as_right: HashMap::new(),
-        };
-        let rank_of = |bytes: &[u8]| match bytes {
-            [byte] => ranked.bytes.get(usize::from(*byte)).copied(),
-            _ => ranked.ranks.get(bytes).copied(),
-        };
-        for &(bytes, rank, middle) in &ranked.joined {
+/// The pairs of a vocabulary.
+fn pairs(ranked: &Ranked<'_>) -> Vec<Pair> {
+    let rank_of = |bytes: &[u8]| match bytes {
+        [byte] => ranked.bytes.get(usize::from(*byte)).copied(),
+        _ => ranked.ranks.get(bytes).copied(),
+    };
+    let joined = ranked.joined.iter();
+    joined
+        .filter_map(|&(bytes, merged, middle)| {
             let (left, right) = bytes.split_at(middle);
-            let (Some(left_rank), Some(right_rank)) = (rank_of(left), rank_of(right)) else {
-                continue;
-            };
-            pairs.list.push(Pair {
-                left: left_rank,
-                right: right_rank,
-                merged: rank,
-            });
-            if rules.characters {
-                continue;
-            }
-            let lower = |map: &mut HashMap<u32, u32>, half: u32| {
-                map.entry(half)
-                    .and_modify(|lowest| *lowest = (*lowest).min(rank))
-                    .or_insert(rank);
-            };
-            if right.first().is_some_and(|byte| *byte >= ATOMIC_NEXT_LEAD) {
-                lower(&mut pairs.lowest_as_left, left_rank);
-            }
-            if left.last().is_some_and(|byte| !byte.is_ascii()) {
-                lower(&mut pairs.lowest_as_right, right_rank);
-            }
-        }
-        pairs
-    }
-
-    /// Whether a token is an atomic character (see the module's description).
-    fn is_atomic(&self, bytes: &[u8], ranked: &Ranked<'_>, rules: &Rules<'_>) -> bool {
-        let one_character = std::str::from_utf8(bytes).is_ok_and(|text| text.chars().count() == 1);
-        if bytes.len() < 2 || !one_character {
-            return false;
-        }
-        if rules.characters {
-            return true;
-        }
-        let rank_of = |part: &[u8]| ranked.ranks.get(part).copied();
-        let lowest = |map: &HashMap<u32, u32>, half: &[u8]| {
-            rank_of(half)
-                .and_then(|half| map.get(&half))
-                .copied()
-                .unwrap_or(RANK_LIMIT)
-        };
-        let (mut crossing, mut inside, mut whole) = (RANK_LIMIT, 0, false);
-        rules.encode_alone(bytes, |parts| {
-            let (Some(last), second) = (parts.last(), parts.get(1)) else {
-                return;
-            };
-            let first_end = second.map_or(bytes.len(), |part| part.0);
-            whole = second.is_none();
-            crossing = crossing
-                .min(lowest(
-                    &self.lowest_as_left,
-                    bytes.get(last.0..).unwrap_or_default(),
-                ))
-                .min(lowest(
-                    &self.lowest_as_right,
-                    bytes.get(..first_end).unwrap_or_default(),
-                ));
-            let ends = parts.iter().skip(1).map(|part| part.0).chain([bytes.len()]);
-            for (part, end) in parts.iter().zip(ends).filter(|(part, end)| end - part.0 > 1) {
-                inside = inside.max(bytes.get(part.0..end).and_then(rank_of).unwrap_or(RANK_LIMIT));
-            }
-        });
-        whole && crossing > inside
-    }
+            Some(Pair {
+                left: rank_of(left)?,
+                right: rank_of(right)?,
+                merged,
+            })
+        })
+        .collect()
 }

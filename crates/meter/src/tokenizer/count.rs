@@ -11,7 +11,7 @@ use super::split::{
 use super::unigram::Tiling;
 use crate::counter::TokenCounter;
 
-/// Counts tokens with one vocabulary. Holds scratch space and small caches (about 370 KB in all), so one per worker
+/// Counts tokens with one vocabulary. Holds scratch space and small caches (about 400 KB in all), so one per worker
 /// and vocabulary is enough. Counting allocates nothing as long as no piece of a text is longer than 256 bytes.
 pub struct Counter<'v> {
     vocabulary: Vocabulary<'v>,
@@ -269,7 +269,7 @@ impl<'v> Counter<'v> {
         }
         // What is too long for the cache and ends beyond ASCII is a clause of Chinese or the like, hardly ever a token.
         let clause = matches!(place, Place::Nowhere) && piece.last().is_some_and(|byte| !byte.is_ascii());
-        let lookup = !clause || !self.vocabulary.all_reachable();
+        let lookup = !clause || piece.len() <= self.vocabulary.longest_unreachable();
         let count = if lookup && self.vocabulary.contains(piece) {
             1
         } else {

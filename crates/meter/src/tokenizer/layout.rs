@@ -12,9 +12,11 @@
 //! | 32..112 | fields of 4 bytes, see [`field`] |
 //! | 112..120 | checksum of what the vocabulary was compiled from, 0 if unknown |
 //!
-//! A *pair slot* is `left << 40 | right << 20 | merged`, or all ones when empty. A *length class* holds every token
+//! A *pair slot* is `left`, `right` and `merged`, each of [`field::RANK_BITS`], from high to low in as few bytes as hold
+//! them, or all ones when empty; behind the last one are [`PAIR_SLOTS_END`] bytes. A *length class* holds every token
 //! of one length: slots, pilots (counts), then the offsets of keys (`slots * length` bytes), ranks (`slots` times
-//! [`RANK_SIZE`] bytes) and pilots (`u16` each). A slot that holds no token repeats the bytes of a token whose place is elsewhere,
+//! [`RANK_SIZE`] bytes, or 0 for none) and pilots (`u16` each). Counting asks for the ranks of characters only, and merging
+//! finds those of all others, unless it never yields a token of that length: then, too, there are ranks. A slot that holds no token repeats the bytes of a token whose place is elsewhere,
 //! so that it can never compare equal to a key that is sent to it.
 //!
 //! The *pair filter* has a bit set for the hash of every pair. Most neighbours do not join, and most of those are told
@@ -26,7 +28,7 @@
 /// First bytes of every vocabulary buffer.
 pub const MAGIC: [u8; 8] = *b"TGVOCAB\0";
 /// Raised whenever a reader of the previous layout would misread the buffer.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 /// Bytes before the first table.
 pub const HEADER_SIZE: usize = 128;
 /// 4-byte fields behind the checksum.
@@ -37,16 +39,26 @@ pub const SOURCE_AT: usize = 112;
 pub const CHECKSUM_START: usize = 32;
 /// Bytes of one length class.
 pub const CLASS_SIZE: usize = 20;
-/// Bytes of one stored rank in a length class; its top bit marks an atomic character, see `compile`.
+/// Bytes of one stored rank in a length class; its upper four bits are marks of characters, see `atomic`.
 pub const RANK_SIZE: usize = 3;
 /// Bytes of one pilot.
 pub const PILOT_SIZE: usize = 2;
-/// Width of a rank in a pair slot: ranks are below 2^20.
+/// Bytes behind the pair slots, so that each may be read as 8 bytes.
+pub const PAIR_SLOTS_END: usize = 8;
+/// Bytes of the longest character.
+pub const LONGEST_CHARACTER: usize = 4;
+/// Width of a rank in a pair's key: ranks are below 2^20.
 pub const RANK_BITS: u32 = 20;
 /// Ranks are below this.
 pub const RANK_LIMIT: u32 = 1 << RANK_BITS;
-/// Marks in a length class a character that merges before anything around it can, see `compile`.
+/// Marks a character that merges before anything around it can.
 pub const ATOMIC: u32 = 1 << 23;
+/// Marks an atomic character that is one only if the character before it is a token and does not meddle.
+pub const NEEDS_LEFT: u32 = 1 << 22;
+/// Marks an atomic character that is one only if the character behind it is a token and does not meddle.
+pub const NEEDS_RIGHT: u32 = 1 << 21;
+/// Marks a character that may join with a part of what stands beside it.
+pub const MEDDLES: u32 = 1 << 20;
 /// A pair slot that holds nothing; no pair packs to it.
 pub const EMPTY_PAIR: u64 = u64::MAX;
 
@@ -60,7 +72,7 @@ pub mod field {
     pub const PAIR_SLOTS: usize = 2;
     /// Pair pilots.
     pub const PAIR_PILOTS: usize = 3;
-    /// Offset of the pair slots (`u64` each).
+    /// Offset of the pair slots.
     pub const PAIRS_AT: usize = 4;
     /// Offset of the pair pilots (`u16` each).
     pub const PILOTS_AT: usize = 5;
@@ -72,8 +84,8 @@ pub mod field {
     pub const FILTER_AT: usize = 8;
     /// Log2 of the pair filter's bits, 3 to 32.
     pub const FILTER_LOG2: usize = 9;
-    /// Number of tokens that merging never yields, see `compile`.
-    pub const UNREACHABLE: usize = 10;
+    /// Bytes of the longest token that merging never yields and that does not end in ASCII; 0 if there is none.
+    pub const LONGEST_UNREACHABLE: usize = 10;
     /// See [`super::CHARACTERS`] and [`super::METASPACE`].
     pub const FLAGS: usize = 11;
     /// See `Normalizer`.
@@ -90,16 +102,30 @@ pub mod field {
     pub const PROGRAM_AT: usize = 17;
     /// How much longer the program may make a text.
     pub const GROWTH: usize = 18;
+    /// Bits of a rank in a pair slot, 1 to 20.
+    pub const RANK_BITS: usize = 19;
 }
 
 /// Flag: texts begin as characters, see `compile`.
 pub const CHARACTERS: u32 = 1;
 /// Flag: U+2581 in a text is a space; tokens are stored with spaces.
 pub const METASPACE: u32 = 1 << 1;
-/// Two ranks as one number: the key of a pair slot.
+
+/// Two ranks as one number: a pair's key.
 #[inline]
 pub const fn pair_key(left: u32, right: u32) -> u64 {
     ((left as u64) << RANK_BITS) | right as u64
+}
+
+/// A pair's key as it stands in a slot with ranks of so many bits.
+#[inline]
+pub const fn pair_slot_key(key: u64, rank_bits: u32) -> u64 {
+    ((key >> RANK_BITS) << rank_bits) | (key & (RANK_LIMIT as u64 - 1))
+}
+
+/// Bytes of a slot with ranks of so many bits.
+pub const fn pair_slot_size(rank_bits: u32) -> usize {
+    (3 * rank_bits).div_ceil(8) as usize
 }
 
 /// Both halves of a 128-bit product, folded: mixes well and costs one multiplication.

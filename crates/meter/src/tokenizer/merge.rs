@@ -2,7 +2,8 @@
 //!
 //! A piece of up to [`WINDOW`] bytes is a row of nodes, each with the key (rank, position) of the join with its right
 //! neighbour; the lowest key of every 16 nodes is kept beside them, and the lowest of 16 such groups, so
-//! that a join looks at a few dozen numbers.
+//! that a join looks at a few dozen numbers. Most pieces are no more than one such group: these do without links, as
+//! the bits of a number say which nodes are left.
 //!
 //! # Long pieces
 //! A sequence of tokens is the encoding of its bytes if, and only if, each two neighbours are the encoding of theirs:
@@ -19,9 +20,9 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use super::cache::{CharacterCache, PairCache};
-use super::compile::ATOMIC_NEXT_LEAD;
-use super::layout::RANK_LIMIT;
+use super::atomic::ATOMIC_NEXT_LEAD;
+use super::cache::{CharacterCache, NO_CHARACTER, PairCache};
+use super::layout::{ATOMIC, MEDDLES, NEEDS_LEFT, NEEDS_RIGHT, RANK_LIMIT};
 use super::vocabulary::Vocabulary;
 
 /// Bytes that can be merged at once.
@@ -31,6 +32,10 @@ pub(super) const WINDOW: usize = 1024;
 pub(super) const FIRST_WINDOW: usize = GROUP * GROUP;
 /// Tokens of a window below which larger ones are worth while.
 const FEW: usize = 12;
+/// How many tokens before a window's end the next one begins, in the order in which that is tried: the last token is cut
+/// short, the one before it has probably met its final neighbour. The last token itself only helps where a window has
+/// no more than two.
+const BACK: [usize; 4] = [2, 4, 10, 1];
 /// Nodes that share one entry of `lows`.
 const GROUP: usize = 16;
 /// Width of a node number in a key.
@@ -53,6 +58,8 @@ struct Windows {
     held: Vec<Token>,
     tried: Vec<Token>,
     end: usize,
+    /// Which of [`BACK`] was right for the last window: texts that repeat themselves need the same each time.
+    back: usize,
 }
 
 /// A long piece that is counted with pauses.
@@ -119,7 +126,7 @@ impl Merger {
     /// Number of tokens of a piece.
     pub(super) fn count(&mut self, vocabulary: &Vocabulary<'_>, piece: &[u8]) -> u64 {
         if piece.len() <= FIRST_WINDOW {
-            return self.merge(vocabulary, piece) as u64;
+            return self.merge(vocabulary, piece).count();
         }
         let mut window = FIRST_WINDOW;
         loop {
@@ -184,7 +191,12 @@ impl Merger {
         vocabulary: &Vocabulary<'_>,
         piece: &[u8],
         window: usize,
-        Windows { held, tried, end }: &mut Windows,
+        Windows {
+            held,
+            tried,
+            end,
+            back,
+        }: &mut Windows,
         batch: &mut impl FnMut(&[Token]),
     ) -> bool {
         // Where tokens are long, a small window is mostly done over again.
@@ -193,15 +205,18 @@ impl Merger {
         } else {
             window
         };
-        // The window's last token is cut short; the one before it has probably met its final neighbour.
-        let met = [2, 4, 10].into_iter().find_map(|back| {
-            let restart = held.len().checked_sub(back).filter(|at| *at > 0)?;
+        let met = (0..BACK.len()).find_map(|turn| {
+            let choice = (*back + turn) % BACK.len();
+            let restart = held.len().checked_sub(BACK[choice]).filter(|at| *at > 0)?;
             let start = held[restart].start;
             *end = window_end(vocabulary, piece, start, window);
             self.tokens(vocabulary, piece, start, *end, tried);
-            (tried.first() == held.get(restart)).then_some(restart)
+            (tried.first() == held.get(restart)).then_some((restart, choice))
         });
-        let Some(restart) = met else { return false };
+        let Some((restart, choice)) = met else {
+            return false;
+        };
+        *back = choice;
         batch(&held[..restart]);
         std::mem::swap(held, tried);
         true
@@ -250,33 +265,88 @@ impl Merger {
         if bytes.len() > WINDOW {
             return merge_any(vocabulary, &mut self.characters, bytes, base, out);
         }
-        let count = self.merge(vocabulary, bytes);
-        let mut node = 0;
-        for _ in 0..count {
-            out.push(Token {
-                start: base + usize::from(self.starts[node]),
-                rank: self.ranks[node],
-            });
-            node = usize::from(self.next[node]);
+        match self.merge(vocabulary, bytes) {
+            Merged::Few(mut left) => {
+                while left != 0 {
+                    out.push(self.token(base, left.trailing_zeros() as usize));
+                    left &= left - 1;
+                }
+            }
+            Merged::Many(count) => {
+                let mut node = 0;
+                for _ in 0..count {
+                    out.push(self.token(base, node));
+                    node = usize::from(self.next[node]);
+                }
+            }
         }
     }
 
-    /// Merges at most [`WINDOW`] bytes and returns the number of tokens; they begin at node 0 and follow `next`.
-    fn merge(&mut self, vocabulary: &Vocabulary<'_>, bytes: &[u8]) -> usize {
+    fn token(&self, base: usize, node: usize) -> Token {
+        Token {
+            start: base + usize::from(self.starts[node]),
+            rank: self.ranks[node],
+        }
+    }
+
+    /// Merges at most [`WINDOW`] bytes.
+    fn merge(&mut self, vocabulary: &Vocabulary<'_>, bytes: &[u8]) -> Merged {
         let nodes = self.fill(vocabulary, bytes);
+        if nodes <= GROUP {
+            return Merged::Few(self.join_few(vocabulary, nodes));
+        }
+        for node in 0..nodes {
+            self.next[node] = node as u16 + 1;
+            self.prev[node] = (node as u16).saturating_sub(1);
+        }
         let groups = nodes.div_ceil(GROUP);
         for group in 0..groups {
             self.lows[group] = lowest(&self.keys, group);
         }
         if groups <= GROUP {
-            return self.join_all::<false>(vocabulary, nodes, groups);
+            return Merged::Many(self.join_all::<false>(vocabulary, nodes, groups));
         }
         self.lows[groups..groups.next_multiple_of(GROUP)].fill(NO_JOIN);
         let tops = groups.div_ceil(GROUP);
         for top in 0..tops {
             self.tops[top] = lowest(&self.lows, top);
         }
-        self.join_all::<true>(vocabulary, nodes, tops)
+        Merged::Many(self.join_all::<true>(vocabulary, nodes, tops))
+    }
+
+    /// Joins within one group until nothing joins and returns the nodes that are left, as bits.
+    fn join_few(&mut self, vocabulary: &Vocabulary<'_>, nodes: usize) -> u32 {
+        let mut left = (1u32 << nodes) - 1;
+        let mut best = lowest(&self.keys, 0);
+        while best != NO_JOIN {
+            let node = best as usize & (GROUP - 1);
+            let rank = (best >> NODE_BITS).cast_unsigned();
+            let behind = left & (u32::MAX << 1 << node);
+            left ^= behind & behind.wrapping_neg();
+            let (after, before) = (left & (u32::MAX << 1 << node), left & !(u32::MAX << node));
+            self.keys[node] = NO_JOIN;
+            self.keys[behind.trailing_zeros() as usize & (GROUP - 1)] = NO_JOIN;
+            self.ranks[node] = rank;
+            let (mut right_key, mut left_key) = (NO_JOIN, NO_JOIN);
+            let before_node = before.checked_ilog2().unwrap_or(0) as usize & (GROUP - 1);
+            // The others' lowest is found while the two new joins are looked up.
+            if before != 0 {
+                self.keys[before_node] = NO_JOIN;
+            }
+            let others = lowest(&self.keys, 0);
+            if after != 0 {
+                let right = self.ranks[after.trailing_zeros() as usize & (GROUP - 1)];
+                right_key = join_key(&mut self.pairs, vocabulary, rank, right, node);
+                self.keys[node] = right_key;
+            }
+            if before != 0 {
+                let rank_before = self.ranks[before_node];
+                left_key = join_key(&mut self.pairs, vocabulary, rank_before, rank, before_node);
+                self.keys[before_node] = left_key;
+            }
+            best = others.min(right_key).min(left_key);
+        }
+        left
     }
 
     /// Joins until nothing joins and returns the number of tokens. What is lowest of all is searched among the first
@@ -298,9 +368,10 @@ impl Merger {
             if best == NO_JOIN {
                 return count;
             }
+            let mut first_changed = usize::MAX;
             // Joins of one rank come in rows, leftmost first: as long as the next node has the same rank and nothing
-            // lower came up, it is the next one, and the groups need not be searched.
-            loop {
+            // lower came up, it is the next one, and the groups need neither be searched nor kept right.
+            let last_changed = loop {
                 count -= 1;
                 let node = best as usize & ((1 << NODE_BITS) - 1);
                 let rank = (best >> NODE_BITS).cast_unsigned();
@@ -308,78 +379,82 @@ impl Merger {
                 let after = usize::from(self.next[gone]);
                 self.ranks[node] = rank;
                 self.next[node] = after as u16;
-                self.set_key::<DEEP>(gone, NO_JOIN);
+                self.keys[gone] = NO_JOIN;
                 let (mut right, mut left, mut following) = (NO_JOIN, NO_JOIN, NO_JOIN);
                 if after < nodes {
                     self.prev[after] = node as u16;
                     following = self.keys[after];
                     right = join_key(&mut self.pairs, vocabulary, rank, self.ranks[after], node);
                 }
-                self.set_key::<DEEP>(node, right);
+                self.keys[node] = right;
+                let before = usize::from(self.prev[node]);
                 if node > 0 {
-                    let before = usize::from(self.prev[node]);
                     left = join_key(&mut self.pairs, vocabulary, self.ranks[before], rank, before);
-                    self.set_key::<DEEP>(before, left);
+                    self.keys[before] = left;
                 }
+                first_changed = first_changed.min(before);
                 if following >> NODE_BITS != best >> NODE_BITS || right < following || left < following {
-                    break;
+                    break gone;
                 }
                 best = following;
+            };
+            self.keep_lows::<DEEP>(first_changed / GROUP, last_changed / GROUP);
+        }
+    }
+
+    /// Makes the lowest keys right of the groups from `first` to `last`, whose keys were changed.
+    #[inline]
+    fn keep_lows<const DEEP: bool>(&mut self, first: usize, last: usize) {
+        for group in first..=last {
+            self.lows[group] = lowest(&self.keys, group);
+        }
+        if DEEP {
+            for top in first / GROUP..=last / GROUP {
+                self.tops[top] = lowest(&self.lows, top);
             }
         }
     }
 
-    /// Changes a node's key and keeps what is lowest of its group right.
+    /// One node per byte, or per atomic character (see `atomic`), with ranks, beginnings and keys; returns their number.
     #[inline]
-    fn set_key<const DEEP: bool>(&mut self, node: usize, key: i32) {
-        let group = node / GROUP;
-        let old = std::mem::replace(&mut self.keys[node], key);
-        let old_low = self.lows[group];
-        if key > old_low && old != old_low {
-            return;
-        }
-        let low = if key <= old_low {
-            key
-        } else {
-            lowest(&self.keys, group)
-        };
-        self.lows[group] = low;
-        if !DEEP {
-            return;
-        }
-        let top = group / GROUP;
-        if low <= self.tops[top] {
-            self.tops[top] = low;
-        } else if old_low == self.tops[top] {
-            self.tops[top] = lowest(&self.lows, top);
-        }
-    }
-
-    /// One node per byte, or per atomic character (see `compile`); returns their number.
     fn fill(&mut self, vocabulary: &Vocabulary<'_>, bytes: &[u8]) -> usize {
-        let (mut nodes, mut at) = (0, 0);
+        let (mut nodes, mut at, mut before) = (0, 0, 0);
         while at < bytes.len() {
-            let (rank, len) = first_part(vocabulary, &mut self.characters, bytes, at);
+            let (rank, len) = if bytes[at] < 0xC0 {
+                (vocabulary.byte_rank(bytes[at]), 1)
+            } else {
+                first_part(vocabulary, &mut self.characters, bytes, at)
+            };
             self.ranks[nodes] = rank;
             self.starts[nodes] = at as u16;
-            self.next[nodes] = nodes as u16 + 1;
-            self.prev[nodes] = (nodes as u16).saturating_sub(1);
             if nodes > 0 {
-                self.keys[nodes - 1] = join_key(
-                    &mut self.pairs,
-                    vocabulary,
-                    self.ranks[nodes - 1],
-                    rank,
-                    nodes - 1,
-                );
+                self.keys[nodes - 1] = join_key(&mut self.pairs, vocabulary, before, rank, nodes - 1);
             }
+            before = rank;
             nodes += 1;
             at += len;
         }
-        for key in &mut self.keys[nodes.saturating_sub(1)..nodes.next_multiple_of(GROUP)] {
+        for key in &mut self.keys[nodes.saturating_sub(1)..nodes.max(1).next_multiple_of(GROUP)] {
             *key = NO_JOIN;
         }
         nodes
+    }
+}
+
+/// What merging left.
+enum Merged {
+    /// These nodes, as bits.
+    Few(u32),
+    /// So many, which begin at node 0 and follow `next`.
+    Many(usize),
+}
+
+impl Merged {
+    fn count(&self) -> u64 {
+        match self {
+            Self::Few(left) => u64::from(left.count_ones()),
+            Self::Many(count) => *count as u64,
+        }
     }
 }
 
@@ -394,7 +469,7 @@ fn window_end(vocabulary: &Vocabulary<'_>, piece: &[u8], start: usize, window: u
     end
 }
 
-/// Rank and length of what merging begins with at `at`: a byte, or an atomic character (see `compile`).
+/// Rank and length of what merging begins with at `at`: a byte, or an atomic character (see `atomic`).
 #[inline]
 fn first_part(
     vocabulary: &Vocabulary<'_>,
@@ -404,18 +479,48 @@ fn first_part(
 ) -> (u32, usize) {
     let byte = bytes[at];
     if byte >= 0xC0 {
-        let wide = 2 + usize::from(byte >= 0xE0) + usize::from(byte >= 0xF0);
-        let atomic = vocabulary.characters()
+        let wide = width(byte);
+        let candidate = vocabulary.characters()
             || ((at == 0 || !bytes[at - 1].is_ascii())
                 && bytes.get(at + wide).is_none_or(|next| *next >= ATOMIC_NEXT_LEAD));
-        if atomic && let Some(character) = bytes.get(at..at + wide) {
-            let rank = characters.atomic_rank(vocabulary, character);
-            if rank != RANK_LIMIT {
-                return (rank, wide);
+        if candidate && let Some(character) = bytes.get(at..at + wide) {
+            let marked = characters.marked_rank(vocabulary, character);
+            if marked & ATOMIC != 0
+                && (marked & NEEDS_RIGHT == 0 || lets_be(vocabulary, characters, bytes, at + wide))
+                && (marked & NEEDS_LEFT == 0
+                    || at == 0
+                    || lets_be(vocabulary, characters, bytes, last_start(bytes, at)))
+            {
+                return (marked & (RANK_LIMIT - 1), wide);
             }
         }
     }
     (vocabulary.byte_rank(byte), 1)
+}
+
+/// Whether the character at `at` is known not to join with a part of its neighbour: a token that does not meddle, or the
+/// end.
+fn lets_be(vocabulary: &Vocabulary<'_>, characters: &mut CharacterCache, bytes: &[u8], at: usize) -> bool {
+    let Some(&lead) = bytes.get(at) else { return true };
+    let character = bytes.get(at..at + width(lead));
+    character.is_some_and(|character| {
+        lead >= 0xC0 && characters.marked_rank(vocabulary, character) & (MEDDLES | NO_CHARACTER) == 0
+    })
+}
+
+/// Where the character before `at` begins, or the continuation byte that is as far back as it could.
+fn last_start(bytes: &[u8], at: usize) -> usize {
+    let mut start = at.saturating_sub(1);
+    while start > 0 && at - start < 4 && bytes[start] & 0xC0 == 0x80 {
+        start -= 1;
+    }
+    start
+}
+
+/// Bytes of the character that begins with a lead byte.
+#[inline]
+fn width(lead: u8) -> usize {
+    2 + usize::from(lead >= 0xE0) + usize::from(lead >= 0xF0)
 }
 
 /// The lowest of a group's values.

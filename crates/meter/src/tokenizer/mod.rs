@@ -9,6 +9,7 @@
 //! | --- | --- |
 //! | `layout` | the buffer's bytes |
 //! | `compile` | rank list to buffer (the build script runs it for the built-in vocabularies) |
+//! | `atomic` | characters that merge before anything around them |
 //! | `vocabulary` | buffer to lookups |
 //! | `class`, `trait_bits`, `traits` | character classes of the patterns, and traits that normal forms need |
 //! | `onboard` | the tokenizers that come with Tollgate |
@@ -19,6 +20,7 @@
 //! | `cache` | what was looked up lately |
 //! | `count`, `stream`, `steps` | whole texts, texts that arrive in parts, whole texts with pauses |
 
+mod atomic;
 mod cache;
 mod class;
 mod compile;
@@ -59,7 +61,7 @@ pub enum Encoding {
     O200kBase,
 }
 
-/// Cache-line aligned, so that no pair slot spans two lines.
+/// Cache-line aligned, as the tables in it are.
 #[repr(C, align(64))]
 struct Aligned<B: ?Sized>(B);
 

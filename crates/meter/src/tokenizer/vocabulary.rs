@@ -1,13 +1,14 @@
 //! A compiled vocabulary, read in place.
 
 use zerocopy::FromBytes;
-use zerocopy::little_endian::{U16, U32, U64};
+use zerocopy::little_endian::{U16, U32};
 
 use super::Pattern;
 use super::layout::{
-    ATOMIC, CHARACTERS, CHECKSUM_START, EMPTY_PAIR, HEADER_FIELDS, HEADER_SIZE, LAYOUT_VERSION, MAGIC,
-    METASPACE, PILOT_SIZE, RANK_BITS, RANK_LIMIT, RANK_SIZE, SOURCE_AT, bucket, field, filter_bit,
-    hash_bytes, hash_medium, hash_pair, hash_short, load_head, load_short, load_tail, pair_key, slot,
+    CHARACTERS, CHECKSUM_START, EMPTY_PAIR, HEADER_FIELDS, HEADER_SIZE, LAYOUT_VERSION, MAGIC, METASPACE,
+    PAIR_SLOTS_END, PILOT_SIZE, RANK_BITS, RANK_LIMIT, RANK_SIZE, SOURCE_AT, bucket, field, filter_bit,
+    hash_bytes, hash_medium, hash_pair, hash_short, load_head, load_short, load_tail, pair_key,
+    pair_slot_key, pair_slot_size, slot,
 };
 use super::normalize::{Normalizer, Prefix, Preparation};
 use super::program::Program;
@@ -27,12 +28,15 @@ pub struct Vocabulary<'a> {
     characters: bool,
     ids: &'a [U32],
     glued: &'a [u8; 32],
-    pair_slots: &'a [U64],
+    /// With what stands behind the last one.
+    pair_slots: &'a [u8],
+    pair_count: u32,
+    rank_bits: u32,
     pair_pilots: &'a [U16],
     pair_filter: &'a [u8],
     filter_log2: u32,
     byte_ranks: &'a [U32; 256],
-    all_reachable: bool,
+    longest_unreachable: usize,
     classes: &'a [Class],
     whole: &'a [u8],
     unigram: Option<Unigram<'a>>,
@@ -129,9 +133,19 @@ impl<'a> Vocabulary<'a> {
                 .ok_or(VocabularyError::Inconsistent)
         };
         let of = |number: usize| header.fields.get(number).copied().unwrap_or(0);
-        let pairs = table(
+        // Vocabularies that merge no pairs have no such slots.
+        let rank_bits = match of(field::RANK_BITS) {
+            0 if of(field::PAIR_SLOTS) == 0 => 1,
+            bits => bits,
+        };
+        if !(1..=RANK_BITS).contains(&rank_bits) {
+            return Err(VocabularyError::Inconsistent);
+        }
+        let pair_slots = table(
             of(field::PAIRS_AT),
-            (of(field::PAIR_SLOTS) as usize).saturating_mul(8),
+            (of(field::PAIR_SLOTS) as usize)
+                .saturating_mul(pair_slot_size(rank_bits))
+                .saturating_add(PAIR_SLOTS_END),
         )?;
         let pilots = table(
             of(field::PILOTS_AT),
@@ -175,11 +189,13 @@ impl<'a> Vocabulary<'a> {
             characters: flags & CHARACTERS != 0,
             ids,
             glued,
-            pair_slots: <[U64]>::ref_from_bytes(pairs).map_err(|_| VocabularyError::Inconsistent)?,
+            pair_slots,
+            pair_count: of(field::PAIR_SLOTS),
+            rank_bits,
             pair_pilots: <[U16]>::ref_from_bytes(pilots).map_err(|_| VocabularyError::Inconsistent)?,
             pair_filter: table(of(field::FILTER_AT), 1 << (filter_log2 - 3))?,
             filter_log2,
-            all_reachable: of(field::UNREACHABLE) == 0,
+            longest_unreachable: of(field::LONGEST_UNREACHABLE) as usize,
             byte_ranks: <[U32; 256]>::ref_from_bytes(table(of(field::BYTES_AT), 1024)?)
                 .map_err(|_| VocabularyError::Inconsistent)?,
             classes: <[Class]>::ref_from_bytes(classes).map_err(|_| VocabularyError::Inconsistent)?,
@@ -197,7 +213,9 @@ impl<'a> Vocabulary<'a> {
         for (at, class) in vocabulary.classes.iter().enumerate() {
             let slots = class.slots.get() as usize;
             table(class.keys_at.get(), slots.saturating_mul(at + 1))?;
-            table(class.ranks_at.get(), slots.saturating_mul(RANK_SIZE))?;
+            if class.ranks_at.get() != 0 {
+                table(class.ranks_at.get(), slots.saturating_mul(RANK_SIZE))?;
+            }
             table(
                 class.pilots_at.get(),
                 (class.pilots.get() as usize).saturating_mul(PILOT_SIZE),
@@ -317,10 +335,11 @@ impl<'a> Vocabulary<'a> {
         self.whole.len()
     }
 
-    /// Whether merging a token's bytes always yields that token, so that looking pieces up first is only quicker.
+    /// Bytes of the longest token that merging its bytes does not yield, of those that do not end in ASCII: longer pieces
+    /// that end so need not be looked up before they are merged.
     #[inline]
-    pub(super) fn all_reachable(&self) -> bool {
-        self.all_reachable
+    pub(super) fn longest_unreachable(&self) -> usize {
+        self.longest_unreachable
     }
 
     /// Rank of a single byte.
@@ -356,13 +375,15 @@ impl<'a> Vocabulary<'a> {
             .pair_pilots
             .get(bucket(hash, self.pair_pilots.len() as u32))
             .map_or(0, |pilot| pilot.get());
-        let slots = self.pair_slots.len() as u32;
+        let at = slot(hash, pilot, self.pair_count) * pair_slot_size(self.rank_bits);
         let slot = self
             .pair_slots
-            .get(slot(hash, pilot, slots))
-            .map_or(EMPTY_PAIR, |slot| slot.get());
-        if slot >> RANK_BITS == key {
-            slot as u32 & (RANK_LIMIT - 1)
+            .get(at..)
+            .and_then(|rest| rest.first_chunk())
+            .map_or(EMPTY_PAIR, |bytes| u64::from_le_bytes(*bytes));
+        let stored = slot & (u64::MAX >> (64 - 8 * pair_slot_size(self.rank_bits)));
+        if stored >> self.rank_bits == pair_slot_key(key, self.rank_bits) {
+            stored as u32 & ((1 << self.rank_bits) - 1)
         } else {
             RANK_LIMIT
         }
@@ -374,22 +395,18 @@ impl<'a> Vocabulary<'a> {
         self.find(piece).is_some()
     }
 
-    /// Rank of a token.
+    /// Rank of a token, if it is stored: merging a token without one yields its rank.
     pub(super) fn rank(&self, piece: &[u8]) -> Option<u32> {
-        self.stored_rank(piece).map(|stored| stored & !ATOMIC)
+        self.marked_rank(piece).map(|marked| marked & (RANK_LIMIT - 1))
     }
 
-    /// Rank of a token if it is an atomic character (see `compile`).
+    /// Rank of a token, with the marks of a character above it (see `layout`), if it is stored: that of every character is.
     #[inline]
-    pub(super) fn atomic_rank(&self, character: &[u8]) -> Option<u32> {
-        self.stored_rank(character)
-            .filter(|stored| stored & ATOMIC != 0)
-            .map(|stored| stored & !ATOMIC)
-    }
-
-    #[inline]
-    fn stored_rank(&self, piece: &[u8]) -> Option<u32> {
+    pub(super) fn marked_rank(&self, piece: &[u8]) -> Option<u32> {
         let (class, slot) = self.find(piece)?;
+        if class.ranks_at.get() == 0 {
+            return None;
+        }
         let at = class.ranks_at.get() as usize + slot * RANK_SIZE;
         let bytes = self.whole.get(at..at + RANK_SIZE)?;
         Some(
