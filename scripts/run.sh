@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Starts a whole gateway on the loopback interface: mock LLM, daemon and nginx with the sample configuration of
-# nginx-conf/sample. Prints a curl line to try and then a live table of the channels, until Ctrl-C.
+# nginx-conf/sample. Prints the dashboard's address, a curl line to try, and then a live table of the channels, until Ctrl-C.
 set -euo pipefail
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
@@ -81,8 +81,9 @@ await "the daemon" "$api" $! "$run/daemon.log"
 
 : >"$run/error.log"
 "$NGINX_BINARY" -p "$run" -e "$run/error.log" -c "$run/nginx.conf" -g 'daemon off;' &
-pids+=($!)
-await nginx "$listen" $! "$run/error.log"
+gateway=$!
+pids+=("$gateway")
+await nginx "$listen" "$gateway" "$run/error.log"
 
 # The daemon tells the first account's password once, at its very first start.
 password="$(sed -n 's/^tollgate: first start.* as admin with the password //p' "$run/daemon.log")"
@@ -90,6 +91,21 @@ if [ -n "$password" ]; then
     login="Sign in at http://$api/ as admin with the password $password (it is not shown again)"
 else
     login="Sign in at http://$api/ as admin; for another password: $bin/tollgate account password admin --url http://$api --token-file $run/state/api.token"
+fi
+
+# A little traffic, so that the dashboard has something to show: two requests a second, TOLLGATE_VISITORS=0 for none.
+visitors() {
+    local channels=(visitor001 visitor001 mobile002 visitor001 wechat001) models=(chat-small chat-large chat-small) n=0
+    while sleep 0.5; do
+        n=$((n + 1))
+        curl --silent --output /dev/null --max-time 10 "http://$listen/v1/chat/completions" \
+            -H "channelcode: ${channels[$((n % 5))]}" -H 'content-type: application/json' \
+            -d "{\"model\":\"${models[$((n % 3))]}\",\"stream\":$([ $((n % 2)) = 0 ] && echo true || echo false),\"max_tokens\":$((16 + n % 90)),\"messages\":[{\"role\":\"user\",\"content\":\"Question $n: how cold is the water?\"}]}" || true
+    done
+}
+if [ "${TOLLGATE_VISITORS:-1}" != 0 ]; then
+    visitors &
+    pids+=($!)
 fi
 
 cat <<TEXT
@@ -108,5 +124,5 @@ TEXT
 if [ -t 1 ]; then
     "$bin/tollgate" top --url "http://$api" --token-file "$run/state/api.token"
 else
-    wait "${pids[-1]}"
+    wait "$gateway"
 fi
