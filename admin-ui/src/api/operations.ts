@@ -3,9 +3,6 @@ import { ApiError, call, get, path } from "./http";
 
 export const blockChannel = (code: string, reason: string) => call<unknown>("POST", path("emergency", "channels", code, "block"), { body: { reason } });
 export const unblockChannel = (code: string) => call<unknown>("POST", path("emergency", "channels", code, "unblock"), { body: {} });
-export const endStreams = (code: string) => call<unknown>("POST", path("emergency", "channels", code, "end-streams"), { body: {} });
-export const resetLimit = (channel: string, key: string) => call<unknown>("POST", "/emergency/limits/reset", { body: { channel, key } });
-export const topUpLimit = (channel: string, key: string, units: number) => call<unknown>("POST", "/emergency/limits/top-up", { body: { channel, key, units } });
 export const maintenance = (on: boolean, message: string) => call<unknown>("POST", "/emergency/maintenance", { body: { on, message } });
 
 export interface Version {
