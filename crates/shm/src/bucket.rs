@@ -150,7 +150,7 @@ pub(crate) fn correct(tat: &AtomicU64, part: &AtomicU64, window_ns: u64, now_ms:
             seen.max(now)
                 .saturating_add(ns(span(used - taken)).saturating_add(1))
         } else {
-            seen.saturating_sub(ns(span(taken - used)))
+            seen.saturating_sub(ns(span(taken - used)).saturating_sub(1))
         };
         match tat.compare_exchange(seen, next, SeqCst, SeqCst) {
             Ok(_) => return,
