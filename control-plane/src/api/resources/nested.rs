@@ -7,9 +7,9 @@ use super::answer::{Item, Page, Written};
 use super::index::etag_of;
 use super::list::{missing, present};
 use super::ordered::Json;
-use super::plan::{Job, Known};
+use super::plan::{Edit, Job, Known};
 use super::sort::Sort;
-use super::write::{WriteQuery, run, sent};
+use super::write::{WriteQuery, merging, run, sent};
 use crate::accounts::Principal;
 use crate::api::error::FieldProblem;
 use crate::api::guard::Trail;
@@ -87,8 +87,6 @@ pub(in crate::api) async fn deployment(state: AppState, model: String, id: Strin
     found.ok_or_else(|| no_deployment(&model, &id))
 }
 
-type Change = Box<dyn Fn(Option<&Json>) -> Result<Option<Json>, ApiError> + Send + Sync>;
-
 /// Changes one deployment of the model's list, with the same checks as an entry of a document.
 async fn change(
     (state, _, trail): &Context,
@@ -96,7 +94,7 @@ async fn change(
     id: Option<String>,
     known: Known,
     dry_run: bool,
-    change: Change,
+    change: Edit,
 ) -> Result<Written, ApiError> {
     let (name, wanted) = (model.clone(), id.clone());
     let edit = Box::new(move |present: Option<&Json>| {
@@ -194,7 +192,7 @@ pub(in crate::api) async fn make_deployment(
     body: &[u8],
 ) -> Result<Written, ApiError> {
     let value = sent(body)?;
-    let edit: Change = Box::new(move |_| Ok(Some(value.clone())));
+    let edit: Edit = Box::new(move |_| Ok(Some(value.clone())));
     change(&context, model, None, Known::Absent, query.dry_run, edit).await
 }
 
@@ -207,7 +205,7 @@ pub(in crate::api) async fn replace_deployment(
     body: &[u8],
 ) -> Result<Written, ApiError> {
     let value = sent(body)?;
-    let edit: Change = Box::new(move |_| Ok(Some(value.clone())));
+    let edit: Edit = Box::new(move |_| Ok(Some(value.clone())));
     change(
         &context,
         model,
@@ -227,12 +225,7 @@ pub(in crate::api) async fn patch_deployment(
     headers: &HeaderMap,
     body: &[u8],
 ) -> Result<Written, ApiError> {
-    let patch = sent(body)?;
-    let edit: Change = Box::new(move |present| {
-        let mut value = present.cloned().unwrap_or(Json::Object(Vec::new()));
-        value.merge(&patch);
-        Ok(Some(value))
-    });
+    let edit = merging(sent(body)?);
     change(
         &context,
         model,
@@ -251,7 +244,7 @@ pub(in crate::api) async fn remove_deployment(
     query: WriteQuery,
     headers: &HeaderMap,
 ) -> Result<Written, ApiError> {
-    let edit: Change = Box::new(|_| Ok(None));
+    let edit: Edit = Box::new(|_| Ok(None));
     change(
         &context,
         model,

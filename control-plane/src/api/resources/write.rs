@@ -217,7 +217,8 @@ fn one_credential(change: &mut Json) {
     }
 }
 
-fn merging(change: Json) -> Edit {
+/// Merges fields into an entry (RFC 7396).
+pub(super) fn merging(change: Json) -> Edit {
     Box::new(move |present| {
         let mut value = present.cloned().unwrap_or(Json::Object(Vec::new()));
         value.merge(&change);
