@@ -1,6 +1,5 @@
 //! What is wanted, may the channel have it, does it fit its limits: everything between a read body and the proxy.
 
-use std::borrow::Cow;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -158,7 +157,7 @@ pub(super) fn rename_model(
         return Ok(());
     }
     scan(body, context.api, &[], &mut w.facts).map_err(|_| ())?;
-    let in_body = model_in_body(context.api, name);
+    let in_body = gemini::model_in_body(context.api, name);
     let mut rewrite = Rewrite::new(&w.facts);
     if w.facts.model.is_some() || context.gemini.is_none() {
         rewrite.set_model(&in_body);
@@ -181,15 +180,6 @@ pub(super) struct Decider<'a> {
     pub context: &'a mut Context,
     pub facts: &'a mut RequestFacts,
     pub scratch: &'a mut Vec<u8>,
-}
-
-/// A model's name as it stands in a body.
-fn model_in_body(api: Api, name: &str) -> Cow<'_, str> {
-    if api.is_gemini() && !name.contains('/') {
-        Cow::Owned(format!("models/{name}"))
-    } else {
-        Cow::Borrowed(name)
-    }
 }
 
 /// What the rules asked for.
@@ -478,12 +468,6 @@ impl Decider<'_> {
         })
     }
 
-    /// The model that the request names in its path or body.
-    pub(super) fn named_model(&self) -> Option<&str> {
-        let in_path = self.context.gemini.as_deref().map(|call| call.model());
-        in_path.or(self.facts.model.as_ref().map(|m| m.value.as_str()))
-    }
-
     /// Output tokens for one answer that are wanted before any limit: the client's maximum or the model's default,
     /// under the model's ceiling and the rules' cap.
     fn wanted_output(&self, model: &ModelView<'_>, asked: &Asked) -> u64 {
@@ -698,7 +682,7 @@ impl Decider<'_> {
         }
         let translated = self.context.translation.as_deref().is_some_and(|t| t.is_active());
         if !translated && (self.facts.model.is_some() || !self.context.api.takes_any_body()) {
-            let in_body = model_in_body(self.context.api, deployment.upstream_model());
+            let in_body = gemini::model_in_body(self.context.api, deployment.upstream_model());
             let mut rewrite = Rewrite::new(self.facts);
             if self.facts.model.as_ref().is_some_and(|m| m.value != in_body) {
                 rewrite.set_model(&in_body);

@@ -28,6 +28,12 @@ pub(super) fn find<'s>(snapshot: Snapshot<'s>, name: &str) -> (Option<ModelView<
 }
 
 impl Decider<'_> {
+    /// The model that the request names in its path or body.
+    pub(super) fn named_model(&self) -> Option<&str> {
+        let in_path = self.context.gemini.as_deref().map(|call| call.model());
+        in_path.or(self.facts.model.as_ref().map(|m| m.value.as_str()))
+    }
+
     /// Finds the model and the terms on which the channel may use it; notes what narrows down its deployments.
     pub(super) fn find_model(
         &mut self,

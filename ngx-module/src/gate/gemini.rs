@@ -2,7 +2,9 @@
 //! grows unless the client asks for events. The deployment is always asked for events: only there an answer can be ended
 //! early.
 
-use tollgate_meter::GeminiCall;
+use std::borrow::Cow;
+
+use tollgate_meter::{Api, GeminiCall};
 use tollgate_translate::{GeminiArray, gemini_path};
 
 use super::context::Context;
@@ -12,6 +14,15 @@ use crate::ngx::request::Request;
 
 /// The query parameter that carries the client's key.
 pub(super) const KEY: &str = "key";
+
+/// A model's name as it stands in a body.
+pub(super) fn model_in_body(api: Api, name: &str) -> Cow<'_, str> {
+    if api.is_gemini() && !name.contains('/') {
+        Cow::Owned(format!("models/{name}"))
+    } else {
+        Cow::Borrowed(name)
+    }
+}
 
 /// A call that names its model in the path.
 pub(crate) struct GeminiRequest {
