@@ -11,6 +11,7 @@
 pub mod accounts;
 pub mod api;
 pub mod audit;
+pub mod backup;
 pub mod cli;
 pub mod cluster;
 pub mod config;
@@ -21,6 +22,9 @@ pub mod health;
 pub mod ledger;
 pub mod live;
 pub mod naming;
+pub mod outgoing;
 pub mod process;
 pub mod pulse;
+pub mod schedule;
 pub mod secrets;
+pub mod security;

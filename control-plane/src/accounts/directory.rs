@@ -111,6 +111,11 @@ impl Accounts {
         self
     }
 
+    /// The store that accounts are in; what else the instances share may stand beside them.
+    pub fn records(&self) -> Arc<dyn Records> {
+        Arc::clone(&self.records)
+    }
+
     pub(super) fn now(&self) -> u64 {
         (self.clock)()
     }

@@ -13,6 +13,8 @@ pub enum Table {
     Tokens,
     /// Failed logins, by whom or from where.
     Throttles,
+    /// Changes that are published later, by id.
+    Schedules,
 }
 
 impl Table {
@@ -24,6 +26,7 @@ impl Table {
             Table::Sessions => "sessions",
             Table::Tokens => "tokens",
             Table::Throttles => "throttles",
+            Table::Schedules => "schedules",
         }
     }
 }

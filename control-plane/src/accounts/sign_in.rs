@@ -6,7 +6,7 @@ use super::records::{Expected, Table};
 use super::roles::{self, Permissions, Role};
 use super::session::{self, Session};
 use super::tokens::{self, Token};
-use super::{Credentials, Principal, Via, random_text, throttle};
+use super::{Action, Credentials, Principal, Resource, Via, random_text, throttle};
 
 impl Accounts {
     /// Changes one's own password. Other sessions end; this one goes on.
@@ -191,6 +191,19 @@ impl Accounts {
         principal.channels.extend(token.channels);
         principal.must_change_password = false;
         Ok(Some(principal))
+    }
+
+    /// Whether an account might do this if it signed in now, with regard to all channels.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub fn could(&self, name: &str, resource: Resource, action: Action) -> Result<bool, AccountsError> {
+        let found = self.get::<Account>(Table::Accounts, name)?;
+        let Some((account, _)) = found.filter(|(account, _)| account.enabled) else {
+            return Ok(false);
+        };
+        let who = self.principal(&account, Via::BreakGlass)?;
+        Ok(who.may(resource, action) && !who.is_limited())
     }
 
     fn principal(&self, account: &Account, via: Via) -> Result<Principal, AccountsError> {

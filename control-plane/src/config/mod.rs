@@ -38,5 +38,5 @@ pub use shard::{TARGET as SHARD_BYTES, split};
 pub use source::{ConfigSource, Document, DocumentSet, Etag, Fixed, PutError, SourceHealth};
 pub use state::{LastGood, StateFolder};
 pub use status::{ConfigStatus, StatusWatch};
-pub use version::{Change, Edit, Expected, Version, etags};
+pub use version::{Change, Edit, Expected, Version, edited, etags};
 pub use versions::{VersionFolder, Versions, VersionsError, contents, edits_back_to, list as list_versions};

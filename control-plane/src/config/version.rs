@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-use super::{DocumentSet, Etag};
+use super::{Document, DocumentSet, Etag};
 
 /// Newest format of a version's record that this program reads.
 pub const FORMAT: u32 = 1;
@@ -142,6 +142,18 @@ impl std::fmt::Debug for Edit {
             .field("expected", &self.expected)
             .finish()
     }
+}
+
+/// The documents as they would be after some edits, whatever these expect.
+pub fn edited(set: &DocumentSet, edits: &[Edit]) -> DocumentSet {
+    let start = DocumentSet {
+        problems: Vec::new(),
+        ..set.clone()
+    };
+    edits.iter().fold(start, |set, edit| match &edit.bytes {
+        Some(bytes) => set.with(Document::new(edit.name.clone(), Arc::clone(bytes))),
+        None => set.without(&edit.name),
+    })
 }
 
 /// What becomes one version.

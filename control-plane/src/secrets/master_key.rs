@@ -186,7 +186,10 @@ impl MasterKey {
 }
 
 /// Writes a new file that only its owner can read. Whole or not at all, and never over an existing one.
-pub(super) fn create_private(path: &Path, content: &[u8]) -> io::Result<()> {
+///
+/// # Errors
+/// If it is there already, or cannot be written.
+pub fn create_private(path: &Path, content: &[u8]) -> io::Result<()> {
     if path.exists() {
         return Err(io::ErrorKind::AlreadyExists.into());
     }

@@ -1,5 +1,6 @@
 //! Configuration documents: one kind per file, as operators write them.
 
+mod admin;
 mod channel;
 mod counting;
 mod endpoint;
@@ -20,6 +21,7 @@ pub use crate::{
     duration::Span,
     text::{Instant, Secret, Sha256Hex},
 };
+pub use admin::Backup;
 pub use channel::{AbortPolicy, Channel, ChannelKey, ModelPatterns, Template};
 pub use counting::{Characters, CountedPattern, CountingRule, Images, Overheads};
 pub use endpoint::Endpoint;

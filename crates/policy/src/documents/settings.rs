@@ -1,6 +1,6 @@
 //! Settings: everything that exists once.
 
-use super::{Cidr, Limit, Span, channel::yes};
+use super::{Backup, Cidr, Limit, Span, channel::yes};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -251,6 +251,8 @@ pub struct Settings {
     pub retention: Retention,
     /// The admin API.
     pub api: Api,
+    /// Backups that the instance makes by itself; none without it.
+    pub backup: Option<Backup>,
     /// The Redis that holds limits over all instances together; without it each instance limits for itself.
     pub redis: Option<Redis>,
     /// How limits are shared among instances.
@@ -277,6 +279,7 @@ impl Default for Settings {
             request_log: RequestLog::default(),
             retention: Retention::default(),
             api: Api::default(),
+            backup: None,
             redis: None,
             lease: Lease::default(),
             resolver: NameResolution::default(),

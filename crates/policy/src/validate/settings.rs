@@ -50,6 +50,14 @@ pub(super) fn check(context: &mut Context<'_>) {
         }
         Ok(_) => {}
     }
+    if let Some(backup) = settings.backup {
+        if backup.every < minute {
+            context.error(at, "backup.every", "must be at least 1m");
+        }
+        if !(1..=1_000).contains(&backup.keep) {
+            context.error(at, "backup.keep", "must be 1..=1000");
+        }
+    }
     check_cluster(context, at, settings);
     if settings.testing.short_windows {
         context.warning(at, "testing.short_windows", "is for tests only");
