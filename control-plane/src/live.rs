@@ -1,5 +1,6 @@
 //! Limits as they stand in the region at this moment.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tollgate_policy::documents::{Algorithm, Enforcement, OnFull};
 use tollgate_policy::{ChannelView, LimitView, ModelView, Snapshot};
@@ -35,19 +36,23 @@ impl Levels for Unused {
 }
 
 /// A limit and its level.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct LiveLimit {
     /// Its name where it stands.
     pub name: String,
-    /// `channel`, `channel_model`, `model` or `global`.
+    /// Whose it is.
+    #[schemars(extend("enum" = ["channel", "channel_model", "model", "global", "deployment"]))]
     pub scope: &'static str,
     /// The model whose counter this is; empty if it counts all models together.
     pub model: String,
     /// What it counts.
+    #[schemars(with = "tollgate_policy::documents::Metric")]
     pub metric: &'static str,
     /// How it counts.
+    #[schemars(with = "Algorithm")]
     pub algorithm: &'static str,
     /// `strict` or `soft`.
+    #[schemars(with = "Enforcement")]
     pub enforcement: &'static str,
     /// Length of its window, milliseconds; 0 for concurrency.
     pub window_ms: u64,

@@ -6,9 +6,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 macro_rules! named {
-    ($(#[$outer:meta])* $type:ident { $($(#[$inner:meta])* $variant:ident = $name:literal,)+ }) => {
+    ($(#[$outer:meta])* $type:ident as $schema:literal { $($(#[$inner:meta])* $variant:ident = $name:literal,)+ }) => {
         $(#[$outer])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+        #[schemars(rename = $schema)]
         pub enum $type {
             $($(#[$inner])* #[serde(rename = $name)] $variant,)+
         }
@@ -34,7 +35,7 @@ macro_rules! named {
 
 named! {
     /// What can be acted on.
-    Resource {
+    Resource as "Resource" {
         /// Channels and their keys.
         Channels = "channels",
         /// What channels extend.
@@ -82,7 +83,7 @@ named! {
 
 named! {
     /// What can be done.
-    Action {
+    Action as "PermittedAction" {
         /// Look.
         Read = "read",
         /// Add.

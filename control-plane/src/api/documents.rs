@@ -8,7 +8,8 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tollgate_policy::{Kind, Problem};
 
@@ -17,43 +18,82 @@ use super::guard::Trail;
 use super::versions::{author, conflict};
 use super::{ApiError, AppState, MOST_PROBLEMS};
 use crate::config::{
-    Change, Document, DocumentSet, Edit, Etag, Expected, PutError, instance_of, parse_set, redacted, sealed,
-    with_restored,
+    Change, Document, DocumentSet, Edit, Etag, Expected, Override, PutError, SourceHealth, instance_of,
+    parse_set, redacted, sealed, with_restored,
 };
 
 /// Longest wait for a written document to be looked at.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// As many problems as fit into an answer, errors first.
-pub(super) fn shown(problems: &[Problem]) -> Vec<&Problem> {
+pub(super) fn shown(problems: &[Problem]) -> Vec<Problem> {
     let errors = problems.iter().filter(|p| p.is_error());
     let warnings = problems.iter().filter(|p| !p.is_error());
-    errors.chain(warnings).take(MOST_PROBLEMS).collect()
+    errors.chain(warnings).take(MOST_PROBLEMS).cloned().collect()
+}
+
+/// A document without its content.
+#[derive(Serialize, JsonSchema)]
+struct DocumentHead {
+    /// File name or data id.
+    name: String,
+    /// Its kind; null if it is of none, such as an instance's overrides.
+    kind: Option<&'static str>,
+    /// Its version: send it as `If-Match`.
+    etag: String,
+    /// Its length.
+    bytes: usize,
+}
+
+/// The documents, and how it is with them.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct DocumentList {
+    /// Where they come from.
+    source: String,
+    /// How it is with the server behind the source; null if there is none.
+    source_health: Option<SourceHealth>,
+    /// The published version that these documents are; null if they are none.
+    version: Option<u64>,
+    /// The published version in force; null if what is in force is none.
+    version_in_force: Option<u64>,
+    /// What this instance has of its own.
+    overrides: Vec<Override>,
+    /// Generation in force; 0 for none.
+    generation: u64,
+    /// Whether these documents are in force; if not, the ones before them are.
+    in_force: bool,
+    documents: Vec<DocumentHead>,
+    /// Number of errors.
+    errors: usize,
+    /// Number of warnings.
+    warnings: usize,
+    /// Errors and warnings, as many as fit.
+    problems: Vec<Problem>,
 }
 
 /// All documents, without their content, and everything that is wrong with them.
-pub(super) async fn list(State(state): State<AppState>) -> Json<Value> {
+pub(super) async fn list(State(state): State<AppState>) -> Json<DocumentList> {
     let status = state.status();
     let (errors, warnings) = status.counts();
-    let documents: Vec<Value> = status
-        .documents
-        .documents
-        .iter()
-        .map(|d| json!({ "name": d.name, "kind": d.kind().map(Kind::name), "etag": d.etag.as_str(), "bytes": d.bytes.len() }))
-        .collect();
-    Json(json!({
-        "source": state.source.describe(),
-        "source_health": state.source.health(),
-        "version": status.documents.version,
-        "version_in_force": status.version,
-        "overrides": *status.overrides,
-        "generation": status.generation(),
-        "in_force": status.in_force,
-        "documents": documents,
-        "errors": errors,
-        "warnings": warnings,
-        "problems": shown(&status.problems),
-    }))
+    let head = |d: &Document| DocumentHead {
+        name: d.name.clone(),
+        kind: d.kind().map(Kind::name),
+        etag: d.etag.as_str().to_owned(),
+        bytes: d.bytes.len(),
+    };
+    Json(DocumentList {
+        source: state.source.describe(),
+        source_health: state.source.health(),
+        version: status.documents.version,
+        version_in_force: status.version,
+        overrides: status.overrides.to_vec(),
+        generation: status.generation(),
+        in_force: status.in_force,
+        documents: status.documents.documents.iter().map(head).collect(),
+        errors,
+        warnings,
+        problems: shown(&status.problems),
+    })
 }
 
 /// The name of the document that a request means: a document's own name, or a kind.
@@ -117,8 +157,9 @@ pub(super) async fn read(
 }
 
 /// How a document is written.
-#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(rename = "DocumentWriteQuery")]
 pub(super) struct WriteQuery {
     /// Only say what would happen.
     #[serde(default)]
@@ -197,6 +238,25 @@ fn recorded(document: &Document) -> Value {
     serde_json::from_slice(&document.bytes).unwrap_or_else(|_| json!({ "etag": document.etag.as_str() }))
 }
 
+/// What became of a document.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct DocumentWritten {
+    /// Its name.
+    document: String,
+    /// Whether it was written; not for a dry run.
+    written: bool,
+    /// Whether it is in force already.
+    in_force: bool,
+    /// Generation in force.
+    generation: u64,
+    /// The version of the configuration that this made; null for a dry run.
+    version: Option<u64>,
+    /// The document's own version.
+    etag: String,
+    /// Warnings, as many as fit.
+    problems: Vec<Problem>,
+}
+
 /// Validates a document together with all others, writes it, and waits until it has been looked at.
 pub(super) async fn write(
     State(state): State<AppState>,
@@ -231,7 +291,15 @@ pub(super) async fn write(
     trail.target(name.clone());
     if query.dry_run {
         trail.nothing();
-        let answer = json!({ "document": name, "written": false, "etag": etag.as_str(), "problems": shown(&problems) });
+        let answer = DocumentWritten {
+            document: name,
+            written: false,
+            in_force: false,
+            generation: state.status().generation(),
+            version: None,
+            etag: etag.as_str().to_owned(),
+            problems: shown(&problems),
+        };
         return Ok(Json(answer).into_response());
     }
     let source = Arc::clone(&state.source);
@@ -256,28 +324,40 @@ pub(super) async fn write(
     let seen = config.wait_for(|s| s.documents.get(&name).is_some_and(|d| d.etag == etag));
     let seen = tokio::time::timeout(PATIENCE, seen).await;
     let in_force = matches!(seen, Ok(Ok(status)) if status.in_force);
-    let answer = json!({
-        "document": name,
-        "written": true,
-        "in_force": in_force,
-        "generation": state.status().generation(),
-        "version": version.number,
-        "etag": etag.as_str(),
-        "problems": shown(&problems),
-    });
+    let answer = DocumentWritten {
+        document: name,
+        written: true,
+        in_force,
+        generation: state.status().generation(),
+        version: Some(version.number),
+        etag: etag.as_str().to_owned(),
+        problems: shown(&problems),
+    };
     Ok(with_etag(&etag, Json(answer)))
 }
 
 /// Documents to validate: they replace those of the same name, the others are taken as they are.
-#[derive(Deserialize, schemars::JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Candidates {
     /// Content by document name or kind.
     documents: BTreeMap<String, Value>,
 }
 
+/// What is wrong with documents.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Validation {
+    /// Whether they would take effect.
+    valid: bool,
+    /// Errors and warnings, as many as fit.
+    problems: Vec<Problem>,
+}
+
 /// Validates documents together with those that are there. Writes nothing.
-pub(super) async fn check(State(state): State<AppState>, Body(body): Body) -> Result<Json<Value>, ApiError> {
+pub(super) async fn check(
+    State(state): State<AppState>,
+    Body(body): Body,
+) -> Result<Json<Validation>, ApiError> {
     let candidates: Candidates = serde_json::from_slice(&body)
         .map_err(|e| ApiError::bad_request(format!("expected {{\"documents\": {{name: content}}}}: {e}")))?;
     let present = Arc::clone(&state.status().documents);
@@ -299,5 +379,8 @@ pub(super) async fn check(State(state): State<AppState>, Body(body): Body) -> Re
     }
     let problems = tokio::task::spawn_blocking(move || parse_set(&set).1).await?;
     let valid = !problems.iter().any(Problem::is_error);
-    Ok(Json(json!({ "valid": valid, "problems": shown(&problems) })))
+    Ok(Json(Validation {
+        valid,
+        problems: shown(&problems),
+    }))
 }

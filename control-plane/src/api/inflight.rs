@@ -2,8 +2,8 @@
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::AppState;
 use super::extract::Query;
@@ -13,7 +13,7 @@ use crate::accounts::Principal;
 const MOST: usize = 10_000;
 
 /// How many.
-#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
     /// At most so many; 100 by default.
@@ -25,15 +25,40 @@ fn hundred() -> usize {
     100
 }
 
+/// A request that is being served.
+#[derive(Serialize, JsonSchema)]
+struct InFlight {
+    /// Its row in the table of requests in flight.
+    row: u32,
+    /// Milliseconds since it was admitted.
+    age_ms: u64,
+    /// Its channel; null if it is not known yet.
+    channel: Option<String>,
+    /// Its model; null if it is not known yet.
+    model: Option<String>,
+    /// Input tokens reserved.
+    input_tokens: u64,
+    /// Output tokens reserved.
+    reserved_output: u64,
+    /// Output tokens produced so far.
+    produced: u64,
+}
+
+/// Requests that are being served.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct InFlightList {
+    requests: Vec<InFlight>,
+}
+
 /// Requests in flight, in no order.
 pub(super) async fn read(
     State(state): State<AppState>,
     Extension(who): Extension<Principal>,
     Query(wanted): Query<Wanted>,
-) -> Json<Value> {
+) -> Json<InFlightList> {
     let region = &state.region;
     let now = region.now_ms();
-    let rows: Vec<Value> = region
+    let requests: Vec<InFlight> = region
         .inflight(if who.is_limited() {
             usize::MAX
         } else {
@@ -46,12 +71,17 @@ pub(super) async fn read(
             if who.is_limited() && !channel.as_deref().is_some_and(|c| who.sees(c)) {
                 return None;
             }
-            Some(json!({
-                "row": r.row, "age_ms": now.saturating_sub(r.start_ms), "channel": channel, "model": model,
-                "input_tokens": r.input, "reserved_output": r.output, "produced": r.produced,
-            }))
+            Some(InFlight {
+                row: r.row,
+                age_ms: now.saturating_sub(r.start_ms),
+                channel,
+                model,
+                input_tokens: r.input,
+                reserved_output: r.output,
+                produced: r.produced,
+            })
         })
         .take(wanted.limit.min(MOST))
         .collect();
-    Json(json!({ "requests": rows }))
+    Json(InFlightList { requests })
 }

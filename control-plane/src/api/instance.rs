@@ -1,64 +1,166 @@
 //! This instance: what runs, what is in force, how full everything is.
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::atomic::Ordering::Relaxed;
 
 use axum::Json;
 use axum::extract::State;
-use serde_json::{Map, Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
+use tollgate_policy::Problem;
 use tollgate_shm::{LAYOUT_VERSION, MAX_WORKERS};
 
 use super::AppState;
 use super::documents::shown;
 use crate::process::resources;
 
+/// A worker process.
+#[derive(Serialize, JsonSchema)]
+struct Worker {
+    slot: usize,
+    pid: u32,
+    /// Whether the process still runs.
+    alive: bool,
+    /// Generation of the snapshot that it decides new requests by.
+    generation: u64,
+    uptime_ms: u64,
+    heartbeat_age_ms: u64,
+    /// Requests that it has decided.
+    requests: u64,
+    /// Panics that it has caught.
+    panics: u64,
+    /// Events that it could not put on a full ring.
+    events_dropped: u64,
+    /// Resident memory; null if the process is gone.
+    resident_bytes: Option<u64>,
+}
+
+/// Sizes of the region's tables.
+#[derive(Serialize, JsonSchema)]
+struct RegionSizes {
+    counters: u32,
+    inflight: u32,
+    ring: u32,
+    usage: u32,
+    workers: usize,
+}
+
+/// The region that is shared with nginx.
+#[derive(Serialize, JsonSchema)]
+struct RegionState {
+    /// Its folder.
+    path: PathBuf,
+    id: String,
+    /// Version of its layout.
+    layout: u64,
+    bytes: u64,
+    /// Region time: the wall clock's milliseconds since 1970 at its creation, and monotonic since.
+    now_ms: u64,
+    sizes: RegionSizes,
+    gauges: BTreeMap<&'static str, u64>,
+}
+
+/// The ring of events.
+#[derive(Serialize, JsonSchema)]
+struct RingState {
+    /// Events that wait to be read.
+    depth: u64,
+    /// Events that workers could not put on it.
+    dropped: u64,
+}
+
+/// How the ledger is filled.
+#[derive(Serialize, JsonSchema)]
+struct LedgerState {
+    /// Events that were booked.
+    events: u64,
+    commits: u64,
+    failures: u64,
+}
+
+/// This instance.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Instance {
+    /// Version of the program.
+    version: &'static str,
+    uptime_ms: u64,
+    /// Process of the daemon.
+    pid: u32,
+    /// Generation in force; 0 for none.
+    generation: u64,
+    published_age_ms: u64,
+    /// Whether the documents as they are now are in force.
+    documents_in_force: bool,
+    /// Number of errors in them.
+    errors: usize,
+    /// Number of warnings.
+    warnings: usize,
+    /// Errors and warnings, as many as fit.
+    problems: Vec<Problem>,
+    region: RegionState,
+    ring: RingState,
+    ledger: LedgerState,
+    workers: Vec<Worker>,
+}
+
 /// The instance's state.
-pub(super) async fn read(State(state): State<AppState>) -> Json<Value> {
+pub(super) async fn read(State(state): State<AppState>) -> Json<Instance> {
     let region = &state.region;
     let status = state.status();
     let now = region.now_ms();
-    let workers: Vec<Value> = region
+    let workers = region
         .workers()
         .into_iter()
-        .map(|w| {
-            json!({
-                "slot": w.slot, "pid": w.pid, "alive": w.alive, "generation": w.generation,
-                "uptime_ms": now.saturating_sub(w.started_ms),
-                "heartbeat_age_ms": now.saturating_sub(w.heartbeat_ms),
-                "requests": w.requests, "panics": w.panics, "events_dropped": w.events_dropped,
-                "resident_bytes": resources(w.pid).map(|r| r.resident_bytes),
-            })
+        .map(|w| Worker {
+            slot: w.slot,
+            pid: w.pid,
+            alive: w.alive,
+            generation: w.generation,
+            uptime_ms: now.saturating_sub(w.started_ms),
+            heartbeat_age_ms: now.saturating_sub(w.heartbeat_ms),
+            requests: w.requests,
+            panics: w.panics,
+            events_dropped: w.events_dropped,
+            resident_bytes: resources(w.pid).map(|r| r.resident_bytes),
         })
-        .collect();
-    let gauges: Map<String, Value> = region
-        .gauges()
-        .into_iter()
-        .map(|(name, n)| (name.to_owned(), n.into()))
         .collect();
     let sizes = region.sizes();
     let (errors, warnings) = status.counts();
-    Json(json!({
-        "version": env!("CARGO_PKG_VERSION"),
-        "uptime_ms": u64::try_from(state.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-        "pid": std::process::id(),
-        "generation": region.generation(),
-        "published_age_ms": now.saturating_sub(region.published_ms()),
-        "documents_in_force": status.in_force,
-        "errors": errors,
-        "warnings": warnings,
-        "problems": shown(&status.problems),
-        "region": {
-            "path": region.dir(), "id": format!("{:016x}", region.id()), "layout": LAYOUT_VERSION,
-            "bytes": region.len_bytes(), "now_ms": now,
-            "sizes": { "counters": sizes.counters, "inflight": sizes.inflight, "ring": sizes.ring,
-                       "usage": sizes.usage, "workers": MAX_WORKERS },
-            "gauges": gauges,
+    Json(Instance {
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_ms: u64::try_from(state.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        pid: std::process::id(),
+        generation: region.generation(),
+        published_age_ms: now.saturating_sub(region.published_ms()),
+        documents_in_force: status.in_force,
+        errors,
+        warnings,
+        problems: shown(&status.problems),
+        region: RegionState {
+            path: region.dir().to_owned(),
+            id: format!("{:016x}", region.id()),
+            layout: LAYOUT_VERSION,
+            bytes: region.len_bytes(),
+            now_ms: now,
+            sizes: RegionSizes {
+                counters: sizes.counters,
+                inflight: sizes.inflight,
+                ring: sizes.ring,
+                usage: sizes.usage,
+                workers: MAX_WORKERS,
+            },
+            gauges: region.gauges().into_iter().collect(),
         },
-        "ring": { "depth": region.ring_depth(), "dropped": region.events_dropped() },
-        "ledger": {
-            "events": state.drain.events.load(Relaxed),
-            "commits": state.drain.commits.load(Relaxed),
-            "failures": state.drain.failures.load(Relaxed),
+        ring: RingState {
+            depth: region.ring_depth(),
+            dropped: region.events_dropped(),
         },
-        "workers": workers,
-    }))
+        ledger: LedgerState {
+            events: state.drain.events.load(Relaxed),
+            commits: state.drain.commits.load(Relaxed),
+            failures: state.drain.failures.load(Relaxed),
+        },
+        workers,
+    })
 }

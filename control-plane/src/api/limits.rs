@@ -2,13 +2,13 @@
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::extract::{Path, Query};
 use super::{ApiError, AppState};
 use crate::accounts::Principal;
-use crate::live;
+use crate::live::{self, LiveLimit};
 
 /// Most channels on one page.
 const MOST: usize = 1_000;
@@ -21,13 +21,57 @@ pub(super) struct OfModel {
     model: Option<String>,
 }
 
+/// How full a channel's limits are.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ChannelLimits {
+    /// Generation in force.
+    generation: u64,
+    /// Its code.
+    channel: String,
+    /// Its name.
+    name: String,
+    /// Whether its requests are served.
+    enabled: bool,
+    /// The model that was asked about; null for all.
+    model: Option<String>,
+    /// Every limit that its requests meet.
+    limits: Vec<LiveLimit>,
+}
+
+/// How full a channel's own limits are.
+#[derive(Serialize, JsonSchema)]
+struct ChannelLevels {
+    /// Its code.
+    channel: String,
+    /// Its name.
+    name: String,
+    /// Whether its requests are served.
+    enabled: bool,
+    /// Its own limits.
+    limits: Vec<LiveLimit>,
+}
+
+/// How full all limits are.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct AllLimits {
+    /// Generation in force.
+    generation: u64,
+    /// Channels that were skipped.
+    offset: usize,
+    /// Number of channels that the caller may see.
+    total: usize,
+    channels: Vec<ChannelLevels>,
+    /// Limits over everything.
+    global: Vec<LiveLimit>,
+}
+
 /// Every limit that a channel's requests meet.
 pub(super) async fn of_channel(
     State(state): State<AppState>,
     Extension(who): Extension<Principal>,
     Path(code): Path<String>,
     Query(query): Query<OfModel>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<ChannelLimits>, ApiError> {
     let status = state.status();
     let active = status.active().ok_or_else(no_configuration)?;
     let snapshot = active.snapshot().ok_or_else(no_configuration)?;
@@ -44,14 +88,14 @@ pub(super) async fn of_channel(
         ),
     };
     let limits = live::all_limits(&*state.region, &snapshot, &channel, model.as_ref());
-    Ok(Json(json!({
-        "generation": active.generation(),
-        "channel": code,
-        "name": channel.name(),
-        "enabled": channel.enabled(),
-        "model": model.map(|m| m.name()),
-        "limits": limits,
-    })))
+    Ok(Json(ChannelLimits {
+        generation: active.generation(),
+        name: channel.name().to_owned(),
+        enabled: channel.enabled(),
+        channel: code,
+        model: model.map(|m| m.name().to_owned()),
+        limits,
+    }))
 }
 
 pub(super) fn no_configuration() -> ApiError {
@@ -79,7 +123,7 @@ pub(super) async fn all(
     State(state): State<AppState>,
     Extension(who): Extension<Principal>,
     Query(page): Query<Page>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<AllLimits>, ApiError> {
     let status = state.status();
     let active = status.active().ok_or_else(no_configuration)?;
     let snapshot = active.snapshot().ok_or_else(no_configuration)?;
@@ -90,19 +134,21 @@ pub(super) async fn all(
     } else {
         snapshot.channels().len()
     };
-    let channels: Vec<Value> = visible()
+    let channels: Vec<ChannelLevels> = visible()
         .skip(page.offset)
         .take(page.limit.min(MOST))
-        .map(|c| {
-            let limits = live::channel_limits(&*state.region, &snapshot, &c);
-            json!({ "channel": c.code(), "name": c.name(), "enabled": c.enabled(), "limits": limits })
+        .map(|c| ChannelLevels {
+            channel: c.code().to_owned(),
+            name: c.name().to_owned(),
+            enabled: c.enabled(),
+            limits: live::channel_limits(&*state.region, &snapshot, &c),
         })
         .collect();
-    Ok(Json(json!({
-        "generation": active.generation(),
-        "offset": page.offset,
-        "total": total,
-        "channels": channels,
-        "global": live::global_limits(&*state.region, &snapshot),
-    })))
+    Ok(Json(AllLimits {
+        generation: active.generation(),
+        offset: page.offset,
+        total,
+        channels,
+        global: live::global_limits(&*state.region, &snapshot),
+    }))
 }

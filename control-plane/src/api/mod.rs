@@ -32,6 +32,7 @@ mod resources;
 mod roles;
 mod route;
 mod routes;
+mod schedules;
 mod schema;
 mod series;
 mod session;
@@ -50,12 +51,14 @@ use tollgate_shm::Region;
 
 use crate::accounts::{Accounts, Action, Resource};
 use crate::audit::Audit;
+use crate::backup::BackupFolder;
 use crate::config::{ConfigSource, ConfigStatus, StatusWatch};
 use crate::counting::Counting;
 use crate::health::Board;
 use crate::ledger::{DrainStatus, SqliteReader};
 use crate::naming::Naming;
 use crate::pulse::Pulses;
+use crate::schedule::Schedules;
 use crate::secrets::{ApiToken, Sealer};
 
 pub use error::ApiError;
@@ -94,6 +97,10 @@ pub struct AppState {
     pub accounts: Accounts,
     /// What was done.
     pub audit: Audit,
+    /// What will be done.
+    pub schedules: Schedules,
+    /// Backups that were made by themselves.
+    pub backups: BackupFolder,
     /// What happens at this moment.
     pub pulses: Pulses,
     /// Seals credentials in documents.

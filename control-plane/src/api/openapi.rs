@@ -13,13 +13,12 @@ use super::routes;
 
 /// The OpenAPI 3.1 document.
 pub fn document() -> Value {
-    let settings = SchemaSettings::draft2020_12().with(|s| s.definitions_path = "/components/schemas".into());
-    let mut generator = settings.into_generator();
-    let problem = schema_of::<Problem>(&mut generator);
+    let mut schemas = Schemas::new();
+    let problem = schema_of::<Problem>(&mut schemas.gives);
     let mut paths: Map<String, Value> = Map::new();
     for route in routes::all() {
         let path = route.path.replace("{*", "{");
-        let operation = operation(&route, &path, &mut generator, &problem);
+        let operation = operation(&route, &path, &mut schemas, &problem);
         let item = paths.entry(path).or_insert_with(|| json!({}));
         if let Some(item) = item.as_object_mut() {
             item.insert(route.method.as_str().to_ascii_lowercase(), operation);
@@ -39,7 +38,7 @@ pub fn document() -> Value {
         "security": [{ "bearer": [] }, { "session": [], "csrf": [] }],
         "paths": paths,
         "components": {
-            "schemas": generator.take_definitions(true),
+            "schemas": schemas.definitions(),
             "securitySchemes": {
                 "bearer": { "type": "http", "scheme": "bearer" },
                 "session": { "type": "apiKey", "in": "cookie", "name": super::guard::COOKIE },
@@ -47,6 +46,30 @@ pub fn document() -> Value {
             },
         },
     })
+}
+
+/// Schemas of what is taken, where fields with defaults may be missing, and of what is given, where they never are.
+struct Schemas {
+    takes: SchemaGenerator,
+    gives: SchemaGenerator,
+}
+
+impl Schemas {
+    fn new() -> Schemas {
+        let settings =
+            SchemaSettings::draft2020_12().with(|s| s.definitions_path = "/components/schemas".into());
+        Schemas {
+            takes: settings.clone().for_deserialize().into_generator(),
+            gives: settings.for_serialize().into_generator(),
+        }
+    }
+
+    /// All by their names. A type that is both taken and given is described as it is taken.
+    fn definitions(mut self) -> Map<String, Value> {
+        let mut all = self.gives.take_definitions(true);
+        all.extend(self.takes.take_definitions(true));
+        all
+    }
 }
 
 fn schema_of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
@@ -152,7 +175,7 @@ fn content(content: Content, generator: &mut SchemaGenerator) -> Value {
     }
 }
 
-fn operation(route: &Route, path: &str, generator: &mut SchemaGenerator, problem: &Value) -> Value {
+fn operation(route: &Route, path: &str, schemas: &mut Schemas, problem: &Value) -> Value {
     let error = |description: &str| {
         json!({
             "description": description,
@@ -161,7 +184,7 @@ fn operation(route: &Route, path: &str, generator: &mut SchemaGenerator, problem
     };
     let mut done = json!({ "description": "done" });
     if let (Some(gives), Some(done)) = (route.doc.gives, done.as_object_mut()) {
-        done.insert("content".into(), content(gives, generator));
+        done.insert("content".into(), content(gives, &mut schemas.gives));
     }
     let mut responses = Map::new();
     responses.insert(route.doc.status.to_string(), done.clone());
@@ -199,7 +222,7 @@ fn operation(route: &Route, path: &str, generator: &mut SchemaGenerator, problem
                 route.method != "POST" || !route.path.contains("/keys") && !route.path.ends_with("/password");
             fields.insert(
                 "requestBody".into(),
-                json!({ "required": required, "content": content(takes, generator) }),
+                json!({ "required": required, "content": content(takes, &mut schemas.takes) }),
             );
         }
     }
@@ -272,4 +295,43 @@ pub(super) async fn page() -> impl IntoResponse {
         ],
         html,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is left of a schema if it does not matter which fields must be there.
+    fn bare(mut schema: Value) -> Value {
+        if let Some(fields) = schema.as_object_mut() {
+            for word in ["required", "default", "additionalProperties"] {
+                fields.remove(word);
+            }
+            fields.values_mut().for_each(|value| *value = bare(value.take()));
+        }
+        schema
+    }
+
+    #[test]
+    fn a_name_means_the_same_in_what_is_taken_and_what_is_given() {
+        let mut schemas = Schemas::new();
+        for route in routes::all() {
+            let path = route.path.replace("{*", "{");
+            operation(&route, &path, &mut schemas, &Value::Null);
+        }
+        let gives = schemas.gives.take_definitions(true);
+        let takes = schemas.takes.take_definitions(true);
+        let mut both = 0;
+        for (name, given) in gives {
+            if let Some(taken) = takes.get(&name) {
+                both += 1;
+                assert_eq!(bare(given), bare(taken.clone()), "{name}");
+            }
+            assert!(
+                !name.ends_with('2') || name.starts_with("Valued"),
+                "{name} stands for two types"
+            );
+        }
+        assert!(both > 3, "{both}");
+    }
 }

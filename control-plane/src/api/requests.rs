@@ -2,8 +2,8 @@
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use super::extract::{Path, Query};
 use super::{ApiError, AppState};
@@ -16,7 +16,7 @@ use crate::live;
 const MOST: usize = 1_000;
 
 /// Which lines.
-#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
     /// `next` of the page before.
@@ -50,8 +50,27 @@ fn hundred() -> usize {
     100
 }
 
+/// A line of the request log. `rule` is the rule's name as long as the configuration in force has it.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct RequestLine {
+    /// Its number in the log.
+    number: i64,
+    #[serde(flatten)]
+    record: RequestRecord,
+    /// Name of the limit that refused it; null for none, or for one that the configuration in force does not have.
+    limit: Option<String>,
+}
+
+/// A page of the request log.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct RequestPage {
+    requests: Vec<RequestLine>,
+    /// `before` of the next page; null on the last one.
+    next: Option<i64>,
+}
+
 /// Names of the limit and the rule that decided, as far as the configuration in force still has them.
-fn named(status: &ConfigStatus, number_of_line: i64, record: RequestRecord) -> Value {
+fn named(status: &ConfigStatus, number_of_line: i64, mut record: RequestRecord) -> RequestLine {
     let number = |hex: &str| u64::from_str_radix(hex, 16).ok();
     let limit = || {
         let key = number(&record.limit_key)?;
@@ -64,15 +83,14 @@ fn named(status: &ConfigStatus, number_of_line: i64, record: RequestRecord) -> V
     };
     let limit = limit();
     let rule = number(&record.rule).and_then(|hash| status.rules.get(&hash));
-    let mut line = json!(record);
-    if let Some(fields) = line.as_object_mut() {
-        if let Some(rule) = rule {
-            fields.insert("rule".into(), rule.clone().into());
-        }
-        fields.insert("limit".into(), limit.into());
-        fields.insert("number".into(), number_of_line.into());
+    if let Some(rule) = rule {
+        record.rule.clone_from(rule);
     }
-    line
+    RequestLine {
+        number: number_of_line,
+        record,
+        limit,
+    }
 }
 
 /// What of the log somebody may see; `None` for all.
@@ -80,11 +98,7 @@ fn seen_by(who: &Principal) -> Option<impl Fn(&str) -> bool> {
     who.is_limited().then_some(|channel: &str| who.sees(channel))
 }
 
-async fn search(
-    state: AppState,
-    who: Principal,
-    query: RequestSearch,
-) -> Result<(Vec<Value>, Option<i64>), ApiError> {
+async fn search(state: AppState, who: Principal, query: RequestSearch) -> Result<RequestPage, ApiError> {
     let status = state.status();
     tokio::task::spawn_blocking(move || {
         let sees = seen_by(&who);
@@ -95,7 +109,10 @@ async fn search(
             .lines
             .into_iter()
             .map(|(number, record)| named(&status, number, record));
-        Ok((lines.collect(), page.next))
+        Ok(RequestPage {
+            requests: lines.collect(),
+            next: page.next,
+        })
     })
     .await?
 }
@@ -105,7 +122,7 @@ pub(super) async fn read(
     State(state): State<AppState>,
     Extension(who): Extension<Principal>,
     Query(wanted): Query<Wanted>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<RequestPage>, ApiError> {
     let query = RequestSearch {
         before: wanted.before,
         channel: wanted.channel,
@@ -120,8 +137,7 @@ pub(super) async fn read(
         to_ms: wanted.to_ms,
         limit: wanted.limit.clamp(1, MOST),
     };
-    let (lines, next) = search(state, who, query).await?;
-    Ok(Json(json!({ "requests": lines, "next": next })))
+    search(state, who, query).await.map(Json)
 }
 
 /// One line of the log.
@@ -129,17 +145,16 @@ pub(super) async fn one(
     State(state): State<AppState>,
     Extension(who): Extension<Principal>,
     Path(number): Path<i64>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<RequestLine>, ApiError> {
     let query = RequestSearch {
         before: number.checked_add(1),
         limit: 1,
         ..RequestSearch::default()
     };
-    let (lines, _) = search(state, who, query).await?;
-    let found = lines
+    let page = search(state, who, query).await?;
+    page.requests
         .into_iter()
-        .find(|l| l.get("number").and_then(Value::as_i64) == Some(number));
-    found
+        .find(|line| line.number == number)
         .map(Json)
         .ok_or_else(|| ApiError::not_found(format!("there is no request {number} in the log")))
 }

@@ -8,9 +8,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::extract::Query;
+use super::usage::Tally;
 use super::{ApiError, AppState};
 use crate::accounts::Principal;
-use crate::ledger::{COUNTER_NAMES, Counters, Series, SeriesQuery};
+use crate::ledger::{Counters, Series, SeriesQuery};
 
 /// Most buckets in one answer.
 const MOST: u64 = 5_000;
@@ -54,8 +55,8 @@ pub(super) struct Wanted {
 /// Counters by their names.
 type Named<T> = BTreeMap<String, T>;
 
-/// Usage over time.
-#[derive(Debug, Serialize, JsonSchema)]
+/// One channel's, one model's, or all usage over time.
+#[derive(Serialize, JsonSchema)]
 #[schemars(rename = "UsageLine")]
 pub(super) struct Line {
     /// Its channel; null for all.
@@ -63,13 +64,13 @@ pub(super) struct Line {
     /// Its model; null for all.
     model: Option<String>,
     /// Sum of each counter.
-    total: Named<i64>,
+    total: Tally,
     /// Each counter by bucket, in the order of `times`.
     values: Named<Vec<i64>>,
 }
 
 /// Usage over time.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Serialize, JsonSchema)]
 #[schemars(rename = "UsageSeries")]
 pub(super) struct Answer {
     /// Length of a bucket in seconds.
@@ -86,18 +87,13 @@ pub(super) struct Answer {
     others: Option<Line>,
 }
 
-fn named(counters: &Counters) -> impl Iterator<Item = (&'static str, i64)> {
-    let of_class = COUNTER_NAMES.iter().copied().zip(counters.0);
-    of_class.chain([("requests", counters.requests())])
-}
-
 fn line(key: Option<(String, String)>, points: &BTreeMap<u64, Counters>, times: &[u64]) -> Line {
     let some = |text: String| (!text.is_empty()).then_some(text);
     let (channel, model) = key.unwrap_or_default();
     let mut values: Named<Vec<i64>> = BTreeMap::new();
     for time in times {
         let counters = points.get(time).copied().unwrap_or_default();
-        for (name, n) in named(&counters) {
+        for (name, n) in Tally(counters).named() {
             values
                 .entry(name.to_owned())
                 .or_insert_with(|| Vec::with_capacity(times.len()))
@@ -108,7 +104,7 @@ fn line(key: Option<(String, String)>, points: &BTreeMap<u64, Counters>, times: 
     Line {
         channel: some(channel),
         model: some(model),
-        total: named(&total).map(|(name, n)| (name.to_owned(), n)).collect(),
+        total: Tally(total),
         values,
     }
 }

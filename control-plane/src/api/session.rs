@@ -73,11 +73,13 @@ pub(super) struct Me {
 
 /// Who is signed in.
 #[derive(Serialize, JsonSchema)]
+#[schemars(rename = "SignedIn")]
 pub(super) struct Session {
     /// Whether anybody is; the other fields are null if not.
     signed_in: bool,
     account: Option<Me>,
-    /// `session`, `token` or `break_glass`.
+    /// How they proved it.
+    #[schemars(extend("enum" = ["session", "token", "break_glass", null]))]
     via: Option<&'static str>,
     /// What changing requests must repeat as `X-CSRF-Token`; null unless via session.
     csrf: Option<String>,

@@ -2,7 +2,8 @@
 
 use axum::Json;
 use axum::extract::State;
-use serde::Deserialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tollgate_meter::Api;
 use tollgate_meter::tokenizer::NAMES;
@@ -11,41 +12,104 @@ use tollgate_policy::{CountingInput, Documents, Problem, Snapshot, compile};
 use super::extract::{Body, Path};
 use super::limits::no_configuration;
 use super::{ApiError, AppState};
-use crate::counting::{Counting, What, count};
+use crate::counting::{Counted, Counting, Learned, What, count};
+
+/// What was learned of a model from its upstream's own usage.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "LearnedCounting")]
+struct Taught {
+    /// Answers that it was learned from.
+    samples: u64,
+    /// Tokens of the upstream per token of ours.
+    factor: f64,
+    /// Mean relative error of a request's count by that factor.
+    error: f64,
+}
+
+impl From<Learned> for Taught {
+    fn from(learned: Learned) -> Taught {
+        Taught {
+            samples: learned.samples,
+            factor: learned.factor,
+            error: learned.error,
+        }
+    }
+}
+
+/// How a model is counted.
+#[derive(Serialize, JsonSchema)]
+struct ModelCounting {
+    /// The model's name.
+    model: String,
+    /// Its counting rule; empty for the defaults.
+    rule: String,
+    /// Version of all that decides the count, 6 hexadecimal digits.
+    version: String,
+    /// The tokenizer that counts; empty for ratios per character.
+    tokenizer: String,
+    /// The tokenizer that was wanted.
+    wanted_tokenizer: String,
+    /// Whether counts are estimates.
+    estimated: bool,
+    /// What the texts' tokens are multiplied by.
+    factor: f64,
+    /// What was learned; null if nothing was, or is not to be.
+    learned: Option<Taught>,
+}
+
+/// Tokenizers, and how models are counted.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct TokenizerList {
+    /// Generation in force.
+    generation: u64,
+    models: Vec<ModelCounting>,
+    /// Tokenizers that the program brings.
+    on_board: Vec<&'static str>,
+    /// Tokenizers of the operator's files.
+    files: Vec<String>,
+}
+
+/// A count.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct CountAnswer {
+    counted: Counted,
+    /// What was learned of the model; null if nothing was, or is not to be.
+    learned: Option<Taught>,
+}
 
 /// Every model's rule as it is in force, with what was learned; and the tokenizers there are.
-pub(super) async fn list(State(state): State<AppState>) -> Result<Json<Value>, ApiError> {
+pub(super) async fn list(State(state): State<AppState>) -> Result<Json<TokenizerList>, ApiError> {
     let status = state.status();
     let active = status.active().ok_or_else(no_configuration)?;
     let snapshot = active.snapshot().ok_or_else(no_configuration)?;
-    let models: Vec<Value> = snapshot
+    let models: Vec<ModelCounting> = snapshot
         .models()
         .filter_map(|model| {
             let view = model.counting()?;
             let learned = state.counting.learner.of(model.name()).filter(|_| view.learns());
-            Some(json!({
-                "model": model.name(),
-                "rule": view.rule(),
-                "version": format!("{:06x}", view.version()),
-                "tokenizer": view.tokenizer(),
-                "wanted_tokenizer": view.wanted_tokenizer(),
-                "estimated": view.is_estimate(),
-                "factor": f64::from(view.factor()) / 1_000.0,
-                "learned": learned.map(|l| json!({ "samples": l.samples, "factor": l.factor, "error": l.error })),
-            }))
+            Some(ModelCounting {
+                model: model.name().to_owned(),
+                rule: view.rule().to_owned(),
+                version: format!("{:06x}", view.version()),
+                tokenizer: view.tokenizer().to_owned(),
+                wanted_tokenizer: view.wanted_tokenizer().to_owned(),
+                estimated: view.is_estimate(),
+                factor: f64::from(view.factor()) / 1_000.0,
+                learned: learned.map(Taught::from),
+            })
         })
         .collect();
     let files = state.counting.tokenizers.files();
-    Ok(Json(json!({
-        "generation": active.generation(),
-        "models": models,
-        "on_board": NAMES,
-        "files": files.keys().collect::<Vec<_>>(),
-    })))
+    Ok(Json(TokenizerList {
+        generation: active.generation(),
+        models,
+        on_board: NAMES.to_vec(),
+        files: files.keys().cloned().collect(),
+    }))
 }
 
 /// What to count.
-#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct CountRequest {
     /// A text by itself.
@@ -71,7 +135,7 @@ pub(super) async fn count_one(
     State(state): State<AppState>,
     Path(name): Path<String>,
     Body(body): Body,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<CountAnswer>, ApiError> {
     let request: CountRequest = serde_json::from_slice(&body)
         .map_err(|e| ApiError::bad_request(format!("not a request to count: {e}")))?;
     let status = state.status();
@@ -90,7 +154,7 @@ fn answer(
     counting: &Counting,
     name: &str,
     request: &CountRequest,
-) -> Result<Value, ApiError> {
+) -> Result<CountAnswer, ApiError> {
     let bytes;
     let what = match (&request.text, &request.body) {
         (Some(text), None) => What::Text(text),
@@ -135,8 +199,10 @@ fn answer(
     let view = view.ok_or_else(no_configuration)?;
     let counted = count(&view, &counting.tokenizers, what).map_err(ApiError::bad_request)?;
     let learned = counting.learner.of(name).filter(|_| view.learns());
-    let error = learned.map(|l| json!({ "samples": l.samples, "error": l.error }));
-    Ok(json!({ "counted": counted, "learned": error }))
+    Ok(CountAnswer {
+        counted,
+        learned: learned.map(Taught::from),
+    })
 }
 
 /// A snapshot of one model with a rule that is not published, or with nothing but a tokenizer.

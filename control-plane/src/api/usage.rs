@@ -2,8 +2,9 @@
 
 use axum::extract::State;
 use axum::{Extension, Json};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::extract::Query;
 use super::{ApiError, AppState};
@@ -14,7 +15,7 @@ use crate::ledger::{COUNTER_NAMES, Counters, STEPS, UsageQuery};
 const MOST: usize = 20_000;
 
 /// Which usage.
-#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
     /// Only this channel.
@@ -34,14 +35,72 @@ fn minute() -> u64 {
     60
 }
 
-pub(super) fn fields(counters: &Counters) -> Map<String, Value> {
-    let mut fields: Map<String, Value> = COUNTER_NAMES
-        .iter()
-        .zip(counters.0)
-        .map(|(name, n)| ((*name).to_owned(), n.into()))
-        .collect();
-    fields.insert("requests".into(), counters.requests().into());
-    fields
+/// Counters as the API shows them: by their names, and the sum of the requests.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Tally(pub Counters);
+
+impl Tally {
+    /// Each counter.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, i64)> {
+        let of_class = COUNTER_NAMES.into_iter().zip(self.0.0);
+        of_class.chain([("requests", self.0.requests())])
+    }
+}
+
+impl Serialize for Tally {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(COUNTER_NAMES.len() + 1))?;
+        for (name, n) in self.named() {
+            map.serialize_entry(name, &n)?;
+        }
+        map.end()
+    }
+}
+
+impl JsonSchema for Tally {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Counters".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        let names: Vec<&str> = Tally::default().named().map(|(name, _)| name).collect();
+        let integer = serde_json::json!({ "type": "integer", "format": "int64" });
+        let properties: serde_json::Map<String, serde_json::Value> = names
+            .iter()
+            .map(|name| ((*name).to_owned(), integer.clone()))
+            .collect();
+        json_schema!({ "type": "object", "properties": properties, "required": names })
+    }
+}
+
+/// Usage of a channel × model within a bucket.
+#[derive(Serialize, JsonSchema)]
+struct UsagePoint {
+    /// Begin of the bucket, Unix seconds; 0 for all time.
+    time: u64,
+    /// Its channel; empty for requests without one.
+    channel: String,
+    /// Its model; empty for requests without one.
+    model: String,
+    #[serde(flatten)]
+    counters: Tally,
+}
+
+/// Usage per channel × model.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "Usage")]
+pub(super) struct Answer {
+    /// Length of a bucket in seconds; 0 for all time.
+    step: u64,
+    /// Begin of the first bucket, Unix seconds.
+    from: u64,
+    /// End, Unix seconds.
+    to: u64,
+    /// Whether there are more points than these; `total` is of these alone.
+    truncated: bool,
+    /// The sum of all points.
+    total: Tally,
+    points: Vec<UsagePoint>,
 }
 
 /// From when to when, Unix seconds.
@@ -83,7 +142,7 @@ pub(super) async fn read(
     State(state): State<AppState>,
     Extension(who): Extension<Principal>,
     Query(wanted): Query<Wanted>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Answer>, ApiError> {
     let now = state.region.now_ms() / 1_000;
     let range = Range::of(wanted.step, wanted.from, wanted.to, now)?;
     let query = UsageQuery {
@@ -102,22 +161,18 @@ pub(super) async fn read(
     let total = points
         .iter()
         .fold(Counters::default(), |sum, p| sum.plus(&p.counters));
-    let shown: Vec<Value> = points
-        .iter()
-        .map(|p| {
-            let mut point = fields(&p.counters);
-            point.insert("time".into(), p.bucket.into());
-            point.insert("channel".into(), p.channel.clone().into());
-            point.insert("model".into(), p.model.clone().into());
-            Value::Object(point)
-        })
-        .collect();
-    Ok(Json(json!({
-        "step": wanted.step,
-        "from": first,
-        "to": range.shown_to,
-        "truncated": truncated,
-        "total": fields(&total),
-        "points": shown,
-    })))
+    let points = points.into_iter().map(|p| UsagePoint {
+        time: p.bucket,
+        channel: p.channel,
+        model: p.model,
+        counters: Tally(p.counters),
+    });
+    Ok(Json(Answer {
+        step: wanted.step,
+        from: first,
+        to: range.shown_to,
+        truncated,
+        total: Tally(total),
+        points: points.collect(),
+    }))
 }

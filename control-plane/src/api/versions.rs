@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderName, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tollgate_policy::{Kind, Problem};
@@ -20,7 +20,7 @@ use super::guard::Trail;
 use super::{ApiError, AppState};
 use crate::config::{
     Change, DocumentDiff, DocumentSet, Edit, Etag, Expected, PutError, SHARD_BYTES, Version, Versions, diff,
-    edits_back_to, list_versions, parse_set, redacted, split,
+    edited, edits_back_to, list_versions, parse_set, redacted, split,
 };
 
 /// Longest wait for a version to be looked at.
@@ -55,22 +55,98 @@ async fn blocking<T: Send + 'static>(
     .await?
 }
 
-fn described(version: &Version, before: Option<&Version>) -> Value {
-    json!({
-        "number": version.number,
-        "author": version.author,
-        "unix_ms": version.unix_ms,
-        "message": version.message,
-        "documents": version.documents.len(),
-        "changed": version.changed(before),
-    })
+/// A version, without its documents.
+#[derive(Serialize, JsonSchema)]
+struct VersionHead {
+    /// 1, 2, 3, …
+    number: u64,
+    /// Who published it.
+    author: String,
+    /// When, Unix milliseconds.
+    unix_ms: u64,
+    /// Why.
+    message: String,
+    /// Documents that differ from the version before.
+    changed: Vec<String>,
+}
+
+impl VersionHead {
+    fn of(version: &Version, before: Option<&Version>) -> VersionHead {
+        VersionHead {
+            number: version.number,
+            author: version.author.clone(),
+            unix_ms: version.unix_ms,
+            message: version.message.clone(),
+            changed: version.changed(before),
+        }
+    }
+}
+
+/// A version in a list.
+#[derive(Serialize, JsonSchema)]
+struct VersionLine {
+    #[serde(flatten)]
+    head: VersionHead,
+    /// Number of its documents.
+    documents: usize,
+}
+
+/// Versions, newest first.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct VersionList {
+    /// The newest one; null if there is none.
+    head: Option<u64>,
+    /// The one in force; null if what is in force is none.
+    in_force: Option<u64>,
+    versions: Vec<VersionLine>,
+}
+
+/// A version.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "ConfigurationVersion")]
+pub(super) struct OneVersion {
+    #[serde(flatten)]
+    head: VersionHead,
+    /// Each document's own version.
+    documents: BTreeMap<String, String>,
+}
+
+/// How two versions differ.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct VersionDiff {
+    /// The older one; null for nothing.
+    from: Option<u64>,
+    /// The newer one.
+    to: u64,
+    documents: Vec<DocumentDiff>,
+}
+
+/// What became of a publication.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Published {
+    /// Whether it was published; not for a dry run.
+    published: bool,
+    /// The version that it is; null for a dry run.
+    version: Option<u64>,
+    /// Whether it is in force already.
+    in_force: bool,
+    /// Generation in force.
+    generation: u64,
+    /// The documents that it is about.
+    documents: Vec<String>,
+    /// What differs.
+    diff: Vec<DocumentDiff>,
+    /// Warnings, as many as fit.
+    problems: Vec<Problem>,
 }
 
 /// Which versions to list.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListQuery {
+    /// Only versions before this one.
     before: Option<u64>,
+    /// At most so many; 50 by default, at most 500.
     limit: Option<usize>,
     /// Only versions that changed this document.
     document: Option<String>,
@@ -80,7 +156,7 @@ pub(super) struct ListQuery {
 pub(super) async fn list(
     State(state): State<AppState>,
     Query(query): Query<ListQuery>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<VersionList>, ApiError> {
     let in_force = state.status().version;
     blocking(&state, move |versions| {
         let limit = query.limit.unwrap_or(50).clamp(1, MOST);
@@ -92,12 +168,17 @@ pub(super) async fn list(
             let before = found.get(index + 1);
             let touched = |name: &String| version.changed(before).contains(name);
             if query.document.as_ref().is_none_or(touched) {
-                shown.push(described(version, before));
+                shown.push(VersionLine {
+                    head: VersionHead::of(version, before),
+                    documents: version.documents.len(),
+                });
             }
         }
-        Ok(Json(
-            json!({ "head": head, "in_force": in_force, "versions": shown }),
-        ))
+        Ok(Json(VersionList {
+            head,
+            in_force,
+            versions: shown,
+        }))
     })
     .await
 }
@@ -110,16 +191,16 @@ fn former(versions: &dyn Versions, number: u64) -> Option<Version> {
 pub(super) async fn one(
     State(state): State<AppState>,
     Path(number): Path<u64>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<OneVersion>, ApiError> {
     blocking(&state, move |versions| {
         let version = versions.version(number)?;
-        let mut answer = described(&version, former(versions, number).as_ref());
-        let documents: BTreeMap<&String, &str> =
-            version.documents.iter().map(|(n, e)| (n, e.as_str())).collect();
-        if let Some(object) = answer.as_object_mut() {
-            object.insert("documents".into(), json!(documents));
-        }
-        Ok(Json(answer))
+        let documents = version.documents.iter();
+        Ok(Json(OneVersion {
+            head: VersionHead::of(&version, former(versions, number).as_ref()),
+            documents: documents
+                .map(|(n, e)| (n.clone(), e.as_str().to_owned()))
+                .collect(),
+        }))
     })
     .await
 }
@@ -178,7 +259,7 @@ pub(super) async fn difference(
     State(state): State<AppState>,
     Path(number): Path<u64>,
     Query(query): Query<DiffQuery>,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<VersionDiff>, ApiError> {
     blocking(&state, move |versions| {
         let new = versions.version(number)?;
         let old = match query.from {
@@ -186,8 +267,11 @@ pub(super) async fn difference(
             None => former(versions, number),
         };
         let found = differences(versions, old.as_ref(), &new)?;
-        let from = old.map(|v| v.number);
-        Ok(Json(json!({ "from": from, "to": number, "documents": found })))
+        Ok(Json(VersionDiff {
+            from: old.map(|v| v.number),
+            to: number,
+            documents: found,
+        }))
     })
     .await
 }
@@ -230,13 +314,17 @@ pub(super) async fn conflict(
     answer.await.unwrap_or_else(ApiError::from)
 }
 
+/// Content by document name, or by kind for all documents of that kind.
+pub(super) type Texts = BTreeMap<String, Box<RawValue>>;
+
 /// Documents to publish as one version.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Publication {
     /// Content by document name, or by kind for all documents of that kind; an object, its text as a string, or `null`
     /// to take it away.
-    documents: BTreeMap<String, Box<RawValue>>,
+    #[schemars(with = "BTreeMap<String, Value>")]
+    documents: Texts,
     /// Why.
     #[serde(default)]
     message: String,
@@ -261,7 +349,7 @@ fn text_of(raw: &RawValue) -> Result<Option<Vec<u8>>, ApiError> {
 }
 
 /// The edits that a publication comes to.
-fn edits(state: &AppState, set: &DocumentSet, publication: &Publication) -> Result<Vec<Edit>, ApiError> {
+pub(super) fn edits(state: &AppState, set: &DocumentSet, documents: &Texts) -> Result<Vec<Edit>, ApiError> {
     let mut edits: BTreeMap<String, Edit> = BTreeMap::new();
     let mut add = |name: String, bytes: Option<Arc<[u8]>>| {
         let expected = Expected::exactly(set.get(&name).map(|d| &d.etag));
@@ -274,7 +362,7 @@ fn edits(state: &AppState, set: &DocumentSet, publication: &Publication) -> Resu
             },
         );
     };
-    for (key, raw) in &publication.documents {
+    for (key, raw) in documents {
         let text = text_of(raw)?;
         let Some(kind) = Kind::from_name(key) else {
             let name = resolve(set, key)?;
@@ -311,17 +399,8 @@ async fn make(
     set: &DocumentSet,
     change: Change,
     dry_run: bool,
-) -> Result<Json<Value>, ApiError> {
-    let mut candidate = DocumentSet {
-        problems: Vec::new(),
-        ..set.clone()
-    };
-    for edit in &change.edits {
-        candidate = match &edit.bytes {
-            Some(bytes) => candidate.with(crate::config::Document::new(edit.name.clone(), Arc::clone(bytes))),
-            None => candidate.without(&edit.name),
-        };
-    }
+) -> Result<Json<Published>, ApiError> {
+    let candidate = edited(set, &change.edits);
     let names: Vec<String> = change.edits.iter().map(|e| e.name.clone()).collect();
     let (problems, found) = {
         let before = set.clone();
@@ -341,9 +420,15 @@ async fn make(
     }
     if dry_run {
         trail.nothing();
-        return Ok(Json(
-            json!({ "published": false, "diff": found, "problems": shown(&problems) }),
-        ));
+        return Ok(Json(Published {
+            published: false,
+            version: None,
+            in_force: false,
+            generation: state.status().generation(),
+            documents: names,
+            diff: found,
+            problems: shown(&problems),
+        }));
     }
     let source = Arc::clone(&state.source);
     let sent = change.clone();
@@ -369,15 +454,15 @@ async fn make(
     let seen = config.wait_for(|s| s.documents.version.is_some_and(|v| v >= version.number));
     let seen = tokio::time::timeout(PATIENCE, seen).await;
     let in_force = matches!(seen, Ok(Ok(status)) if status.in_force);
-    Ok(Json(json!({
-        "published": true,
-        "version": version.number,
-        "in_force": in_force,
-        "generation": state.status().generation(),
-        "documents": names,
-        "diff": found,
-        "problems": shown(&problems),
-    })))
+    Ok(Json(Published {
+        published: true,
+        version: Some(version.number),
+        in_force,
+        generation: state.status().generation(),
+        documents: names,
+        diff: found,
+        problems: shown(&problems),
+    }))
 }
 
 /// Publishes documents as one version.
@@ -386,7 +471,7 @@ pub(super) async fn publish(
     Extension(trail): Extension<Trail>,
     headers: HeaderMap,
     Body(body): Body,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Published>, ApiError> {
     let publication: Publication = serde_json::from_slice(&body).map_err(|e| {
         ApiError::bad_request(format!(
             "expected {{\"documents\": {{name: content}}, \"message\": …}}: {e}"
@@ -416,15 +501,16 @@ pub(super) async fn publish(
     let change = Change {
         author: author(&headers, &trail)?,
         message: publication.message.clone(),
-        edits: edits(&state, &set, &publication)?,
+        edits: edits(&state, &set, &publication.documents)?,
     };
     make(&state, &trail, &set, change, publication.dry_run).await
 }
 
 /// Why a version is brought back.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rollback {
+    /// Stands in the new version.
     #[serde(default)]
     message: String,
 }
@@ -436,7 +522,7 @@ pub(super) async fn rollback(
     Extension(trail): Extension<Trail>,
     headers: HeaderMap,
     Body(body): Body,
-) -> Result<Json<Value>, ApiError> {
+) -> Result<Json<Published>, ApiError> {
     let wish: Rollback = if body.is_empty() {
         Rollback::default()
     } else {

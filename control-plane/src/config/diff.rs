@@ -1,6 +1,7 @@
 //! What differs between two versions of a document, in the document's own terms: entries by their name instead of their
 //! place, one line per value.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 use tollgate_policy::Kind;
@@ -13,7 +14,7 @@ const NAMES: [&str; 3] = ["code", "id", "name"];
 pub const MOST: usize = 200;
 
 /// A value that differs.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Difference {
     /// Where: `channels[wechat001].limits[0].max`.
     pub path: String,
@@ -26,7 +27,7 @@ pub struct Difference {
 }
 
 /// What differs between two versions of one document.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct DocumentDiff {
     /// Its name.
     pub document: String,

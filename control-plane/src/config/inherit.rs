@@ -13,6 +13,7 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tollgate_policy::{Kind, Problem};
@@ -23,7 +24,7 @@ use super::{Document, DocumentSet};
 const ENTRIES: [(Kind, &str); 2] = [(Kind::Providers, "id"), (Kind::Models, "name")];
 
 /// A value that an instance has of its own.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct Override {
     /// Where it is: `settings.api.listen`, `providers[openai].base_url`.
     pub path: String,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tollgate_policy::{Kind, Problem};
@@ -252,7 +253,7 @@ pub trait ConfigSource: Send + Sync {
 }
 
 /// How it is with the server behind a source.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct SourceHealth {
     /// Whether the last question was answered.
     pub reachable: bool,

@@ -1,5 +1,6 @@
 //! Counts a text or a request as the workers would.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tollgate_meter::counting::{ModelCounter, TextPattern, TextRule};
 use tollgate_meter::request::{Formula, ImagePrice, RequestFacts, count_input, scan};
@@ -25,7 +26,7 @@ pub enum What<'a> {
 }
 
 /// A count, and how it came about.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Counted {
     /// Tokens.
     pub tokens: u64,

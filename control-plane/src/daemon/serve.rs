@@ -15,6 +15,7 @@ use super::{Checkpoint, LogFile, Stop, care};
 use crate::accounts::{Accounts, AccountsError, SqliteRecords};
 use crate::api::{AppState, Indexes, Peer, app};
 use crate::audit::Audit;
+use crate::backup::{BackupFolder, Keeper};
 use crate::cluster::Cluster;
 use crate::config::{
     ConfigSource, Directory, Document, Fixed, Nacos, NacosOptions, Publisher, StateFolder, VersionFolder,
@@ -25,6 +26,7 @@ use crate::health::{Board, Prober};
 use crate::ledger::{Drain, SqliteReader, SqliteStore};
 use crate::naming::{Around, Naming, Registry};
 use crate::pulse::Pulses;
+use crate::schedule::{Runner, Schedules};
 use crate::secrets::{ApiToken, CredentialFolder, MasterKey, Sealer};
 
 /// What `tollgate serve` is told.
@@ -270,10 +272,28 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     let meeting = naming.clone().run(registry, around);
 
     let accounts = accounts(&state)?;
+    let schedules = Schedules::new(accounts.records());
     let audit = Audit::open(&options.state, &sealer.key).map_err(DaemonError::from)?;
-    let app_state = AppState {
+    let publishing_later = Runner {
+        schedules: schedules.clone(),
+        source: Arc::clone(&source),
         accounts: accounts.clone(),
         audit: audit.clone(),
+        instance: options.instance.clone().unwrap_or_else(|| "local".to_owned()),
+    };
+    let backups = BackupFolder::new(&state.file("backups"));
+    let backing_up = Keeper {
+        config: config.clone(),
+        accounts: accounts.clone(),
+        key: sealer.key.clone(),
+        folder: backups.clone(),
+        audit: audit.clone(),
+    };
+    let app_state = AppState {
+        backups,
+        accounts: accounts.clone(),
+        audit: audit.clone(),
+        schedules,
         indexes: Indexes::default(),
         pulses: Pulses::new(Arc::clone(&region)),
         secure_cookies: options.tls.is_some() || !listen.ip().is_loopback(),
@@ -324,6 +344,8 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         }
     });
     let leasing = tokio::spawn(cluster.run(stop.watch()));
+    let publishing_later = tokio::spawn(publishing_later.run(stop.watch()));
+    let backing_up = tokio::spawn(backing_up.run(stop.watch()));
 
     let listener = socket.listen(1_024).map_err(DaemonError::from)?;
     let scheme = if options.tls.is_some() { "https" } else { "http" };
@@ -360,6 +382,8 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     tracing::info!("stopping");
     stop.raise();
     let _ = publishing.await;
+    let _ = publishing_later.await;
+    let _ = backing_up.await;
     let _ = probing.await;
     let _ = meeting.await;
     let _ = leasing.await;

@@ -10,12 +10,13 @@ pub use decide::explain;
 pub use request::ExplainRequest;
 pub use route::by_name;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::live::LiveLimit;
 
 /// What would happen, and why.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Explanation {
     /// Whether the request would be proxied.
     pub admitted: bool,
@@ -54,7 +55,7 @@ pub struct Explanation {
 }
 
 /// Who is calling.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct ExplainedChannel {
     /// The channel's code; `None` if none was found.
     pub code: Option<String>,
@@ -65,7 +66,7 @@ pub struct ExplainedChannel {
 }
 
 /// What became of a rule.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct ExplainedRule {
     /// Its name.
     pub rule: String,
@@ -76,7 +77,7 @@ pub struct ExplainedRule {
 }
 
 /// What rules changed.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct Changes {
     /// The channel it goes on as.
     pub channel: Option<String>,
@@ -95,7 +96,7 @@ pub struct Changes {
 }
 
 /// The model.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct ExplainedModel {
     /// The name that was asked for.
     pub asked: String,
@@ -106,7 +107,7 @@ pub struct ExplainedModel {
 }
 
 /// Input tokens.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct ExplainedInput {
     /// Exact count.
     pub tokens: u64,
@@ -123,7 +124,7 @@ pub struct ExplainedInput {
 }
 
 /// Output tokens.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct ExplainedOutput {
     /// What the client, the model's default and the rules make of it, over all answers.
     pub wanted: u64,
@@ -132,7 +133,7 @@ pub struct ExplainedOutput {
 }
 
 /// A limit and what the request does to it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct ExplainedLimit {
     /// Its level before.
     #[serde(flatten)]
@@ -146,7 +147,7 @@ pub struct ExplainedLimit {
 }
 
 /// A channel's own route: what it says of the request's model.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct ExplainedRoute {
     /// The glob that matched.
     pub model: String,
@@ -161,7 +162,7 @@ pub struct ExplainedRoute {
 }
 
 /// The model's experiment.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct ExplainedExperiment {
     /// Its name.
     pub name: String,
@@ -174,7 +175,7 @@ pub struct ExplainedExperiment {
 }
 
 /// A deployment.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, JsonSchema)]
 pub struct ExplainedDeployment {
     /// Its id.
     pub id: String,

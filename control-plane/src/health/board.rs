@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tollgate_policy::documents::{HealthCheck, ProbeKind};
 use tollgate_shm::Verdict;
@@ -15,7 +16,8 @@ use super::standing::{Change, Outcome, Standing, verdict_name};
 pub const KEPT: usize = 100;
 
 /// One probe.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "ProbeEntry")]
 pub struct Entry {
     /// When it ended, region time in milliseconds.
     pub at_ms: u64,
@@ -32,7 +34,8 @@ pub struct Entry {
 }
 
 /// Probes of a target since the daemon began to probe it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[schemars(rename = "ProbeCounts")]
 pub struct Counts {
     /// Those that found it working.
     pub passed: u64,

@@ -38,6 +38,8 @@ pub enum Counter {
     InputTokens,
     /// Output tokens charged.
     OutputTokens,
+    /// Sum of the time that requests took.
+    LatencyUs,
 }
 
 impl Counter {
@@ -46,6 +48,7 @@ impl Counter {
             Counter::Requests(class) => class as usize,
             Counter::InputTokens => 8,
             Counter::OutputTokens => 9,
+            Counter::LatencyUs => 16,
         }
     }
 }

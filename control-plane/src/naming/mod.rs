@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::watch;
 use tollgate_shm::Region;
@@ -22,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(500);
 const LOAD: Duration = Duration::from_secs(5);
 
 /// What an instance says of itself.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Member {
     /// Its name.
     pub instance: String,

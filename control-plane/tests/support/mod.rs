@@ -20,12 +20,14 @@ use axum::http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tollgate::accounts::{Accounts, SqliteRecords};
+use tollgate::accounts::{Accounts, Records, SqliteRecords};
 use tollgate::api::{AppState, Indexes, app};
 use tollgate::audit::Audit;
+use tollgate::backup::BackupFolder;
 use tollgate::config::{ConfigSource, Directory, Publisher, StateFolder, VersionFolder};
 use tollgate::health::Board;
 use tollgate::ledger::{Drain, SqliteReader, SqliteStore};
+use tollgate::schedule::{Runner, Schedules};
 use tollgate::secrets::{ApiToken, CredentialFolder, MasterKey, Sealer};
 use tollgate_shm::{Region, Sizes};
 use tower::ServiceExt;
@@ -124,6 +126,8 @@ impl Daemon {
             folder: CredentialFolder(folders.state().join("credentials")),
         };
         let ledger = folders.state().join("tollgate.db");
+        let records = SqliteRecords::open(&folders.state().join("accounts.db")).unwrap();
+        let records: Arc<dyn Records> = Arc::new(records);
         let counting = tollgate::counting::Counting::new(Some(&folders.config()), &folders.state());
         let drain = Drain::new(Arc::clone(&region), SqliteStore::open(&ledger).unwrap()).unwrap();
         let mut publisher = Publisher::new(
@@ -143,10 +147,9 @@ impl Daemon {
             token: ApiToken::new(TOKEN),
             indexes: Indexes::default(),
             pulses: tollgate::pulse::Pulses::new(Arc::clone(&region)),
-            accounts: {
-                let records = SqliteRecords::open(&folders.state().join("accounts.db")).unwrap();
-                Accounts::new(Arc::new(records)).unwrap()
-            },
+            accounts: Accounts::new(Arc::clone(&records)).unwrap(),
+            backups: BackupFolder::new(&folders.state().join("backups")),
+            schedules: Schedules::new(Arc::clone(&records)),
             audit: Audit::open(&folders.state(), &sealer.key).unwrap(),
             secure_cookies: false,
             sealer,
@@ -222,6 +225,35 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         self.stop.send_replace(true);
+    }
+}
+
+impl Daemon {
+    /// Publishes scheduled changes as the instance of this name would, until the sender is dropped or says so.
+    pub fn run_schedules(&self, instance: &str) -> watch::Sender<bool> {
+        let (stop, stopped) = watch::channel(false);
+        let runner = Runner {
+            schedules: self.state.schedules.clone(),
+            source: Arc::clone(&self.state.source),
+            accounts: self.state.accounts.clone(),
+            audit: self.state.audit.clone(),
+            instance: instance.to_owned(),
+        };
+        tokio::spawn(runner.run(stopped));
+        stop
+    }
+
+    /// Asks until the answer is as wanted.
+    pub async fn eventually(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answer = self.get(path).await;
+            if wanted(&answer) {
+                return answer;
+            }
+            assert!(Instant::now() < deadline, "{path} stays {answer}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 }
 

@@ -1,10 +1,11 @@
 //! What is wrong with a document, and where.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::fmt;
 
 /// Whether a problem keeps the documents from taking effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Takes effect, but is probably not what was meant.
@@ -16,7 +17,7 @@ pub enum Severity {
 /// One finding of [`crate::Documents::parse`], [`crate::validate()`] or [`crate::compile()`].
 ///
 /// Never holds the text of a credential: type errors name the types, not the values.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Problem {
     /// File name as it was given to `parse`.
     pub document: String,

@@ -111,7 +111,7 @@ pub(super) fn channels() -> Vec<Route> {
             limits::of_channel,
         )
         .query::<limits::OfModel>()
-        .gives_schema(object),
+        .gives::<limits::ChannelLimits>(),
     ]);
     all.into_iter().map(Route::narrowed).collect()
 }

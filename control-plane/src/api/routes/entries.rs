@@ -14,7 +14,7 @@ use crate::api::guard::Trail;
 use crate::api::resources::sort::Sort;
 use crate::api::resources::{self, CreateQuery, Item, ListQuery, Page, WriteQuery, Written};
 use crate::api::route::{Reach, Route};
-use crate::api::{AppState, BASE, documents, schema, versions};
+use crate::api::{AppState, BASE, documents, schedules, schema, versions};
 
 /// Longest whole document.
 const MAX_DOCUMENT: usize = 256 << 20;
@@ -250,7 +250,7 @@ pub(super) fn configuration() -> Vec<Route> {
             "Lists documents and everything that is wrong with them",
             documents::list,
         )
-        .gives_schema(object),
+        .gives::<documents::DocumentList>(),
         Route::post(
             "/documents/validate",
             may(whole, Read),
@@ -258,7 +258,7 @@ pub(super) fn configuration() -> Vec<Route> {
             documents::check,
         )
         .takes::<documents::Candidates>()
-        .gives_schema(object)
+        .gives::<documents::Validation>()
         .up_to(MAX_DOCUMENT),
         Route::get(
             "/documents/{name}",
@@ -275,7 +275,7 @@ pub(super) fn configuration() -> Vec<Route> {
         )
         .query::<documents::WriteQuery>()
         .takes_schema(object)
-        .gives_schema(object)
+        .gives::<documents::DocumentWritten>()
         .up_to(MAX_DOCUMENT),
         Route::get(
             "/versions",
@@ -284,15 +284,15 @@ pub(super) fn configuration() -> Vec<Route> {
             versions::list,
         )
         .query::<versions::ListQuery>()
-        .gives_schema(object),
+        .gives::<versions::VersionList>(),
         Route::post(
             "/versions",
             may(whole, Update),
             "Publishes documents as one version",
             versions::publish,
         )
-        .takes_schema(object)
-        .gives_schema(object)
+        .takes::<versions::Publication>()
+        .gives::<versions::Published>()
         .up_to(MAX_DOCUMENT),
         Route::get(
             "/versions/{number}",
@@ -300,7 +300,7 @@ pub(super) fn configuration() -> Vec<Route> {
             "Reads a version: author, time, message, documents",
             versions::one,
         )
-        .gives_schema(object),
+        .gives::<versions::OneVersion>(),
         Route::get(
             "/versions/{number}/diff",
             may(whole, Read),
@@ -308,7 +308,7 @@ pub(super) fn configuration() -> Vec<Route> {
             versions::difference,
         )
         .query::<versions::DiffQuery>()
-        .gives_schema(object),
+        .gives::<versions::VersionDiff>(),
         Route::get(
             "/versions/{number}/documents/{name}",
             may(whole, Read),
@@ -322,8 +322,39 @@ pub(super) fn configuration() -> Vec<Route> {
             "Publishes the documents of a version again, as a new version",
             versions::rollback,
         )
-        .takes_schema(object)
-        .gives_schema(object),
+        .takes::<versions::Rollback>()
+        .gives::<versions::Published>(),
+        Route::get(
+            "/schedules",
+            may(whole, Read),
+            "Lists changes that are published later, and those that were lately",
+            schedules::list,
+        )
+        .gives::<schedules::ScheduleList>(),
+        Route::post(
+            "/schedules",
+            may(whole, Update),
+            "Keeps documents until it is time to publish them",
+            schedules::create,
+        )
+        .takes::<schedules::NewSchedule>()
+        .gives::<schedules::Schedule>()
+        .status(201)
+        .up_to(8 << 20),
+        Route::get(
+            "/schedules/{id}",
+            may(whole, Read),
+            "Reads a change that is published later, and what it would change",
+            schedules::one,
+        )
+        .gives::<schedules::OneSchedule>(),
+        Route::delete(
+            "/schedules/{id}",
+            may(whole, Update),
+            "Cancels a change that is published later",
+            schedules::cancel,
+        )
+        .gives::<schedules::Schedule>(),
         Route::get(
             "/schema/{kind}",
             may(whole, Read),

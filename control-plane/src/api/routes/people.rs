@@ -6,6 +6,7 @@ use crate::accounts::{AccountChange, AccountView, NewAccount, NewToken, Resource
 use crate::api::route::{Access, Route};
 use crate::api::{accounts, audit, backup, health, openapi, roles, session, tokens};
 use crate::audit::{Row, Verdict};
+use crate::backup::{Archive, Restored};
 
 pub(super) fn signing_in() -> Vec<Route> {
     vec![
@@ -15,7 +16,7 @@ pub(super) fn signing_in() -> Vec<Route> {
             "Says whether the daemon does its work",
             health::read,
         )
-        .gives_schema(object)
+        .gives::<health::Health>()
         .tag("health"),
         Route::get("/openapi.json", Access::Open, "Describes this API", openapi::read)
             .gives_schema(object)
@@ -176,7 +177,7 @@ pub(super) fn who_may() -> Vec<Route> {
             "Puts all documents and accounts into an archive",
             backup::make,
         )
-        .gives::<backup::Archive>(),
+        .gives::<Archive>(),
         Route::post(
             "/backup/restore",
             may(Backup, Execute),
@@ -184,8 +185,29 @@ pub(super) fn who_may() -> Vec<Route> {
             backup::restore,
         )
         .query::<backup::RestoreQuery>()
-        .takes::<backup::Archive>()
-        .gives::<backup::Answer>()
+        .takes::<Archive>()
+        .gives::<Restored>()
         .up_to(512 << 20),
+        Route::get(
+            "/backups",
+            may(Backup, Read),
+            "Lists backups that were made by themselves",
+            backup::list,
+        )
+        .gives::<backup::BackupList>(),
+        Route::get(
+            "/backups/{name}",
+            may(Backup, Execute),
+            "Reads a backup that was made by itself",
+            backup::one,
+        )
+        .gives::<Archive>(),
+        Route::delete(
+            "/backups/{name}",
+            may(Backup, Delete),
+            "Removes a backup that was made by itself",
+            backup::remove,
+        )
+        .status(204),
     ]
 }

@@ -1,6 +1,6 @@
 //! Routes about the running gateway.
 
-use super::{may, object};
+use super::may;
 use crate::accounts::Action::{Execute, Read};
 use crate::accounts::Resource;
 use crate::api::resources::Written;
@@ -20,7 +20,7 @@ pub(super) fn running() -> Vec<Route> {
             usage::read,
         )
         .query::<usage::Wanted>()
-        .gives_schema(object)
+        .gives::<usage::Answer>()
         .narrowed(),
         Route::get(
             "/limits",
@@ -29,7 +29,7 @@ pub(super) fn running() -> Vec<Route> {
             limits::all,
         )
         .query::<limits::Page>()
-        .gives_schema(object)
+        .gives::<limits::AllLimits>()
         .narrowed(),
         Route::get(
             "/instance",
@@ -37,42 +37,42 @@ pub(super) fn running() -> Vec<Route> {
             "Says how this instance is",
             instance::read,
         )
-        .gives_schema(object),
+        .gives::<instance::Instance>(),
         Route::get(
             "/instances",
             may(Instance, Read),
             "Lists the instances of the cluster, and whether they agree",
             instances::list,
         )
-        .gives_schema(object),
+        .gives::<instances::Cluster>(),
         Route::get(
             "/drain",
             may(Instance, Read),
             "Says whether this instance is drained",
             instances::draining,
         )
-        .gives_schema(object),
+        .gives::<instances::Draining>(),
         Route::put(
             "/drain",
             may(Emergency, Execute),
             "Takes this instance out of the cluster's view; what runs ends by itself",
             instances::drain,
         )
-        .gives_schema(object),
+        .gives::<instances::Draining>(),
         Route::delete(
             "/drain",
             may(Emergency, Execute),
             "Takes clients again",
             instances::undrain,
         )
-        .gives_schema(object),
+        .gives::<instances::Draining>(),
         Route::get(
             "/experiments",
             may(Usage, Read),
             "Lists experiments and their groups",
             experiments::all,
         )
-        .gives_schema(object),
+        .gives::<experiments::ExperimentList>(),
         Route::get(
             "/experiments/{name}",
             may(Usage, Read),
@@ -80,7 +80,7 @@ pub(super) fn running() -> Vec<Route> {
             experiments::one,
         )
         .query::<experiments::Wanted>()
-        .gives_schema(object),
+        .gives::<experiments::Outcome>(),
         Route::get(
             "/deployments",
             may(Deployments, Read),
@@ -88,7 +88,7 @@ pub(super) fn running() -> Vec<Route> {
             deployments::all,
         )
         .query::<deployments::Wanted>()
-        .gives_schema(object)
+        .gives::<deployments::DeploymentList>()
         .harmless(),
         Route::get(
             "/deployments/{*id}",
@@ -96,7 +96,7 @@ pub(super) fn running() -> Vec<Route> {
             "Says how a deployment stands",
             deployments::one,
         )
-        .gives_schema(object)
+        .gives::<deployments::OneDeployment>()
         .harmless(),
         Route::get(
             "/inflight",
@@ -105,7 +105,7 @@ pub(super) fn running() -> Vec<Route> {
             inflight::read,
         )
         .query::<inflight::Wanted>()
-        .gives_schema(object)
+        .gives::<inflight::InFlightList>()
         .narrowed(),
         Route::get(
             "/requests",
@@ -114,7 +114,7 @@ pub(super) fn running() -> Vec<Route> {
             requests::read,
         )
         .query::<requests::Wanted>()
-        .gives_schema(object)
+        .gives::<requests::RequestPage>()
         .narrowed(),
         Route::get(
             "/requests/{number}",
@@ -122,7 +122,7 @@ pub(super) fn running() -> Vec<Route> {
             "Reads one request of the past",
             requests::one,
         )
-        .gives_schema(object)
+        .gives::<requests::RequestLine>()
         .narrowed(),
         Route::get(
             "/usage/series",
@@ -172,7 +172,7 @@ pub(super) fn running() -> Vec<Route> {
             "Lists tokenizers, and how models are counted",
             tokenizers::list,
         )
-        .gives_schema(object)
+        .gives::<tokenizers::TokenizerList>()
         .harmless(),
         Route::post(
             "/tokenizers/{name}/count",
@@ -181,7 +181,7 @@ pub(super) fn running() -> Vec<Route> {
             tokenizers::count_one,
         )
         .takes::<tokenizers::CountRequest>()
-        .gives_schema(object)
+        .gives::<tokenizers::CountAnswer>()
         .up_to(64 << 20)
         .harmless(),
         Route::post(
@@ -190,8 +190,8 @@ pub(super) fn running() -> Vec<Route> {
             "Says what would become of a request, and why",
             explain::answer,
         )
-        .takes_schema(object)
-        .gives_schema(object)
+        .takes::<crate::explain::ExplainRequest>()
+        .gives::<explain::Explained>()
         .up_to(64 << 20),
     ]
 }
