@@ -5,16 +5,24 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use serde_json::Value;
+use ureq::http::{Method, Request, Response};
 
 use super::Failure;
+use crate::outgoing::agent;
 use crate::secrets::ApiToken;
 
+/// Environment variable with the token itself. No option, because options are for everybody to see.
+const TOKEN: &str = "TOLLGATE_TOKEN";
+/// Longest answer.
+const LONGEST: u64 = 512 << 20;
+
 #[derive(Debug, Clone, ClapArgs)]
+#[command(next_help_heading = "The daemon")]
 pub(super) struct Daemon {
     /// URL of the daemon's API
     #[arg(long, env = "TOLLGATE_URL", default_value = "http://127.0.0.1:9180")]
     url: String,
-    /// File with the API's token
+    /// File with a token for the API; TOLLGATE_TOKEN may hold the token itself
     #[arg(
         long,
         value_name = "FILE",
@@ -22,6 +30,9 @@ pub(super) struct Daemon {
         default_value = "/var/lib/tollgate/api.token"
     )]
     token_file: PathBuf,
+    /// Certificates that the API's is checked against, PEM; the system's by default
+    #[arg(long, value_name = "FILE", env = "TOLLGATE_CA_FILE")]
+    ca_file: Option<PathBuf>,
 }
 
 /// Who gives the command, for the versions that it makes.
@@ -43,93 +54,169 @@ pub(super) struct Client {
 
 impl Daemon {
     pub fn client(&self) -> Result<Client, Failure> {
-        let config = ureq::Agent::config_builder()
-            .timeout_global(Some(Duration::from_secs(30)))
-            .http_status_as_error(false)
-            .build();
+        let token = match std::env::var(TOKEN) {
+            Ok(text) if !text.trim().is_empty() => ApiToken::new(text.trim()),
+            _ => ApiToken::read(&self.token_file)?,
+        };
         Ok(Client {
-            agent: config.into(),
+            agent: agent(self.ca_file.as_deref(), Duration::from_secs(60))?,
             base: self.url.trim_end_matches('/').to_owned(),
-            token: ApiToken::read(&self.token_file)?,
+            token,
         })
     }
 }
 
+/// A text as a part of a path.
+pub(super) fn part(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
+    text.bytes()
+        .map(|b| match b {
+            b if plain(b) => char::from(b).to_string(),
+            b => format!("%{b:02X}"),
+        })
+        .collect()
+}
+
+/// A path with those parameters that there are.
+pub(super) fn with_query(path: &str, parameters: &[(&str, Option<String>)]) -> String {
+    let given = parameters.iter().filter_map(|(name, value)| {
+        let value = value.as_ref()?;
+        Some(format!("{name}={}", part(value)))
+    });
+    let query = given.collect::<Vec<_>>().join("&");
+    if query.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{path}?{query}")
+    }
+}
+
+/// What the API says about why not.
+fn failure(status: u16, body: &Value) -> Failure {
+    let part = |name: &str| body.get(name).and_then(Value::as_str).unwrap_or_default();
+    let mut text = format!("{status} {}: {}", part("title"), part("detail"));
+    let problems = body.get("problems").and_then(Value::as_array);
+    for problem in problems.into_iter().flatten() {
+        let field = |name: &str| problem.get(name).and_then(Value::as_str).unwrap_or_default();
+        text.push_str(&format!(
+            "\n  {} {} {}: {}",
+            field("severity"),
+            field("document"),
+            field("path"),
+            field("reason")
+        ));
+    }
+    let differences = body.get("diff").and_then(Value::as_array);
+    for difference in differences.into_iter().flatten() {
+        let shown = |name: &str| {
+            difference
+                .get(name)
+                .map_or("nothing".to_owned(), Value::to_string)
+        };
+        if let Some(path) = difference.get("path").and_then(Value::as_str) {
+            text.push_str(&format!(
+                "\n  {path}: {} there, {} here",
+                shown("current"),
+                shown("yours")
+            ));
+        }
+    }
+    text.into()
+}
+
 impl Client {
-    fn answer(
+    /// Sends JSON, or nothing, to a path below `/api/v1`.
+    pub fn send(
         &self,
-        response: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+        method: &Method,
+        path: &str,
+        if_match: Option<&str>,
+        body: Option<&Value>,
     ) -> Result<Value, Failure> {
+        let mut request = Request::builder()
+            .method(method.clone())
+            .uri(format!("{}/api/v1{path}", self.base))
+            .header("authorization", self.token.header().as_str())
+            .header("x-tollgate-author", author());
+        if let Some(etag) = if_match {
+            request = request.header("if-match", etag);
+        }
+        let body = match body {
+            Some(body) => {
+                request = request.header("content-type", "application/json");
+                serde_json::to_vec(body)?
+            }
+            None => Vec::new(),
+        };
+        let response = self.agent.run(request.body(body)?);
+        self.answer(response)
+    }
+
+    fn answer(&self, response: Result<Response<ureq::Body>, ureq::Error>) -> Result<Value, Failure> {
         let mut response =
             response.map_err(|e| format!("the daemon at {} does not answer: {e}", self.base))?;
         let status = response.status();
         if status.as_u16() == 204 {
             return Ok(Value::Null);
         }
-        let body: Value = response.body_mut().with_config().limit(256 << 20).read_json()?;
+        let body: Value = response
+            .body_mut()
+            .with_config()
+            .limit(LONGEST)
+            .read_json()
+            .map_err(|e| format!("{} at {} is not the admin API: {e}", status.as_u16(), self.base))?;
         if status.is_success() {
-            return Ok(body);
+            Ok(body)
+        } else {
+            Err(failure(status.as_u16(), &body))
         }
-        let part = |name: &str| {
-            body.get(name)
-                .and_then(Value::as_str)
-                .unwrap_or_default()
-                .to_owned()
-        };
-        let mut text = format!("{} {}: {}", status.as_u16(), part("title"), part("detail"));
-        let problems = body.get("problems").and_then(Value::as_array);
-        for problem in problems.into_iter().flatten() {
-            let field = |name: &str| problem.get(name).and_then(Value::as_str).unwrap_or_default();
-            let place = (field("document"), field("path"));
-            text.push_str(&format!(
-                "\n  {} {} {}: {}",
-                field("severity"),
-                place.0,
-                place.1,
-                field("reason")
-            ));
-        }
-        Err(text.into())
     }
 
     /// GET of a path below `/api/v1`.
     pub fn get(&self, path: &str) -> Result<Value, Failure> {
-        let url = format!("{}/api/v1{path}", self.base);
-        let request = self
-            .agent
-            .get(&url)
-            .header("authorization", self.token.header().as_str());
-        self.answer(request.call())
+        self.send(&Method::GET, path, None, None)
     }
 
     /// PUT of nothing to a path below `/api/v1`.
     pub fn put(&self, path: &str) -> Result<Value, Failure> {
-        let url = format!("{}/api/v1{path}", self.base);
-        let request = self
-            .agent
-            .put(&url)
-            .header("authorization", self.token.header().as_str());
-        self.answer(request.send_empty())
+        self.send(&Method::PUT, path, None, None)
     }
 
     /// DELETE of a path below `/api/v1`.
     pub fn delete(&self, path: &str) -> Result<Value, Failure> {
-        let url = format!("{}/api/v1{path}", self.base);
-        let request = self
-            .agent
-            .delete(&url)
-            .header("authorization", self.token.header().as_str());
-        self.answer(request.call())
+        self.send(&Method::DELETE, path, None, None)
     }
 
     /// POST of JSON to a path below `/api/v1`.
     pub fn post(&self, path: &str, body: &Value) -> Result<Value, Failure> {
-        let url = format!("{}/api/v1{path}", self.base);
-        let request = self
-            .agent
-            .post(&url)
-            .header("authorization", self.token.header().as_str())
-            .header("x-tollgate-author", author());
-        self.answer(request.send_json(body))
+        self.send(&Method::POST, path, None, Some(body))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn paths_carry_any_name() {
+        assert_eq!(part("gpt-4o/azure 微"), "gpt-4o%2Fazure%20%E5%BE%AE");
+        let query = with_query(
+            "/x",
+            &[("a", Some("1 &".into())), ("b", None), ("c", Some("2".into()))],
+        );
+        assert_eq!(query, "/x?a=1%20%26&c=2");
+        assert_eq!(with_query("/x", &[("b", None)]), "/x");
+    }
+
+    #[test]
+    fn a_refusal_says_where_it_hurts() {
+        let body = json!({"title": "invalid", "detail": "1 errors", "problems": [
+            {"severity": "error", "document": "d", "path": "limits[0].max", "reason": "too small"}],
+            "diff": [{"path": "name", "current": "x"}]});
+        assert_eq!(
+            failure(422, &body).to_string(),
+            "422 invalid: 1 errors\n  error d limits[0].max: too small\n  name: \"x\" there, nothing here"
+        );
     }
 }

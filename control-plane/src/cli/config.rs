@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Subcommand};
 use serde_json::{Map, Value, json};
 use tollgate_policy::Kind;
+use tollgate_policy::documents::Instant;
 
-use super::client::Daemon;
+use super::client::{Client, Daemon, part};
+use super::table::table;
 use super::{Failure, check, print};
 use crate::config::instance_of;
 
@@ -25,6 +27,14 @@ enum Command {
     Diff(Diff),
     /// Publish the documents of a version again, byte for byte, as a new version
     Rollback(Rollback),
+    /// Write all documents into a folder, credentials taken out; publishing them puts the stored ones back
+    Export(Export),
+    /// Publish the documents of a folder later
+    Schedule(Schedule),
+    /// List what is published later, and what was lately
+    Scheduled(Scheduled),
+    /// Do not publish something later
+    Cancel(Cancel),
     /// Publish the documents of a folder as one version; large lists are spread over shards where that is needed
     Publish(Publish),
 }
@@ -88,6 +98,49 @@ struct Publish {
     dry_run: bool,
 }
 
+#[derive(Debug, ClapArgs)]
+struct Export {
+    #[command(flatten)]
+    daemon: Daemon,
+    /// The folder; made if it is not there
+    dir: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+struct Schedule {
+    #[command(flatten)]
+    daemon: Daemon,
+    /// Folder of documents
+    dir: PathBuf,
+    /// When: `2027-01-01T02:00:00+08:00`
+    #[arg(long, value_name = "TIME", value_parser = instant)]
+    at: Instant,
+    /// Why
+    #[arg(short, long, default_value = "")]
+    message: String,
+}
+
+#[derive(Debug, ClapArgs)]
+struct Scheduled {
+    #[command(flatten)]
+    daemon: Daemon,
+    /// As JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+struct Cancel {
+    #[command(flatten)]
+    daemon: Daemon,
+    /// Its id
+    id: String,
+}
+
+fn instant(text: &str) -> Result<Instant, String> {
+    serde_json::from_value(text.into()).map_err(|e: serde_json::Error| e.to_string())
+}
+
 fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value.get(name).and_then(Value::as_str).unwrap_or_default()
 }
@@ -97,7 +150,7 @@ fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
 }
 
 /// `2026-05-01 12:34:56Z`, from days since 1970 (Howard Hinnant's `civil_from_days`).
-fn utc(unix_ms: u64) -> String {
+pub(super) fn utc(unix_ms: u64) -> String {
     let seconds = unix_ms / 1_000;
     let days = seconds / 86_400 + 719_468;
     let era = days / 146_097;
@@ -181,6 +234,41 @@ fn published(answer: &Value) -> String {
     out
 }
 
+/// Writes all documents into a folder.
+fn export(client: &Client, dir: &std::path::Path) -> Result<(), Failure> {
+    let fail = |e: std::io::Error| format!("{}: {e}", dir.display());
+    std::fs::create_dir_all(dir).map_err(fail)?;
+    let answer = client.get("/documents")?;
+    let mut out = String::new();
+    for document in list(&answer, "documents") {
+        let name = text(document, "name");
+        if name.contains('/') || name.starts_with('.') {
+            return Err(format!("`{name}` is no name of a document").into());
+        }
+        let content = client.get(&format!("/documents/{}", part(name)))?;
+        std::fs::write(dir.join(name), format!("{content:#}\n")).map_err(fail)?;
+        let _ = writeln!(out, "{name}");
+    }
+    print(&out)
+}
+
+fn scheduled(answer: &Value) -> String {
+    let row = |draft: &Value| {
+        let documents: Vec<&str> = list(draft, "documents").filter_map(Value::as_str).collect();
+        let version = draft.get("version").and_then(Value::as_u64);
+        vec![
+            text(draft, "id").to_owned(),
+            utc(draft.get("at_ms").and_then(Value::as_u64).unwrap_or(0)),
+            text(draft, "state").to_owned(),
+            text(draft, "author").to_owned(),
+            version.map_or_else(|| text(draft, "reason").to_owned(), |n| format!("version {n}")),
+            documents.join(","),
+        ]
+    };
+    let heads = ["ID", "AT", "STATE", "AUTHOR", "OUTCOME", "DOCUMENTS"];
+    table(&heads, &list(answer, "items").map(row).collect::<Vec<_>>())
+}
+
 /// The documents of a folder: by kind where all of a kind is one document, so that a source with small documents can
 /// spread it.
 fn documents(dir: &std::path::Path) -> Result<Map<String, Value>, Failure> {
@@ -235,6 +323,24 @@ pub(super) fn run(args: &ConfigArgs) -> Result<(), Failure> {
                 .client()?
                 .post(&path, &json!({ "message": args.message }))?;
             print(&published(&answer))
+        }
+        Command::Export(args) => export(&args.daemon.client()?, &args.dir),
+        Command::Schedule(args) => {
+            let at_ms = args.at.0.saturating_mul(1_000);
+            let body = json!({ "documents": documents(&args.dir)?, "message": args.message, "at_ms": at_ms });
+            let made = args.daemon.client()?.post("/schedules", &body)?;
+            print(&format!("{}\n", text(&made, "id")))
+        }
+        Command::Scheduled(args) => {
+            let answer = args.daemon.client()?.get("/schedules")?;
+            if args.json {
+                return print(&format!("{answer:#}\n"));
+            }
+            print(&scheduled(&answer))
+        }
+        Command::Cancel(args) => {
+            let path = format!("/schedules/{}", part(&args.id));
+            args.daemon.client()?.delete(&path).map(drop)
         }
         Command::Publish(args) => {
             let mut body = json!({

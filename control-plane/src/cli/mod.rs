@@ -2,22 +2,28 @@
 
 mod account;
 mod audit;
+mod backup;
 mod check;
 mod client;
 mod cluster;
 mod config;
 mod count;
 mod drain;
+mod entries;
 mod explain;
 mod keys;
 mod serve;
 mod status;
+mod table;
 mod top;
+mod usage;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args as ClapArgs, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+use entries::Sort;
 
 /// An AI gateway inside nginx: its daemon and its tools.
 #[derive(Debug, Parser)]
@@ -47,6 +53,36 @@ enum Command {
     Top(top::Args),
     /// Print the JSON Schema of a kind of document
     Schema(check::SchemaArgs),
+    /// Print the OpenAPI document of the admin API; needs no running daemon
+    Openapi,
+    /// Channels
+    #[command(subcommand)]
+    Channel(ChannelCommand),
+    /// Models
+    #[command(subcommand)]
+    Model(ModelCommand),
+    /// Deployments of a model
+    Deployment(Deployments),
+    /// Providers
+    #[command(subcommand)]
+    Provider(entries::Command),
+    /// Rules
+    #[command(subcommand)]
+    Rule(entries::Command),
+    /// Templates of channels
+    #[command(subcommand)]
+    Template(entries::Command),
+    /// Rules with parameters
+    #[command(subcommand)]
+    RuleTemplate(entries::Command),
+    /// Rules for counting tokens
+    #[command(subcommand, visible_alias = "counting-rule")]
+    Tokenizer(entries::Command),
+    /// What was used
+    Usage(usage::Args),
+    /// Backups
+    #[command(subcommand)]
+    Backup(backup::Command),
     /// Accounts of the admin API
     #[command(subcommand)]
     Account(account::Command),
@@ -57,6 +93,35 @@ enum Command {
     Seal(keys::SealArgs),
     /// Print the SHA-256 of a channel's key (read from standard input) for a document
     HashKey,
+    /// Print a script that completes this command line: `source <(tollgate completion bash)`
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ChannelCommand {
+    #[command(flatten)]
+    Entry(entries::Command),
+    /// What it has used
+    Usage(usage::One),
+}
+
+#[derive(Debug, Subcommand)]
+enum ModelCommand {
+    #[command(flatten)]
+    Entry(entries::Command),
+    /// What was used of it
+    Usage(usage::One),
+}
+
+#[derive(Debug, ClapArgs)]
+struct Deployments {
+    /// The model
+    model: String,
+    #[command(subcommand)]
+    command: entries::Command,
 }
 
 /// What went wrong, for standard error; the exit code is 1.
@@ -74,6 +139,20 @@ pub fn main() -> ExitCode {
         Command::Drain(args) => return exit(drain::run(&args)),
         Command::Top(args) => top::run(&args),
         Command::Schema(args) => check::schema(&args),
+        Command::Openapi => openapi(),
+        Command::Channel(ChannelCommand::Entry(command)) => command.run(Sort::CHANNELS),
+        Command::Channel(ChannelCommand::Usage(args)) => usage::of_channel(&args),
+        Command::Model(ModelCommand::Entry(command)) => command.run(Sort::MODELS),
+        Command::Model(ModelCommand::Usage(args)) => usage::of_model(&args),
+        Command::Deployment(args) => args.command.run_deployments(&args.model),
+        Command::Provider(command) => command.run(Sort::PROVIDERS),
+        Command::Rule(command) => command.run(Sort::RULES),
+        Command::Template(command) => command.run(Sort::TEMPLATES),
+        Command::RuleTemplate(command) => command.run(Sort::RULE_TEMPLATES),
+        Command::Tokenizer(command) => command.run(Sort::COUNTING_RULES),
+        Command::Usage(args) => usage::run(&args),
+        Command::Backup(command) => backup::run(&command),
+        Command::Completion { shell } => completion(shell),
         Command::Account(command) => account::run(&command),
         Command::Audit(command) => return exit(audit::run(&command)),
         Command::Seal(args) => keys::seal(&args),
@@ -91,6 +170,17 @@ fn exit(result: Result<bool, Failure>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn completion(shell: Shell) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "tollgate", &mut script);
+    print(&String::from_utf8(script)?)
+}
+
+fn openapi() -> Result<(), Failure> {
+    let document = serde_json::to_string_pretty(&crate::api::openapi())?;
+    print(&format!("{document}\n"))
 }
 
 /// Writes to standard output; whoever reads may go away at any time.
