@@ -11,7 +11,7 @@ PACKAGES := --workspace --exclude ngx_http_tollgate_module
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 TOLLGATE_NGINX ?= pinned
 
-.PHONY: help setup ui test-ui check-ui nacos module module-pinned module-debian module-custom daemon mock run test test-crates \
+.PHONY: help setup ui api-types test-ui check-ui nacos module module-pinned module-debian module-custom daemon mock run test test-crates \
 	test-e2e test-e2e-debian test-python valgrind check check-format check-clippy check-docs check-deny bench oracle fuzz-meter bench-meter model-lease package clean
 
 help: ## list the targets
@@ -44,6 +44,10 @@ module-custom: ## target/module/custom: the tree in NGINX_SOURCE_DIR and NGINX_B
 ui: ## build the dashboard: admin-ui/dist, which the daemon's build takes in
 	@echo "== dashboard"
 	@scripts/ui.sh
+
+api-types: ## make the dashboard's types from the daemon's description of its API
+	@echo "== dashboard: types of the API"
+	@PROFILE=$(PROFILE) scripts/api-types.sh
 
 daemon: ui ## build the daemon with its dashboard: target/<profile>/tollgate
 	@echo "== daemon ($(PROFILE))"
@@ -118,6 +122,7 @@ check-clippy:
 check-ui:
 	@echo "== dashboard: types and lints"
 	@scripts/ui.sh
+	@PROFILE=$(PROFILE) scripts/api-types.sh check
 	@cd admin-ui && npm run --silent types && npm run --silent lint
 
 check-docs:

@@ -1,33 +1,16 @@
 // Emergency actions and the history of the configuration.
 import { ApiError, call, get, path } from "./http";
+import type { Cluster, Draining, Member, Published, VersionLine, VersionList, Written } from "./schema";
 
-export const blockChannel = (code: string, reason: string) => call<unknown>("POST", path("emergency", "channels", code, "block"), { body: { reason } });
-export const unblockChannel = (code: string) => call<unknown>("POST", path("emergency", "channels", code, "unblock"), { body: {} });
-export const maintenance = (on: boolean, message: string) => call<unknown>("POST", "/emergency/maintenance", { body: { on, message } });
+export const blockChannel = (code: string, reason: string) => call<Written>("POST", path("emergency", "channels", code, "block"), { body: { reason } });
+export const unblockChannel = (code: string) => call<Written>("POST", path("emergency", "channels", code, "unblock"), { body: {} });
+export const maintenance = (on: boolean, message: string) => call<Written>("POST", "/emergency/maintenance", { body: { on, message } });
 
-export interface Version {
-  number: number;
-  unix_ms: number;
-  author: string;
-  message: string;
-  /** Names of the documents that differ from the version before. */
-  changed: string[];
-}
-
-export interface Member {
-  instance: string;
-  address: string;
-  api: string;
-  program: string;
-  version: number;
-  generation: number;
-  in_flight: number;
-  draining: boolean;
-  refusing: boolean;
-}
+export type Version = VersionLine;
+export type { Member };
 
 export const versions = (query: { before?: number | null; limit?: number }) =>
-  get<{ versions: Version[]; head: number | null; in_force: number | null }>("/versions", query);
+  get<VersionList>("/versions", query);
 
 /** A document as it was in a version; null if the version had none of that name. */
 async function documentOf(version: number, name: string): Promise<string | null> {
@@ -48,7 +31,7 @@ export const versionDiff = (version: Version) =>
       after: await documentOf(version.number, name),
     })),
   );
-export const rollBack = (version: number, message: string) => call<unknown>("POST", path("versions", String(version), "rollback"), { body: { message } });
+export const rollBack = (version: number, message: string) => call<Published>("POST", path("versions", String(version), "rollback"), { body: { message } });
 
-export const instances = () => get<{ own: string; version: number; converged: boolean; failure: string | null; instances: Member[] }>("/instances");
-export const drain = (on: boolean) => call<{ draining: boolean; in_flight: number }>(on ? "PUT" : "DELETE", "/drain");
+export const instances = () => get<Cluster>("/instances");
+export const drain = (on: boolean) => call<Draining>(on ? "PUT" : "DELETE", "/drain");

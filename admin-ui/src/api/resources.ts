@@ -1,6 +1,6 @@
 // Resources of the configuration: entries of documents, changed under optimistic locking.
 import { call, get, path, type CallOptions } from "./http";
-import type { Channel, CountingRule, Effective, Item, Model, Page, Provider, Rule, Template, Written } from "./types";
+import type { Channel, CountingRule, Effective, Item, MadeKey, Model, Page, Provider, Removed, Rule, Template, Written } from "./types";
 
 export interface ListQuery {
   search?: string;
@@ -19,7 +19,7 @@ export interface Resource<V> {
   create(value: V, dryRun?: boolean): Promise<Written<V>>;
   replace(id: string, value: V, etag: string, dryRun?: boolean): Promise<Written<V>>;
   patch(id: string, patch: object, etag: string): Promise<Written<V>>;
-  remove(id: string, etag: string): Promise<Written<V>>;
+  remove(id: string, etag: string): Promise<Removed>;
 }
 
 function resource<V>(name: string): Resource<V> {
@@ -39,10 +39,10 @@ export const channels = {
   ...resource<Channel>("channels"),
   effective: (value: Channel) => call<Effective>("POST", "/channels/effective", { body: value }),
   addKey: (code: string, body: { id?: string; expires_at?: string }) =>
-    call<{ id: string; key: string; etag: string }>("POST", path("channels", code, "keys"), { body }),
+    call<MadeKey>("POST", path("channels", code, "keys"), { body }),
   rotateKey: (code: string, id: string, grace: string) =>
-    call<{ id: string; key: string; etag: string }>("POST", path("channels", code, "keys", id, "rotate"), { body: { grace } }),
-  removeKey: (code: string, id: string) => call<Written<Channel>>("DELETE", path("channels", code, "keys", id)),
+    call<MadeKey>("POST", path("channels", code, "keys", id, "rotate"), { body: { grace } }),
+  removeKey: (code: string, id: string) => call<Removed>("DELETE", path("channels", code, "keys", id)),
 };
 export const templates = resource<Template>("templates");
 export const models = resource<Model>("models");

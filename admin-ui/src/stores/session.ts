@@ -57,7 +57,7 @@ export const useSession = defineStore("session", () => {
   }
 
   function may(resource: string, action: string): boolean {
-    const permissions = session.value.permissions ?? {};
+    const permissions: Record<string, string[]> = session.value.permissions ?? {};
     const allowed = [...(permissions[resource] ?? []), ...(permissions["*"] ?? [])];
     return allowed.includes(action) || allowed.includes("*");
   }
