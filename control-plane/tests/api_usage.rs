@@ -51,6 +51,8 @@ fn history(daemon: &Daemon) {
                     request_id: [n, c as u64 * 2 + u64::from(model == "qwen")],
                     status: if n % 2 == 0 { 200 } else { 502 },
                     class: if n % 2 == 0 { 0 } else { Class::Upstream as u8 },
+                    // A stream that a shadow rule matched; a stream.
+                    flags: if n == 7 { 0b1001 } else { 1 },
                     ..Event::default()
                 };
                 lines.requests.push(Line {
@@ -182,6 +184,19 @@ async fn requests_are_found_by_what_is_known_of_them() {
     assert_eq!(count(&hour).await, 36);
     assert_eq!(count("id=00000000000000070000000000000005").await, 1);
     assert_eq!(count("id=7").await, 0);
+    assert_eq!(
+        (
+            count("flag=shadow").await,
+            count("flag=stream").await,
+            count("flag=cut").await
+        ),
+        (6, 216, 0)
+    );
+    let bad = Daemon::request("GET", "/api/v1/requests?flag=nonsense");
+    assert_eq!(
+        daemon.send(bad.body(Body::empty()).unwrap()).await.0,
+        StatusCode::BAD_REQUEST
+    );
     let mut seen = 0;
     let mut next = String::new();
     loop {
@@ -289,4 +304,42 @@ async fn the_live_stream_says_once_a_second_what_happens() {
     let sample = busy(&mut some).await;
     assert_eq!(sample["by_class"]["ok"], 10, "{sample}");
     assert!(!sample.to_string().contains("wechat001"));
+}
+
+#[tokio::test]
+async fn latencies_are_summed_up_by_channel_and_model_and_kept_from_others() {
+    let daemon = Daemon::start(Folders::new()).await;
+    let team = daemon.account("team", &["viewer"], &["team-*"]).await;
+    for (channel, model, n) in [
+        (b"wechat001" as &[u8], b"gpt-4o" as &[u8], 30),
+        (b"team-a", b"gpt-4o", 10),
+        (b"team-a", b"qwen", 5),
+    ] {
+        let row = daemon.region.usage_index(channel, model).unwrap();
+        for _ in 0..n {
+            let usage = UsageDelta {
+                latency_us: Some(2_000),
+                first_token_us: Some(700),
+                ..UsageDelta::of(Class::Ok)
+            };
+            daemon.region.add_usage(row, &usage);
+        }
+    }
+    let count = async |query: &str| {
+        let found = daemon.get(&format!("/api/v1/latency?{query}")).await;
+        assert_eq!(
+            found["upper_us"].as_array().unwrap().len(),
+            found["latency"]["buckets"].as_array().unwrap().len()
+        );
+        found["latency"]["count"].as_u64().unwrap()
+    };
+    assert_eq!(count("").await, 45);
+    assert_eq!(count("model=gpt-4o").await, 40);
+    assert_eq!(count("channel=team-a&model=qwen").await, 5);
+    assert_eq!(count("channel=nobody").await, 0);
+    let all = daemon.get("/api/v1/latency").await;
+    assert!(all["latency"]["p50_us"].as_u64().unwrap() >= 2_000, "{all}");
+    assert!(all["first_token"]["p99_us"].as_u64().unwrap() < 2_000, "{all}");
+    let (_, some) = daemon.as_(&team, "GET", "/api/v1/latency", None).await;
+    assert_eq!(some["latency"]["count"], 15);
 }

@@ -23,6 +23,7 @@ mod health;
 mod inflight;
 mod instance;
 mod instances;
+mod latency;
 mod limits;
 mod live;
 mod metrics;

@@ -9,7 +9,7 @@ use super::extract::{Path, Query};
 use super::{ApiError, AppState};
 use crate::accounts::Principal;
 use crate::config::ConfigStatus;
-use crate::ledger::{RequestRecord, RequestSearch};
+use crate::ledger::{RequestRecord, RequestSearch, flag_bit};
 use crate::live;
 
 /// Most lines on one page.
@@ -35,6 +35,8 @@ pub(super) struct Wanted {
     status: Option<u16>,
     /// Only this deployment.
     deployment: Option<String>,
+    /// Only lines with this flag: `stream`, `suspicious`, `cut`, `shadow` (a shadow rule matched).
+    flag: Option<String>,
     /// Only this request id, 32 hexadecimal digits.
     id: Option<String>,
     /// Not older, Unix milliseconds.
@@ -123,7 +125,12 @@ pub(super) async fn read(
     Extension(who): Extension<Principal>,
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<RequestPage>, ApiError> {
+    let flag = wanted.flag.as_deref().map(|name| {
+        flag_bit(name)
+            .ok_or_else(|| ApiError::bad_request("`flag` is none of `stream`, `suspicious`, `cut`, `shadow`"))
+    });
     let query = RequestSearch {
+        flags: flag.transpose()?.unwrap_or(0),
         before: wanted.before,
         channel: wanted.channel,
         model: wanted.model,

@@ -24,7 +24,7 @@ pub use booking::{Booking, Names, Reading, Seen, SlotEvents};
 pub use counters::{COUNTER_NAMES, COUNTERS, Counter, Counters};
 pub use drain::{Drain, DrainStatus, RegionNames};
 pub use lines::{Line, Lines};
-pub use record::{RequestRecord, flag_names, source_name};
+pub use record::{RequestRecord, flag_bit, flag_names, source_name};
 pub use results::{Histogram, Results, quantile_us};
 pub use sqlite::{RequestPage, RequestSearch, Series, SeriesQuery, SqliteReader, SqliteStore};
 pub use store::{

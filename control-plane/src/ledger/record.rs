@@ -81,10 +81,18 @@ pub fn source_name(source: u8) -> &'static str {
     }
 }
 
+/// Names of an event's flags by their bits.
+const FLAGS: [&str; 4] = ["stream", "suspicious", "cut", "shadow"];
+
+/// The bit of a flag by its name.
+pub fn flag_bit(name: &str) -> Option<u32> {
+    let bit = FLAGS.iter().position(|flag| *flag == name)?;
+    Some(1 << bit)
+}
+
 /// Names of the flags set in an event, comma-separated.
 pub fn flag_names(flags: u32) -> String {
-    let names = ["stream", "suspicious", "cut", "shadow"];
-    let set = names
+    let set = FLAGS
         .iter()
         .enumerate()
         .filter(|(bit, _)| flags >> bit & 1 == 1)

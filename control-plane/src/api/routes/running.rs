@@ -6,8 +6,8 @@ use crate::accounts::Resource;
 use crate::api::resources::Written;
 use crate::api::route::Route;
 use crate::api::{
-    deployments, emergency, experiments, explain, inflight, instance, instances, limits, live, requests,
-    series, tokenizers, usage,
+    deployments, emergency, experiments, explain, inflight, instance, instances, latency, limits, live,
+    requests, series, tokenizers, usage,
 };
 
 pub(super) fn running() -> Vec<Route> {
@@ -132,6 +132,15 @@ pub(super) fn running() -> Vec<Route> {
         )
         .query::<series::Wanted>()
         .gives::<series::Answer>()
+        .narrowed(),
+        Route::get(
+            "/latency",
+            may(Usage, Read),
+            "Reads how long requests took, as histograms",
+            latency::read,
+        )
+        .query::<latency::Wanted>()
+        .gives::<latency::Answer>()
         .narrowed(),
         Route::get(
             "/live",

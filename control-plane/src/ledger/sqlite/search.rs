@@ -31,6 +31,8 @@ pub struct RequestSearch {
     pub status: Option<u16>,
     /// Only this deployment.
     pub deployment: Option<String>,
+    /// Only lines with all of these flags, see [`crate::ledger::flag_bit`].
+    pub flags: u32,
     /// Only this request id, 32 hexadecimal digits.
     pub id: Option<String>,
     /// Not older, Unix milliseconds.
@@ -136,6 +138,7 @@ pub fn search(
                 && class & classes != 0
                 && is_wanted(line.who)
                 && is_in(line.group)
+                && line.event.flags & q.flags == q.flags
                 && times.contains(&line.time_ms)
                 && q.status.is_none_or(|s| s == line.event.status)
                 && id.is_none_or(|id| id == line.event.request_id)
