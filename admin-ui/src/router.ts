@@ -20,6 +20,7 @@ const routes: RouteRecordRaw[] = [
   { path: "/models/:id", name: "model", component: () => import("@/views/models/Detail.vue"), props: true, meta: { title: "nav.models", resource: "models" } },
   { path: "/models/:id/edit", name: "model-edit", component: () => import("@/views/models/Form.vue"), props: true, meta: { title: "nav.models", resource: "models" } },
   { path: "/providers", name: "providers", component: () => import("@/views/providers/List.vue"), meta: { title: "nav.providers", resource: "providers" } },
+  { path: "/experiments", name: "experiments", component: () => import("@/views/models/Experiments.vue"), meta: { title: "nav.experiments", resource: "usage" } },
   { path: "/rules", name: "rules", component: () => import("@/views/rules/List.vue"), meta: { title: "nav.rules", resource: "rules" } },
   { path: "/counting", name: "counting", component: () => import("@/views/counting/Counting.vue"), meta: { title: "nav.counting", resource: "counting_rules" } },
   { path: "/usage", name: "usage", component: () => import("@/views/Usage.vue"), meta: { title: "nav.usage", resource: "usage" } },

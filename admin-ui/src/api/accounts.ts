@@ -1,6 +1,6 @@
 // Accounts, sessions, tokens.
 import { call, get, path } from "./http";
-import type { Account, AccountChange, AccountList, CreatedAccount, CreatedToken, RoleList, SetPassword, TokenList } from "./schema";
+import type { Account, AccountChange, AccountList, CreatedAccount, CreatedToken, NewRole, Role, RoleList, SetPassword, TokenList } from "./schema";
 import type { Session } from "./types";
 
 export const session = () => call<Session>("GET", "/session", { quiet: true });
@@ -15,6 +15,9 @@ export const patchAccount = (name: string, body: AccountChange) => call<Account>
 export const removeAccount = (name: string) => call<void>("DELETE", path("accounts", name));
 export const resetPassword = (name: string) => call<SetPassword>("POST", path("accounts", name, "password"), { body: {} });
 export const roles = () => get<RoleList>("/roles");
+export const createRole = (body: NewRole) => call<Role>("POST", "/roles", { body });
+export const replaceRole = (name: string, body: NewRole) => call<Role>("PUT", path("roles", name), { body });
+export const removeRole = (name: string) => call<void>("DELETE", path("roles", name));
 export const tokens = () => get<TokenList>("/tokens", { account: "*" });
 export const createToken = (body: { label: string; expires_in: string | null }) => call<CreatedToken>("POST", "/tokens", { body });
 export const removeToken = (id: string) => call<void>("DELETE", path("tokens", id));

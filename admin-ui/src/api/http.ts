@@ -79,7 +79,7 @@ function url(target: string, query: CallOptions["query"]): string {
   return BASE + target + (text ? `?${text}` : "");
 }
 
-async function problemOf(response: Response): Promise<ProblemDocument> {
+export async function problemOf(response: Response): Promise<ProblemDocument> {
   const fallback = { title: response.statusText || "error", status: response.status };
   const body: unknown = await response.json().catch(() => null);
   return body && typeof body === "object" ? { ...fallback, ...(body as Partial<ProblemDocument>), status: response.status } : fallback;

@@ -1,6 +1,6 @@
 // Emergency actions and the history of the configuration.
 import { ApiError, call, get, path } from "./http";
-import type { Cluster, Draining, Member, Published, VersionLine, VersionList, Written } from "./schema";
+import type { BackupList, Cluster, Draining, Member, Published, Restored, Schedule, ScheduleList, VersionLine, VersionList, Written } from "./schema";
 
 export const blockChannel = (code: string, reason: string) => call<Written>("POST", path("emergency", "channels", code, "block"), { body: { reason } });
 export const unblockChannel = (code: string) => call<Written>("POST", path("emergency", "channels", code, "unblock"), { body: {} });
@@ -9,11 +9,11 @@ export const maintenance = (on: boolean, message: string) => call<Written>("POST
 export type Version = VersionLine;
 export type { Member };
 
-export const versions = (query: { before?: number | null; limit?: number }) =>
+export const versions = (query: { before?: number | null; limit?: number; document?: string }) =>
   get<VersionList>("/versions", query);
 
 /** A document as it was in a version; null if the version had none of that name. */
-async function documentOf(version: number, name: string): Promise<string | null> {
+export async function documentOf(version: number, name: string): Promise<string | null> {
   if (version < 1) return null;
   try {
     return JSON.stringify(await get<unknown>(path("versions", String(version), "documents", name)), null, 2);
@@ -35,3 +35,14 @@ export const rollBack = (version: number, message: string) => call<Published>("P
 
 export const instances = () => get<Cluster>("/instances");
 export const drain = (on: boolean) => call<Draining>(on ? "PUT" : "DELETE", "/drain");
+
+export type { Schedule };
+export const schedules = () => get<ScheduleList>("/schedules");
+export const cancelSchedule = (id: string) => call<Schedule>("DELETE", path("schedules", id));
+/** Keeps documents until it is time to publish them. */
+export const createSchedule = (body: { at_ms: number; documents: Record<string, unknown>; message: string }) => call<Schedule>("POST", "/schedules", { body });
+
+export const backups = () => get<BackupList>("/backups");
+export const removeBackup = (name: string) => call<void>("DELETE", path("backups", name));
+/** Makes the gateway what it was; the accounts too, if wanted. */
+export const restore = (archive: unknown, accounts: boolean) => call<Restored>("POST", "/backup/restore", { body: archive, query: { accounts } });

@@ -8,10 +8,15 @@ import type {
   CountAnswer,
   DeploymentHistory,
   DeploymentList,
+  DocumentList,
+  ExperimentList,
+  ExperimentOutcome,
   Explained,
   Instance,
+  Latencies,
   RequestPage,
   TokenizerList,
+  Usage,
   UsageSeries,
 } from "./schema";
 
@@ -33,6 +38,9 @@ export interface RequestQuery {
   class?: string;
   status?: number | null;
   deployment?: string;
+  experiment?: string;
+  group?: string;
+  flag?: string;
   from_ms?: number | null;
   to_ms?: number | null;
   id?: string;
@@ -41,7 +49,7 @@ export interface RequestQuery {
 export const series = (query: SeriesQuery, signal?: AbortSignal) => get<UsageSeries>("/usage/series", { ...query }, signal);
 export const requests = (query: RequestQuery, signal?: AbortSignal) =>
   get<RequestPage>("/requests", { ...query }, signal);
-export const deployments = (query: { model?: string; provider?: string; trouble?: boolean } = {}) =>
+export const deployments = (query: { model?: string; provider?: string; trouble?: boolean; limit?: number } = {}) =>
   get<DeploymentList>("/deployments", query);
 export const deploymentHistory = (id: string) =>
   get<DeploymentHistory>(
@@ -59,3 +67,10 @@ export const explain = (body: { method: string; path: string; headers: Record<st
 export const audit = (query: { before?: number | null; limit?: number; actor?: string; resource?: string; outcome?: string; search?: string }) =>
   get<AuditPage>("/audit", query);
 export const verifyAudit = () => get<AuditVerdict>("/audit/verify");
+export const latencies = (query: { channel?: string; model?: string }) => get<Latencies>("/latency", query);
+export const experiments = () => get<ExperimentList>("/experiments");
+export const experimentResults = (name: string, query: { step: number; from?: number; to?: number }) =>
+  get<ExperimentOutcome>(path("experiments", name), query);
+export const documents = () => get<DocumentList>("/documents");
+/** The unit of money of this configuration; empty while nothing has a price. */
+export const currency = () => get<Usage & { currency?: string | null }>("/usage", { step: 600, from: Math.floor(Date.now() / 1_000) }).then((usage) => usage.currency ?? "");

@@ -1,6 +1,6 @@
 // Resources of the configuration: entries of documents, changed under optimistic locking.
 import { call, get, path, type CallOptions } from "./http";
-import type { Channel, CountingRule, Effective, Item, MadeKey, Model, Page, Provider, Removed, Rule, Template, Written } from "./types";
+import type { Channel, CountingRule, Effective, Item, MadeKey, Model, Page, Provider, Removed, Rule, RuleTemplate, Settings, Template, Written } from "./types";
 
 export interface ListQuery {
   search?: string;
@@ -49,8 +49,18 @@ export const models = resource<Model>("models");
 export const providers = resource<Provider>("providers");
 export const rules = resource<Rule>("rules");
 export const countingRules = resource<CountingRule>("counting-rules");
-export const settings = {
-  read: () => get<Item<Record<string, unknown>>>("/settings"),
-  replace: (value: Record<string, unknown>, etag: string) =>
-    call<Written<Record<string, unknown>>>("PUT", "/settings", { body: value, etag }),
+export const ruleTemplates = resource<RuleTemplate>("rule-templates");
+
+const only = (): never => {
+  throw new Error("there is one set of settings");
+};
+/** The settings as a resource with one entry, so that a form over them is like any other. */
+export const settings: Resource<Settings> = {
+  name: "settings",
+  list: only,
+  create: only,
+  remove: only,
+  read: () => get<Item<Settings>>("/settings"),
+  replace: (_id, value, etag, dryRun) => call("PUT", "/settings", { body: value, etag, ...(dryRun ? { query: { dry_run: true } } : {}) }),
+  patch: (_id, patch, etag) => call("PATCH", "/settings", { body: patch, etag }),
 };

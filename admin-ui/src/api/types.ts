@@ -17,9 +17,13 @@ export type {
   CreatedAccount,
   CreatedToken,
   Deployment,
+  Experiment,
+  ExperimentInForce,
+  Group,
   DeploymentState,
   Effective,
   Instance,
+  Latencies,
   Limit,
   LiveLimit,
   LiveSample,
@@ -28,11 +32,16 @@ export type {
   Model,
   ModelCounting,
   Origin,
+  Override,
+  Parameter,
   Percentiles,
+  Price,
   Provider,
   RequestLine,
   RequestPage,
   Role,
+  Schedule,
+  Settings,
   Template,
   Token,
   UsageSeries,
@@ -41,6 +50,8 @@ export type Explanation = api.Explanation;
 /** Who is signed in; a page that does not know yet knows nothing else. */
 export type Session = Partial<api.SignedIn> & Pick<api.SignedIn, "signed_in">;
 export type LivePart = api.Part;
+/** What came of a group of an experiment; its share is null where it is in force no more. */
+export type GroupResults = api.GroupOutcome;
 
 /** One entry of a document, with its version. */
 export type Item<V> = Omit<api.Item, "value"> & { value: V };
@@ -66,6 +77,7 @@ export interface Action {
   set_channel?: string;
   set_model?: string;
   set_version?: string;
+  set_deployment?: string;
   cap_max_tokens?: number;
   shadow?: Action | Action[];
   deny?: { status?: number; code?: string; message?: string };
@@ -82,3 +94,6 @@ export interface Rule {
   template?: string | null;
   with?: { [key: string]: Json };
 }
+
+/** A rule template while it is put together. */
+export type RuleTemplate = Omit<api.RuleTemplate, "when" | "then"> & { when?: Condition | null; then: Action | Action[] };

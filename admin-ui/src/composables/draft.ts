@@ -17,12 +17,15 @@ function copy<V>(value: V): V {
   return JSON.parse(JSON.stringify(value)) as V;
 }
 
-/** Takes out what says nothing: empty texts, nulls, empty lists and objects that were not there before. */
+/** Where an empty text or a null is a value like any other. */
+const VERBATIM = ["when", "with", "parameters"];
+
+/** Takes out what says nothing: empty texts and nulls. */
 export function tidy(value: unknown): unknown {
   if (Array.isArray(value)) return value.map(tidy);
   if (value && typeof value === "object") {
     const entries = Object.entries(value)
-      .map(([key, v]) => [key, tidy(v)] as const)
+      .map(([key, v]) => [key, VERBATIM.includes(key) ? v : tidy(v)] as const)
       .filter(([, v]) => v !== null && v !== undefined && v !== "");
     return Object.fromEntries(entries);
   }

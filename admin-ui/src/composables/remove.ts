@@ -16,9 +16,15 @@ export function useRemove<V>(resource: Resource<V>, after: () => unknown) {
     try {
       await resource.remove(item.id, item.etag);
       const undo = async (): Promise<void> => {
-        await resource.create(item.value);
-        ElMessage.success(t("form.undone"));
-        await after();
+        try {
+          await resource.create(item.value);
+          ElMessage.success(t("form.undone"));
+          await after();
+        } catch (error) {
+          if (!(error instanceof ApiError)) throw error;
+          // A provider's credential cannot be read, so that it cannot be written back: the history has it sealed.
+          ElMessage.error({ message: t("form.undoFailed", { reason: error.problems[0]?.reason ?? error.message }), duration: 8_000 });
+        }
       };
       ElMessage({
         type: "success", duration: 10_000, showClose: true,

@@ -2,11 +2,9 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { configuration } from "./configuration";
-import { general } from "./general";
-import { operations } from "./operations";
+import { texts as all } from "./all";
 
-const texts: Record<string, readonly [string, string]> = { ...general, ...configuration, ...operations };
+const texts: Record<string, readonly [string, string]> = all;
 
 function sources(folder: string): string[] {
   return readdirSync(folder, { withFileTypes: true }).flatMap((entry) => {

@@ -17,7 +17,7 @@ export const useLive = defineStore("live", () => {
 
   function open(): void {
     clearTimeout(retry);
-    source = new EventSource(`${BASE}/live?top=8`);
+    source = new EventSource(`${BASE}/live?top=30`);
     source.addEventListener("sample", (event) => {
       connected.value = true;
       const sample = JSON.parse((event as MessageEvent<string>).data) as LiveSample;

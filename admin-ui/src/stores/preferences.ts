@@ -24,6 +24,8 @@ function store(key: string, value: string): void {
 export const usePreferences = defineStore("preferences", () => {
   const language = ref<Language>((stored("tollgate.language") as Language | null) ?? (navigator.language.startsWith("zh") ? "zh" : "en"));
   const theme = ref<Theme>((stored("tollgate.theme") as Theme | null) ?? "auto");
+  /** Whether the walk through the console was taken, or declined. */
+  const toured = ref(stored("tollgate.tour") === "done");
   const system = window.matchMedia("(prefers-color-scheme: dark)");
   const dark = ref(false);
 
@@ -33,6 +35,7 @@ export const usePreferences = defineStore("preferences", () => {
   }
 
   watch(theme, (value) => { store("tollgate.theme", value); paint(); }, { immediate: true });
+  watch(toured, (done) => { if (done) store("tollgate.tour", "done"); });
   watch(language, (value) => {
     store("tollgate.language", value);
     i18n.global.locale.value = value;
@@ -40,5 +43,5 @@ export const usePreferences = defineStore("preferences", () => {
   }, { immediate: true });
   system.addEventListener("change", paint);
 
-  return { language, theme, dark };
+  return { language, theme, dark, toured };
 });

@@ -1,0 +1,26 @@
+// Amounts of money: millionths of a currency's unit.
+import { onMounted, ref, type Ref } from "vue";
+import { ApiError } from "@/api/http";
+import { currency as read } from "@/api/reads";
+
+/** An amount as people read it: small ones with as many places as they need, so that no cost looks like none. */
+export function money(micro: number, currency: string): string {
+  const amount = micro / 1e6;
+  const places = amount !== 0 && Math.abs(amount) < 0.01 ? 6 : Math.abs(amount) < 1 ? 4 : 2;
+  const text = new Intl.NumberFormat("en-US", { minimumFractionDigits: amount === 0 ? 0 : 2, maximumFractionDigits: places }).format(amount);
+  return currency ? `${text} ${currency}` : text;
+}
+
+/** The configuration's currency; empty until it is known, and where nothing has a price. */
+export function useCurrency(): Ref<string> {
+  const found = ref("");
+  onMounted(async () => {
+    try {
+      found.value = await read();
+    } catch (error) {
+      // Amounts are shown without it.
+      if (!(error instanceof ApiError)) throw error;
+    }
+  });
+  return found;
+}
