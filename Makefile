@@ -11,7 +11,7 @@ PACKAGES := --workspace --exclude ngx_http_tollgate_module
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 TOLLGATE_NGINX ?= pinned
 
-.PHONY: help setup ui api-types test-ui check-ui nacos module module-pinned module-debian module-custom daemon mock run test test-crates \
+.PHONY: help setup ui api-types test-ui screenshots check-ui nacos module module-pinned module-debian module-custom daemon mock run test test-crates \
 	test-e2e test-e2e-debian test-python valgrind check check-format check-clippy check-docs check-deny bench oracle fuzz-meter bench-meter model-lease package clean
 
 help: ## list the targets
@@ -100,6 +100,9 @@ test-ui: ui ## the dashboard's texts, and the dashboard itself in Chromium over 
 	@cd admin-ui && npm run --silent test
 	@echo "== dashboard: in Chromium"
 	@cd admin-ui && PROFILE=$(PROFILE) npm run --silent e2e
+
+screenshots: ui ## every page of the dashboard as a picture, into docs/screenshots; what test-ui does not do
+	@cd admin-ui && PROFILE=$(PROFILE) TOLLGATE_SCREENSHOTS="$(CURDIR)/docs/screenshots" node --test e2e/looks.spec.mjs
 
 valgrind: setup daemon ## one worker under Valgrind through hundreds of requests good and bad, on an nginx without pools
 	@echo "== Valgrind, module for the checked nginx ($(PROFILE))"

@@ -7,10 +7,12 @@ export function launch() {
   return chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ARGS });
 }
 
-export async function open(browser, base, options = {}) {
+export async function open(browser, base, { fresh = false, ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, locale: "en-US", ...options });
+  // Whoever tests is not here for the first time, unless they say so.
+  if (!fresh) await context.addInitScript(() => localStorage.setItem("tollgate.tour", "done"));
   const page = await context.newPage();
-  page.setDefaultTimeout(20_000);
+  page.setDefaultTimeout(15_000);
   const trouble = [];
   page.on("pageerror", (error) => trouble.push(`error: ${error.message}`));
   page.on("console", (message) => {

@@ -6,6 +6,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { createServer, connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { serveDist } from "./dist.mjs";
 
 const ROOT = resolve(import.meta.dirname, "../..");
 const PROFILE = process.env.PROFILE ?? "fast";
@@ -40,7 +41,10 @@ const listens = (port) =>
     const socket = connect(port, "127.0.0.1").once("connect", () => { socket.destroy(); done(true); }).once("error", () => done(false));
   });
 
-export async function startGateway() {
+/**
+ * Starts one. `documents` may add documents to the sample's or, as null, take them away; `channels` adds so many channels.
+ */
+export async function startGateway({ documents = {}, channels: many = 0 } = {}) {
   const dir = mkdtempSync(join(tmpdir(), "tollgate-ui-"));
   const region = mkdtempSync(join(readdirSync("/dev").includes("shm") ? "/dev/shm" : tmpdir(), "tollgate-ui-"));
   const [listen, api, mock] = [await freePort(), await freePort(), await freePort()];
@@ -57,7 +61,13 @@ export async function startGateway() {
   const channels = join(dir, "config", "tollgate.channels.json");
   const listed = JSON.parse(readFileSync(channels, "utf8"));
   listed.channels.push({ code: "busy001", name: "Always busy", trusted: true });
+  for (let n = 0; n < many; n += 1) listed.channels.push({ code: `many${String(n).padStart(5, "0")}`, name: `Channel number ${n}`, extends: "standard", trusted: true });
   writeFileSync(channels, JSON.stringify(listed, null, 2));
+  for (const [name, document] of Object.entries(documents)) {
+    const path = join(dir, "config", `tollgate.${name}.json`);
+    if (document === null) rmSync(path, { force: true });
+    else writeFileSync(path, JSON.stringify(typeof document === "function" ? document({ mock: `http://127.0.0.1:${mock}` }) : document, null, 2));
+  }
   writeFileSync(join(dir, "nginx.conf"), fill(readFileSync(join(sample, "nginx.conf"), "utf8")));
 
   const running = [];
@@ -76,12 +86,14 @@ export async function startGateway() {
     child.kill("SIGTERM");
     await until("a process to end", () => ended(child), 10_000).catch(() => child.kill("SIGKILL"));
   }
+  let pages = null;
   async function stop() {
+    await pages?.stop();
     for (const child of running.reverse()) await end(child);
     rmSync(dir, { recursive: true, force: true });
     rmSync(region, { recursive: true, force: true });
   }
-  const daemonArgs = ["serve", "--config", join(dir, "config"), "--state", join(dir, "state"), "--region", region, "--listen", `127.0.0.1:${api}`];
+  const daemonArgs = ["serve", "--config", join(dir, "config"), "--state", join(dir, "state"), "--region", region, "--listen", `127.0.0.1:${api}`, "--instance", "gateway-1"];
   try {
     run(join(BIN, "mock-llm"), ["--listen", `127.0.0.1:${mock}`]);
     await until("the mock LLM", () => listens(mock));
@@ -91,8 +103,10 @@ export async function startGateway() {
     run(env.NGINX_BINARY, ["-p", dir, "-e", join(dir, "error.log"), "-c", join(dir, "nginx.conf"), "-g", "daemon off;"]);
     await until("nginx", () => listens(listen));
     const password = await until("the first password", () => /as admin with the password (\S+)/.exec(said)?.[1], 10_000);
+    if (process.env.TOLLGATE_UI === "dist") pages = await serveDist(await freePort(), api);
     return {
-      console: `http://127.0.0.1:${api}`,
+      console: pages?.console ?? `http://127.0.0.1:${api}`,
+      mock: `http://127.0.0.1:${mock}`,
       password,
       /** Sends a chat request and answers with its status and body. */
       async chat(headers, body) {

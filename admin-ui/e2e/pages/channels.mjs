@@ -1,7 +1,9 @@
 // Channels: the list, the form with its limits, the page of one.
-export class ChannelForm {
+import { Fields, Table } from "./entries.mjs";
+
+export class ChannelForm extends Fields {
   constructor(page) {
-    this.page = page;
+    super(page);
     this.code = page.locator("[data-test=code]");
     this.name = page.locator("[data-test=name]");
     this.save = page.locator("[data-test=save]");
@@ -12,7 +14,7 @@ export class ChannelForm {
   }
 
   async addLimit(preset) {
-    await this.page.getByRole("button", { name: `+ ${preset}` }).click();
+    await this.page.getByRole("button", { name: `+ ${preset}`, exact: true }).click();
   }
 
   /** The maximum of the limit that is open. */
@@ -31,19 +33,10 @@ export class ChannelForm {
   }
 }
 
-export class Channels {
+export class Channels extends Table {
   constructor(page) {
-    this.page = page;
+    super(page);
     this.create = page.locator("[data-test=new-channel]");
     this.search = page.getByPlaceholder("Search code, name, tags");
-  }
-
-  row(code) {
-    return this.page.getByRole("row").filter({ hasText: code });
-  }
-
-  async remove(code) {
-    await this.row(code).getByRole("button", { name: "Delete" }).click();
-    await this.page.locator(".el-message-box").getByRole("button", { name: "Delete" }).click();
   }
 }
