@@ -60,6 +60,42 @@ test("settings are checked at their fields, and two editors do not overwrite eac
   assert.deepEqual([value.min_output_reservation, value.suspicious_usage_factor, value.trusted_proxies], [20, 3, ["10.0.0.0/8"]]);
 });
 
+test("a former version is planned for later, and called off", async () => {
+  const { page, frame, api } = s;
+  await frame.goto("/history");
+  await page.getByRole("button", { name: "Later …" }).first().click();
+  await page.locator("[data-test=schedule-save]").click();
+  await frame.says("It will be published at that time.");
+  const panel = page.locator("[data-test=schedules]");
+  await panel.getByText("waiting").waitFor();
+  assert.equal((await api("GET", "/schedules")).body.items[0].state, "waiting");
+  await panel.getByRole("button", { name: "Call off" }).click();
+  await page.locator(".el-message-box").getByRole("button", { name: "Call off" }).click();
+  await panel.getByText("called off", { exact: true }).waitFor();
+});
+
+test("a backup is downloaded, and brings back what was changed since", async () => {
+  const { page, frame, api } = s;
+  await frame.goto("/settings");
+  const [download] = await Promise.all([page.waitForEvent("download"), page.locator("[data-test=backup-now]").click()]);
+  const file = await download.path();
+  assert.ok(!readFileSync(file, "utf8").includes("sample-provider-key"));
+  const item = (await api("GET", "/channels/mobile002")).body;
+  await api("PATCH", "/channels/mobile002", { name: "changed since" }, `"${item.etag}"`);
+  await page.locator("[data-test=backup-file]").setInputFiles({ name: "no-backup.json", mimeType: "application/json", buffer: Buffer.from("{") });
+  await frame.says("no backup");
+  await page.locator("[data-test=backup-file]").setInputFiles(file);
+  await page.locator(".el-message-box").getByRole("button", { name: "Restore …" }).click();
+  await frame.says("Restored.");
+  await until("the former name", async () => (await api("GET", "/channels/mobile002")).body.value.name === item.value.name, 5_000);
+  // Backups by themselves.
+  await frame.goto("/settings");
+  await page.locator("[data-test=backups-on]").click();
+  await page.locator("[data-test=save]").click();
+  await frame.says("Saved");
+  assert.equal((await api("GET", "/settings")).body.value.backup.keep, 14);
+});
+
 test("an instance has values of its own, beside what it inherits", async () => {
   const { page, frame } = s;
   await frame.goto("/instances");

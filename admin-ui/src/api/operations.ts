@@ -1,6 +1,6 @@
 // Emergency actions and the history of the configuration.
 import { ApiError, call, get, path } from "./http";
-import type { BackupList, Cluster, Draining, Member, Published, Restored, Schedule, ScheduleList, VersionLine, VersionList, Written } from "./schema";
+import type { BackupList, Cluster, Draining, Member, Published, Restored, Schedule, ScheduleList, VersionDiff, VersionLine, VersionList, Written } from "./schema";
 
 export const blockChannel = (code: string, reason: string) => call<Written>("POST", path("emergency", "channels", code, "block"), { body: { reason } });
 export const unblockChannel = (code: string) => call<Written>("POST", path("emergency", "channels", code, "unblock"), { body: {} });
@@ -41,6 +41,12 @@ export const schedules = () => get<ScheduleList>("/schedules");
 export const cancelSchedule = (id: string) => call<Schedule>("DELETE", path("schedules", id));
 /** Keeps documents until it is time to publish them. */
 export const createSchedule = (body: { at_ms: number; documents: Record<string, unknown>; message: string }) => call<Schedule>("POST", "/schedules", { body });
+/** Keeps what makes a former version's documents of the present ones until its time. */
+export async function rollBackLater(version: number, present: number, at_ms: number, message: string): Promise<Schedule> {
+  const { documents } = await get<VersionDiff>(path("versions", String(version), "diff"), { from: present });
+  const texts = await Promise.all(documents.map(async ({ document }) => [document, JSON.parse((await documentOf(version, document)) ?? "null") as unknown] as const));
+  return createSchedule({ at_ms, documents: Object.fromEntries(texts), message });
+}
 
 export const backups = () => get<BackupList>("/backups");
 export const removeBackup = (name: string) => call<void>("DELETE", path("backups", name));

@@ -665,6 +665,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/latency": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Reads how long requests took, as histograms */
+        get: operations["get_latency"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/limits": {
         parameters: {
             query?: never;
@@ -3162,6 +3179,31 @@ export interface components {
              */
             unhealthy_after?: number;
         };
+        /** @description Requests by how long something took. */
+        Histogram: {
+            /** @description Requests in each bucket, in the order of `upper_us`. */
+            buckets: number[];
+            /**
+             * Format: uint64
+             * @description All of them.
+             */
+            count: number;
+            /**
+             * Format: uint64
+             * @description Microseconds below which half of them stayed, rounded up to a bucket's end; null without a request or beyond all.
+             */
+            p50_us: number | null;
+            /**
+             * Format: uint64
+             * @description The same of 90 %.
+             */
+            p90_us: number | null;
+            /**
+             * Format: uint64
+             * @description The same of 99 %.
+             */
+            p99_us: number | null;
+        };
         /** @description What an image costs. */
         Images: {
             fixed: {
@@ -3349,6 +3391,15 @@ export interface components {
              */
             at_ms: number;
             kind: string;
+        };
+        /** @description Latencies. */
+        Latencies: {
+            /** @description From the request to the first byte of the answer. */
+            first_token: components["schemas"]["Histogram"];
+            /** @description From the request to the end of the answer. */
+            latency: components["schemas"]["Histogram"];
+            /** @description End of each bucket, microseconds; null for the last one, which has none. */
+            upper_us: (number | null)[];
         };
         /** @description What was learned of a model from its upstream's own usage. */
         LearnedCounting: {
@@ -5353,6 +5404,7 @@ export type GroupOutcome = components['schemas']['GroupOutcome'];
 export type GroupPoint = components['schemas']['GroupPoint'];
 export type Health = components['schemas']['Health'];
 export type HealthCheck = components['schemas']['HealthCheck'];
+export type Histogram = components['schemas']['Histogram'];
 export type Images = components['schemas']['Images'];
 export type InFlight = components['schemas']['InFlight'];
 export type InFlightList = components['schemas']['InFlightList'];
@@ -5362,6 +5414,7 @@ export type Item = components['schemas']['Item'];
 export type KeptRecord = components['schemas']['KeptRecord'];
 export type Key = components['schemas']['Key'];
 export type LastFailure = components['schemas']['LastFailure'];
+export type Latencies = components['schemas']['Latencies'];
 export type LearnedCounting = components['schemas']['LearnedCounting'];
 export type Lease = components['schemas']['Lease'];
 export type LeasePolicy = components['schemas']['LeasePolicy'];
@@ -7773,6 +7826,49 @@ export interface operations {
             };
         };
     };
+    get_latency: {
+        parameters: {
+            query?: {
+                /** @description Only this channel. */
+                channel?: string;
+                /** @description Only this model. */
+                model?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Latencies"];
+                };
+            };
+            /** @description not ready yet */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description the request is wrong, not allowed, or comes too late */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
     get_limits: {
         parameters: {
             query?: {
@@ -8878,6 +8974,8 @@ export interface operations {
                 deployment?: string;
                 /** @description Only callers whom this experiment has sorted. */
                 experiment?: string;
+                /** @description Only lines with this flag: `stream`, `suspicious`, `cut`, `shadow` (a shadow rule matched). */
+                flag?: string;
                 /** @description Not older, Unix milliseconds. */
                 from_ms?: number;
                 /** @description Only callers of a group of this name. */
