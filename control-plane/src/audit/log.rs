@@ -170,6 +170,26 @@ impl Audit {
         Ok(audit)
     }
 
+    /// Signs the head anew with another key. The daemon must not run.
+    ///
+    /// # Errors
+    /// If the head is of neither key, or cannot be written.
+    pub fn rekey(folder: &Path, old: &MasterKey, new: &MasterKey) -> Result<(), AuditError> {
+        use super::head::Head;
+        let file = |key| HeadFile::new(&folder.join("audit.head"), key);
+        let read = |key| file(key).read().map_err(fail("read the audit log's head"));
+        match (read(new)?, read(old)?) {
+            (Head::Missing | Head::Rows(..), _) | (_, Head::Missing) => Ok(()),
+            (Head::Foreign, Head::Rows(rows, hash)) => file(new)
+                .write(rows, &hash)
+                .map_err(fail("write the audit log's head")),
+            (Head::Foreign, Head::Foreign) => Err(AuditError {
+                action: "sign the audit log's head anew",
+                source: "it is of neither key; see `tollgate audit verify`".into(),
+            }),
+        }
+    }
+
     fn opened(&self) -> MutexGuard<'_, Open> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -14,7 +14,7 @@ use tollgate_policy::{Kind, Problem};
 use crate::accounts::{Accounts, AccountsError, KeptRecord};
 use crate::config::{
     Change, ConfigSource, Document, DocumentSet, Edit, Expected, PutError, edited, instance_of, parse_set,
-    sealed,
+    resealed, sealed,
 };
 use crate::secrets::{MasterKey, SealError};
 
@@ -177,6 +177,22 @@ impl Archive {
         } else {
             Err(ArchiveError::Code)
         }
+    }
+
+    /// The same, sealed and signed with another key.
+    ///
+    /// # Errors
+    /// If it is not of the old key, or a credential in it is not.
+    pub fn rekeyed(&self, old: &MasterKey, new: &MasterKey) -> Result<Archive, ArchiveError> {
+        self.verify(old)?;
+        let mut content = self.content.clone();
+        for text in content.documents.values_mut() {
+            if let Some(bytes) = resealed(text.as_bytes(), old, new).map_err(ArchiveError::Unsealed)? {
+                *text = String::from_utf8(bytes).map_err(|_| ArchiveError::NoText(String::new()))?;
+            }
+        }
+        let code = code(new, &content)?;
+        Ok(Archive { content, code })
     }
 
     /// The documents that it would put in place of others, and what is wrong with all of them together.

@@ -1,4 +1,4 @@
-//! `tollgate seal` and `tollgate hash-key`.
+//! `tollgate seal`, `tollgate hash-key` and `tollgate rotate-key`.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -23,6 +23,39 @@ pub(super) struct SealArgs {
         default_value = "/var/lib/tollgate/master.key"
     )]
     master_key_file: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct RotateArgs {
+    /// Folder of documents
+    #[arg(long, value_name = "DIR", env = "TOLLGATE_CONFIG")]
+    config: PathBuf,
+    /// The daemon's state folder
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "TOLLGATE_STATE",
+        default_value = "/var/lib/tollgate"
+    )]
+    state: PathBuf,
+    /// File with the master key; `master.key` in the state folder by default
+    #[arg(long, value_name = "FILE", env = "TOLLGATE_MASTER_KEY_FILE")]
+    master_key_file: Option<PathBuf>,
+}
+
+pub(super) fn rotate(args: &RotateArgs) -> Result<(), Failure> {
+    let default = || args.state.join("master.key");
+    let file = args.master_key_file.clone().unwrap_or_else(default);
+    let done = crate::rotation::rotate(&args.state, &file, &args.config)?;
+    print(&format!(
+        "sealed anew: {} documents, {} backups ({} of another key were left)\n\
+         The old key is in {}; versions and archives from before need it.\n\
+         Start the daemon, then restart nginx: its master has read the old key.\n",
+        done.documents.len(),
+        done.backups,
+        done.foreign_backups,
+        done.old_key.display()
+    ))
 }
 
 fn secret_from_stdin() -> Result<Zeroizing<String>, Failure> {

@@ -267,6 +267,29 @@ pub fn sealed(bytes: &[u8], key: &MasterKey) -> Result<Option<Vec<u8>>, SealErro
     Ok((!edits.is_empty()).then(|| replaced(bytes, edits)))
 }
 
+/// The document with its credentials sealed by another key; `None` if there is nothing to do, as for those that are of
+/// that key already.
+///
+/// # Errors
+/// If a credential opens with neither.
+pub fn resealed(bytes: &[u8], old: &MasterKey, new: &MasterKey) -> Result<Option<Vec<u8>>, SealError> {
+    let mut edits = Vec::new();
+    for provider in find(bytes).unwrap_or_default() {
+        for fields in provider.all() {
+            let (Some(id), Some(spot)) = (&provider.id, fields.get("encrypted")) else {
+                continue;
+            };
+            if new.check_text(id, &spot.text).is_ok() {
+                continue;
+            }
+            let secret = old.open(id, &old.check_text(id, &spot.text)?)?;
+            let secret = std::str::from_utf8(&secret).map_err(|_| SealError::Malformed)?;
+            edits.push((spot.value.clone(), quoted(&new.seal_text(id, secret)?)));
+        }
+    }
+    Ok((!edits.is_empty()).then(|| replaced(bytes, edits)))
+}
+
 /// The document without its credentials, for showing. Whatever stands in `credentials` and is not known to be
 /// harmless is taken for one. `None` if it is not JSON: then nobody can tell where its credentials are.
 pub fn redacted(bytes: &[u8]) -> Option<Vec<u8>> {
