@@ -141,14 +141,13 @@ impl Client {
         if let Some(etag) = if_match {
             request = request.header("if-match", etag);
         }
-        let body = match body {
+        let response = match body {
             Some(body) => {
-                request = request.header("content-type", "application/json");
-                serde_json::to_vec(body)?
+                let request = request.header("content-type", "application/json");
+                self.agent.run(request.body(serde_json::to_vec(body)?)?)
             }
-            None => Vec::new(),
+            None => self.agent.run(request.body(())?),
         };
-        let response = self.agent.run(request.body(body)?);
         self.answer(response)
     }
 

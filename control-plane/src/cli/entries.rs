@@ -1,6 +1,6 @@
 //! `tollgate channel|model|… list|get|set|create|delete`: entries of documents, through a running daemon.
 
-use std::io::Read;
+use std::io::{Read, Write};
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
@@ -298,27 +298,18 @@ impl Place {
     }
 
     fn written(&self, answer: &Value, done: &str) -> Result<(), Failure> {
-        let mut out = String::new();
-        for problem in answer
-            .get("problems")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
-            out.push_str(&format!(
-                "{}: {}\n",
-                text(problem, "path"),
-                text(problem, "reason")
-            ));
+        let problems = answer.get("problems").and_then(Value::as_array);
+        for problem in problems.into_iter().flatten() {
+            let line = format!("{}: {}", text(problem, "path"), text(problem, "reason"));
+            writeln!(std::io::stderr(), "tollgate: {line}")?;
         }
         let is = |field: &str| answer.get(field).and_then(Value::as_bool) == Some(true);
         let state = match (is("written"), is("in_force")) {
             (false, _) => "would be ",
             (true, true) => "",
-            (true, false) => "but not in force yet: ",
+            (true, false) => "not in force yet: ",
         };
-        out.push_str(&format!("{state}{done} {}\n", text(answer, "id")));
-        print(&out)
+        print(&format!("{state}{done} {}\n", text(answer, "id")))
     }
 
     fn dry(path: String, dry_run: bool) -> String {
