@@ -7,6 +7,7 @@ pub mod documents;
 pub mod fault;
 pub mod gateway;
 pub mod http;
+pub mod identity;
 pub mod instance;
 pub mod load;
 pub mod mock;

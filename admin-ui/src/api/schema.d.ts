@@ -733,6 +733,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/login/ways": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Says how one can sign in */
+        get: operations["get_login_ways"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/logout": {
         parameters: {
             query?: never;
@@ -824,6 +841,40 @@ export interface paths {
         head?: never;
         /** Changes fields of a deployment (JSON merge patch) */
         patch: operations["patch_models_id_deployments_deployment"];
+        trace?: never;
+    };
+    "/oidc/callback": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Signs in whom the identity provider vouches for */
+        get: operations["get_oidc_callback"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/oidc/login": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Sends a browser to the identity provider */
+        get: operations["get_oidc_login"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
         trace?: never;
     };
     "/openapi.json": {
@@ -1387,6 +1438,8 @@ export interface components {
             enabled: boolean;
             /** @description Its version. */
             etag: string;
+            /** @description Whether it signs in at an identity provider, which then says what its roles and channels are. */
+            external: boolean;
             /**
              * Format: uint64
              * @description Unix milliseconds; null if it has never signed in.
@@ -1474,6 +1527,8 @@ export interface components {
              * @default 127.0.0.1:9180
              */
             listen?: string;
+            /** @description Sign-in at an identity provider, beside accounts with passwords. */
+            oidc?: components["schemas"]["Oidc"] | null;
         };
         /** @description Something that the daemon did not write like this. */
         AuditFault: {
@@ -2146,6 +2201,8 @@ export interface components {
             enabled: boolean;
             /** @description Its version. */
             etag: string;
+            /** @description Whether it signs in at an identity provider, which then says what its roles and channels are. */
+            external: boolean;
             /**
              * Format: uint64
              * @description Unix milliseconds; null if it has never signed in.
@@ -3852,6 +3909,65 @@ export interface components {
                 [key: string]: string[];
             } | null;
         };
+        /** @description Sign-in to the admin API at an identity provider (OpenID Connect). */
+        Oidc: {
+            /** @description File with the certificates that the provider's is checked against; the system's if not given. */
+            ca_file?: string | null;
+            /** @description What this gateway is called there. */
+            client_id: string;
+            /** @description Name of the credential with the client's secret: a file in the daemon's credential folder; a public client without it. */
+            client_secret_ref?: string | null;
+            /** @description The provider, `https://…`, as it calls itself; what it is like is read from `/.well-known/openid-configuration` below. */
+            issuer: string;
+            /**
+             * @description What the page that asks calls it.
+             * @default Single sign-on
+             */
+            label?: string;
+            /**
+             * @description The claim that names the account.
+             * @default preferred_username
+             */
+            name_claim?: string;
+            /** @description Where browsers come back to: `/api/v1/oidc/callback` of this API, as they reach it. */
+            redirect_url: string;
+            /** @description Who gets which roles. All that match count; without one nobody is signed in. */
+            roles?: components["schemas"]["OidcRoles"][];
+            /**
+             * @description What is asked for beside `openid`.
+             * @default [
+             *       "profile",
+             *       "email"
+             *     ]
+             */
+            scopes?: string[];
+        };
+        /** @description Roles of whoever has a claim. */
+        OidcRoles: {
+            /**
+             * @description Globs of the channels that they may see and change.
+             * @default [
+             *       "*"
+             *     ]
+             */
+            channels?: string[];
+            /**
+             * @description The claim, a text or a list of texts; a path such as `realm_access.roles`.
+             * @default groups
+             */
+            claim?: string;
+            /** @description Names of roles. */
+            roles: string[];
+            /** @description What it, or one of the list, must be; a glob. */
+            value: string;
+        };
+        /** @description An identity provider. */
+        OidcWay: {
+            /** @description What to call it. */
+            label: string;
+            /** @description Where to send the browser. */
+            path: string;
+        };
         /** @description What a limit answers that finds no room in the counter table. */
         OnFull: "closed" | "open";
         /** @description A deployment, or, with `/history` behind its id, its last probes. */
@@ -4838,6 +4954,13 @@ export interface components {
         /** @description Whether a problem keeps the documents from taking effect. */
         Severity: "warning" | "error";
         Sha256: string;
+        /** @description How one can sign in. */
+        SignInWays: {
+            /** @description At an identity provider, by `/oidc/login`; null if there is none. */
+            oidc: components["schemas"]["OidcWay"] | null;
+            /** @description With a name and a password. */
+            password: boolean;
+        };
         /** @description Who is signed in. */
         SignedIn: {
             account: components["schemas"]["Me"] | null;
@@ -5438,6 +5561,9 @@ export type NewPassword = components['schemas']['NewPassword'];
 export type NewRole = components['schemas']['NewRole'];
 export type NewSchedule = components['schemas']['NewSchedule'];
 export type NewToken = components['schemas']['NewToken'];
+export type Oidc = components['schemas']['Oidc'];
+export type OidcRoles = components['schemas']['OidcRoles'];
+export type OidcWay = components['schemas']['OidcWay'];
 export type OnFull = components['schemas']['OnFull'];
 export type OneDeployment = components['schemas']['OneDeployment'];
 export type OneSchedule = components['schemas']['OneSchedule'];
@@ -5496,6 +5622,7 @@ export type SetPassword = components['schemas']['SetPassword'];
 export type Settings = components['schemas']['Settings'];
 export type Severity = components['schemas']['Severity'];
 export type Sha256 = components['schemas']['Sha256'];
+export type SignInWays = components['schemas']['SignInWays'];
 export type SignedIn = components['schemas']['SignedIn'];
 export type Source = components['schemas']['Source'];
 export type SourceHealth = components['schemas']['SourceHealth'];
@@ -7995,6 +8122,44 @@ export interface operations {
             };
         };
     };
+    get_login_ways: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SignInWays"];
+                };
+            };
+            /** @description not ready yet */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description the request is wrong, not allowed, or comes too late */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
     post_logout: {
         parameters: {
             query?: never;
@@ -8599,6 +8764,88 @@ export interface operations {
                 content: {
                     "application/json": components["schemas"]["Written"];
                 };
+            };
+            /** @description not ready yet */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description the request is wrong, not allowed, or comes too late */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    get_oidc_callback: {
+        parameters: {
+            query?: {
+                /** @description To be exchanged for who it is. */
+                code?: string;
+                /** @description Why there is none. */
+                error?: string;
+                /** @description What the browser was sent there with. */
+                state?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description done */
+            303: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description not ready yet */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description the request is wrong, not allowed, or comes too late */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    get_oidc_login: {
+        parameters: {
+            query?: {
+                /** @description A place in the dashboard; its first page by default. */
+                back?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description done */
+            303: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
             };
             /** @description not ready yet */
             503: {

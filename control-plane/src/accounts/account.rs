@@ -18,6 +18,9 @@ pub struct Account {
     pub display_name: String,
     /// argon2id, in PHC form; `None` for an account that signs in elsewhere.
     pub password: Option<String>,
+    /// Issuer and subject at an identity provider; `None` for an account of ours.
+    #[serde(default)]
+    pub subject: Option<String>,
     /// Names of its roles.
     pub roles: Vec<String>,
     /// Globs of the channels that it may see and change.
@@ -55,6 +58,8 @@ pub struct AccountView {
     pub enabled: bool,
     /// Whether somebody else knows its password.
     pub must_change_password: bool,
+    /// Whether it signs in at an identity provider, which then says what its roles and channels are.
+    pub external: bool,
     /// Unix milliseconds.
     pub created_at_ms: u64,
     /// Unix milliseconds.
@@ -75,6 +80,7 @@ impl Account {
             channels: self.channels.clone(),
             enabled: self.enabled,
             must_change_password: self.must_change_password,
+            external: self.subject.is_some(),
             created_at_ms: self.created_at_ms,
             changed_at_ms: self.changed_at_ms,
             last_login_ms: self.last_login_ms,

@@ -233,6 +233,7 @@ impl Accounts {
         let now = self.now();
         let account = Account {
             password: password.map(|p| self.hasher.hash(p)).transpose()?,
+            subject: None,
             name,
             display_name: wanted.display_name,
             roles: wanted.roles,

@@ -10,6 +10,7 @@
 
 mod account;
 mod directory;
+mod external;
 mod grants;
 mod keep;
 mod password;

@@ -15,6 +15,8 @@ pub enum Table {
     Throttles,
     /// Changes that are published later, by id.
     Schedules,
+    /// Sign-ins at an identity provider that have begun, by the digest of their state.
+    SignIns,
 }
 
 impl Table {
@@ -27,6 +29,7 @@ impl Table {
             Table::Tokens => "tokens",
             Table::Throttles => "throttles",
             Table::Schedules => "schedules",
+            Table::SignIns => "sign_ins",
         }
     }
 }

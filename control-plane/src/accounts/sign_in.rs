@@ -86,7 +86,7 @@ impl Accounts {
         Ok(SignedIn { secret, principal })
     }
 
-    fn open_session(&self, account: &Account) -> Result<String, AccountsError> {
+    pub(super) fn open_session(&self, account: &Account) -> Result<String, AccountsError> {
         let now = self.now();
         let secret = random_text(32)?;
         let session = Session {

@@ -15,7 +15,8 @@ use tollgate_policy::{Kind, Problem};
 
 use super::extract::{Body, Path, Query};
 use super::guard::Trail;
-use super::versions::{author, conflict};
+use super::publish::author;
+use super::versions::conflict;
 use super::{ApiError, AppState, MOST_PROBLEMS};
 use crate::config::{
     Change, Document, DocumentSet, Edit, Etag, Expected, Override, PutError, SourceHealth, instance_of,
@@ -321,7 +322,7 @@ pub(super) async fn write(
     };
     trail.changed(present.map(recorded), Some(recorded(&document)));
     let mut config = state.config.clone();
-    let seen = config.wait_for(|s| s.documents.get(&name).is_some_and(|d| d.etag == etag));
+    let seen = config.wait_for(|s| s.documents.version.is_some_and(|v| v >= version.number));
     let seen = tokio::time::timeout(PATIENCE, seen).await;
     let in_force = matches!(seen, Ok(Ok(status)) if status.in_force);
     let answer = DocumentWritten {

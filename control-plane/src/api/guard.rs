@@ -54,6 +54,7 @@ pub(super) fn address_of(extensions: &axum::http::Extensions) -> String {
 struct Noted {
     target: Option<String>,
     actor: Option<String>,
+    reason: Option<String>,
     before: Option<Value>,
     after: Option<Value>,
     nothing: bool,
@@ -109,6 +110,12 @@ impl Trail {
         self.note(|n| n.actor = Some(name));
     }
 
+    /// Why somebody was not signed in.
+    pub fn refused(&self, reason: impl Into<String>) {
+        let reason = reason.into();
+        self.note(|n| n.reason = Some(reason));
+    }
+
     /// It only said what would happen.
     pub fn nothing(&self) {
         self.note(|n| n.nothing = true);
@@ -144,6 +151,11 @@ fn detail(noted: &mut Noted) -> Option<Detail> {
 
 /// The value of the session's cookie.
 pub(super) fn session_cookie(headers: &HeaderMap) -> Option<&str> {
+    cookie_named(headers, COOKIE)
+}
+
+/// The value of a cookie.
+pub(super) fn cookie_named<'h>(headers: &'h HeaderMap, wanted: &str) -> Option<&'h str> {
     let lines = headers
         .get_all(header::COOKIE)
         .iter()
@@ -151,7 +163,7 @@ pub(super) fn session_cookie(headers: &HeaderMap) -> Option<&str> {
     let mut pairs = lines
         .flat_map(|line| line.split(';'))
         .filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, _)| *name == COOKIE).map(|(_, value)| value)
+    pairs.find(|(name, _)| *name == wanted).map(|(_, value)| value)
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
@@ -257,6 +269,11 @@ pub(super) async fn guard(
         Resource::Accounts.name().clone_into(&mut entry.resource);
         "sign_in".clone_into(&mut entry.action);
     }
+    if let Some(reason) = noted.reason.take() {
+        entry.reason = reason;
+        Resource::Accounts.name().clone_into(&mut entry.resource);
+        "sign_in".clone_into(&mut entry.action);
+    }
     let status = response.status();
     if matches!(
         status,
@@ -274,7 +291,7 @@ pub(super) async fn guard(
     }
     let changes = rule.deed().is_some_and(|(_, action)| action != Action::Read) && !noted.nothing;
     let outcome = match status {
-        s if s.is_success() => Outcome::Ok,
+        s if s.is_success() || s.is_redirection() => Outcome::Ok,
         s if s.is_server_error() => Outcome::Failed,
         // Nothing was changed, and nobody was kept from anything that they are not allowed to.
         _ => return response,

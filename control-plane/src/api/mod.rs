@@ -27,7 +27,9 @@ mod latency;
 mod limits;
 mod live;
 mod metrics;
+mod oidc;
 mod openapi;
+mod publish;
 mod requests;
 mod resources;
 mod roles;
@@ -58,6 +60,7 @@ use crate::counting::Counting;
 use crate::health::Board;
 use crate::ledger::{DrainStatus, SqliteReader};
 use crate::naming::Naming;
+use crate::oidc::SignIns;
 use crate::pulse::Pulses;
 use crate::schedule::Schedules;
 use crate::secrets::{ApiToken, Sealer};
@@ -96,6 +99,8 @@ pub struct AppState {
     pub token: ApiToken,
     /// Who else may do something.
     pub accounts: Accounts,
+    /// Sign-ins at an identity provider.
+    pub sign_ins: SignIns,
     /// What was done.
     pub audit: Audit,
     /// What will be done.

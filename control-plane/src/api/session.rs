@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 
 use super::guard::{COOKIE, Trail, address_of, identify};
 use super::{ApiError, AppState};
-use crate::accounts::{ABSOLUTE_MS, Permissions, Principal, Via};
+use crate::accounts::{ABSOLUTE_MS, Permissions, Principal, SignedIn, Via};
 
 /// Passwords that are hashed at a time: each takes 20 ms of a core and 19 MiB.
 static HASHING: Semaphore = Semaphore::const_new(2);
@@ -114,11 +114,12 @@ impl Session {
     }
 }
 
-fn cookie(
+/// A cookie of this name and content, for these requests of other sites and so many seconds.
+pub(super) fn text_cookie(
     state: &AppState,
     headers: &HeaderMap,
-    value: &str,
-    max_age_s: u64,
+    (name, value): (&str, &str),
+    (same_site, max_age_s): (&str, u64),
 ) -> Result<HeaderValue, ApiError> {
     // A proxy that ends TLS says so; anybody else who says so only keeps themselves from signing in.
     let forwarded = headers.get("x-forwarded-proto").is_some_and(|v| v == "https");
@@ -127,8 +128,18 @@ fn cookie(
     } else {
         ""
     };
-    let text = format!("{COOKIE}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={max_age_s}{secure}");
+    let text = format!("{name}={value}; Path=/; HttpOnly; SameSite={same_site}; Max-Age={max_age_s}{secure}");
     HeaderValue::from_str(&text).map_err(ApiError::internal)
+}
+
+/// The cookie of a session that was opened.
+pub(super) fn session_cookie_for(
+    state: &AppState,
+    headers: &HeaderMap,
+    signed_in: &SignedIn,
+) -> Result<HeaderValue, ApiError> {
+    let kept = (COOKIE, signed_in.secret.as_str());
+    text_cookie(state, headers, kept, ("Strict", ABSOLUTE_MS / 1_000))
 }
 
 /// Signs somebody in.
@@ -146,7 +157,7 @@ pub(super) async fn login(
     let accounts = state.accounts.clone();
     let signed_in = hashing(move || accounts.sign_in(&login.name, &login.password, &address)).await?;
     let mut response = Json(Session::of(Some(&signed_in.principal))).into_response();
-    let cookie = cookie(&state, &headers, &signed_in.secret, ABSOLUTE_MS / 1_000)?;
+    let cookie = session_cookie_for(&state, &headers, &signed_in)?;
     response.headers_mut().insert(header::SET_COOKIE, cookie);
     response
         .headers_mut()
@@ -171,7 +182,7 @@ pub(super) async fn logout(
         let accounts = state.accounts.clone();
         tokio::task::spawn_blocking(move || accounts.sign_out(&key)).await??;
     }
-    let gone = cookie(&state, &headers, "", 0)?;
+    let gone = text_cookie(&state, &headers, (COOKIE, ""), ("Strict", 0))?;
     Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, gone)]).into_response())
 }
 

@@ -91,6 +91,8 @@ enum Command {
     Audit(audit::Command),
     /// Encrypt a provider's credential (read from standard input) for a document
     Seal(keys::SealArgs),
+    /// Make another master key, and seal with it what the old one has sealed in a folder of documents; the daemon must not run
+    RotateKey(keys::RotateArgs),
     /// Print the SHA-256 of a channel's key (read from standard input) for a document
     HashKey,
     /// Print a script that completes this command line: `source <(tollgate completion bash)`
@@ -156,6 +158,7 @@ pub fn main() -> ExitCode {
         Command::Account(command) => account::run(&command),
         Command::Audit(command) => return exit(audit::run(&command)),
         Command::Seal(args) => keys::seal(&args),
+        Command::RotateKey(args) => keys::rotate(&args),
         Command::HashKey => keys::hash(),
     };
     exit(result.map(|()| true))

@@ -25,6 +25,7 @@ use crate::counting::Counting;
 use crate::health::{Board, Prober};
 use crate::ledger::{Drain, SqliteReader, SqliteStore};
 use crate::naming::{Around, Naming, Registry};
+use crate::oidc::SignIns;
 use crate::pulse::Pulses;
 use crate::schedule::{Runner, Schedules};
 use crate::secrets::{ApiToken, CredentialFolder, MasterKey, Sealer};
@@ -289,7 +290,9 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         folder: backups.clone(),
         audit: audit.clone(),
     };
+    let sign_ins = SignIns::new(accounts.clone(), sealer.folder.clone());
     let app_state = AppState {
+        sign_ins,
         backups,
         accounts: accounts.clone(),
         audit: audit.clone(),

@@ -27,6 +27,7 @@ use tollgate::backup::BackupFolder;
 use tollgate::config::{ConfigSource, Directory, Publisher, StateFolder, VersionFolder};
 use tollgate::health::Board;
 use tollgate::ledger::{Drain, SqliteReader, SqliteStore};
+use tollgate::oidc::SignIns;
 use tollgate::schedule::{Runner, Schedules};
 use tollgate::secrets::{ApiToken, CredentialFolder, MasterKey, Sealer};
 use tollgate_shm::{Region, Sizes};
@@ -138,7 +139,9 @@ impl Daemon {
             counting.clone(),
         );
         publisher.take_present().await;
+        let accounts = Accounts::new(Arc::clone(&records)).unwrap();
         let state = AppState {
+            sign_ins: SignIns::new(accounts.clone(), sealer.folder.clone()),
             region: Arc::clone(&region),
             config: publisher.status(),
             source,
@@ -147,7 +150,7 @@ impl Daemon {
             token: ApiToken::new(TOKEN),
             indexes: Indexes::default(),
             pulses: tollgate::pulse::Pulses::new(Arc::clone(&region)),
-            accounts: Accounts::new(Arc::clone(&records)).unwrap(),
+            accounts,
             backups: BackupFolder::new(&folders.state().join("backups")),
             schedules: Schedules::new(Arc::clone(&records)),
             audit: Audit::open(&folders.state(), &sealer.key).unwrap(),

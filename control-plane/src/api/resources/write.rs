@@ -56,7 +56,7 @@ pub(super) async fn run(state: &AppState, trail: &Trail, job: Job) -> Result<Wri
             let index = of.indexes.of(&set, &planned.sort);
             let plan = planned.plan(&of, &set, &index)?;
             if planned.dry_run {
-                return Ok(Some(plan));
+                return Ok(Some((plan, None)));
             }
             let change = Change {
                 author: author.clone(),
@@ -68,13 +68,13 @@ pub(super) async fn run(state: &AppState, trail: &Trail, job: Job) -> Result<Wri
                 }],
             };
             match of.source.publish(&change) {
-                Ok(_) => Ok(Some(plan)),
+                Ok(version) => Ok(Some((plan, Some(version.number)))),
                 Err(PutError::Changed { .. }) => Ok(None),
                 Err(error) => Err(ApiError::from(error)),
             }
         });
-        if let Some(plan) = done.await?? {
-            return Ok(finish(state, trail, plan, job.dry_run).await);
+        if let Some((plan, version)) = done.await?? {
+            return Ok(finish(state, trail, plan, version).await);
         }
         // Somebody wrote something else there: plan anew once it has been looked at.
         let _ = tokio::time::timeout(PATIENCE, config.changed()).await;
@@ -84,22 +84,21 @@ pub(super) async fn run(state: &AppState, trail: &Trail, job: Job) -> Result<Wri
     ))
 }
 
-/// Waits until what was written has been looked at.
-async fn finish(state: &AppState, trail: &Trail, plan: Plan, dry_run: bool) -> Written {
+/// Waits until the version that was written has been looked at, or a later one; there is none after a dry run.
+async fn finish(state: &AppState, trail: &Trail, plan: Plan, version: Option<u64>) -> Written {
     let mut written = Written {
         problems: plan.problems,
         ..plan.written
     };
-    if dry_run {
-        trail.nothing();
-    } else {
+    if let Some(version) = version {
         trail.changed(plan.before, plan.after);
         let mut config = state.config.clone();
-        let (name, etag) = (&plan.document.name, &plan.document.etag);
-        let seen = config.wait_for(|s| s.documents.get(name).is_some_and(|d| d.etag == *etag));
+        let seen = config.wait_for(|s| s.documents.version.is_some_and(|v| v >= version));
         let seen = tokio::time::timeout(PATIENCE, seen).await;
         written.written = true;
         written.in_force = matches!(seen, Ok(Ok(status)) if status.in_force);
+    } else {
+        trail.nothing();
     }
     written.generation = state.status().generation();
     written

@@ -14,7 +14,7 @@ use crate::api::guard::Trail;
 use crate::api::resources::sort::Sort;
 use crate::api::resources::{self, CreateQuery, Item, ListQuery, Page, WriteQuery, Written};
 use crate::api::route::{Reach, Route};
-use crate::api::{AppState, BASE, documents, schedules, schema, versions};
+use crate::api::{AppState, BASE, documents, publish, schedules, schema, versions};
 
 /// Longest whole document.
 const MAX_DOCUMENT: usize = 256 << 20;
@@ -289,10 +289,10 @@ pub(super) fn configuration() -> Vec<Route> {
             "/versions",
             may(whole, Update),
             "Publishes documents as one version",
-            versions::publish,
+            publish::publish,
         )
-        .takes::<versions::Publication>()
-        .gives::<versions::Published>()
+        .takes::<publish::Publication>()
+        .gives::<publish::Published>()
         .up_to(MAX_DOCUMENT),
         Route::get(
             "/versions/{number}",
@@ -320,10 +320,10 @@ pub(super) fn configuration() -> Vec<Route> {
             "/versions/{number}/rollback",
             may(whole, Update),
             "Publishes the documents of a version again, as a new version",
-            versions::rollback,
+            publish::rollback,
         )
-        .takes::<versions::Rollback>()
-        .gives::<versions::Published>(),
+        .takes::<publish::Rollback>()
+        .gives::<publish::Published>(),
         Route::get(
             "/schedules",
             may(whole, Read),

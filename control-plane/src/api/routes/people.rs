@@ -4,7 +4,7 @@ use super::{may, object, own};
 use crate::accounts::Action::{Create, Delete, Execute, Read, Update};
 use crate::accounts::{AccountChange, AccountView, NewAccount, NewToken, Resource, Role};
 use crate::api::route::{Access, Route};
-use crate::api::{accounts, audit, backup, health, openapi, roles, session, tokens};
+use crate::api::{accounts, audit, backup, health, oidc, openapi, roles, session, tokens};
 use crate::audit::{Row, Verdict};
 use crate::backup::{Archive, Restored};
 
@@ -32,6 +32,32 @@ pub(super) fn signing_in() -> Vec<Route> {
             .gives::<session::Session>()
             .up_to(8 << 10)
             .tag("session"),
+        Route::get(
+            "/login/ways",
+            Access::Open,
+            "Says how one can sign in",
+            oidc::ways,
+        )
+        .gives::<oidc::SignInWays>()
+        .tag("session"),
+        Route::get(
+            "/oidc/login",
+            Access::Open,
+            "Sends a browser to the identity provider",
+            oidc::begin,
+        )
+        .query::<oidc::Begin>()
+        .status(303)
+        .tag("session"),
+        Route::get(
+            "/oidc/callback",
+            Access::Open,
+            "Signs in whom the identity provider vouches for",
+            oidc::finish,
+        )
+        .query::<oidc::Returned>()
+        .status(303)
+        .tag("session"),
         Route::post(
             "/logout",
             own(Resource::Accounts, Read),

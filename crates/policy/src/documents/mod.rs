@@ -21,7 +21,7 @@ pub use crate::{
     duration::Span,
     text::{Instant, Secret, Sha256Hex},
 };
-pub use admin::Backup;
+pub use admin::{Backup, Oidc, OidcRoles};
 pub use channel::{AbortPolicy, Channel, ChannelKey, ModelPatterns, Template};
 pub use counting::{Characters, CountedPattern, CountingRule, Images, Overheads};
 pub use endpoint::Endpoint;

@@ -1,6 +1,6 @@
 //! Settings: everything that exists once.
 
-use super::{Backup, Cidr, Limit, Span, channel::yes};
+use super::{Backup, Cidr, Limit, Oidc, Span, channel::yes};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -105,12 +105,15 @@ impl Default for Retention {
 pub struct Api {
     /// Address and port to listen on.
     pub listen: String,
+    /// Sign-in at an identity provider, beside accounts with passwords.
+    pub oidc: Option<Oidc>,
 }
 
 impl Default for Api {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:9180".to_owned(),
+            oidc: None,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Context, check_name, limits};
 use crate::{
-    documents::{ChannelSource, Entry, Location, Settings, Span},
+    documents::{ChannelSource, Entry, Location, Oidc, Settings, Span},
     identity::Owner,
     rules::{canonical_path, is_token},
 };
@@ -50,6 +50,9 @@ pub(super) fn check(context: &mut Context<'_>) {
         }
         Ok(_) => {}
     }
+    if let Some(oidc) = &settings.api.oidc {
+        check_oidc(context, at, oidc);
+    }
     if let Some(backup) = settings.backup {
         if backup.every < minute {
             context.error(at, "backup.every", "must be at least 1m");
@@ -61,6 +64,57 @@ pub(super) fn check(context: &mut Context<'_>) {
     check_cluster(context, at, settings);
     if settings.testing.short_windows {
         context.warning(at, "testing.short_windows", "is for tests only");
+    }
+}
+
+/// Whether a URL is one that nobody can listen in on.
+fn is_private(url: &str) -> bool {
+    let Some(rest) = url.strip_prefix("http://") else {
+        return url.strip_prefix("https://").is_some_and(|rest| !rest.is_empty());
+    };
+    let authority = rest.split('/').next().unwrap_or_default();
+    let local = |host: &str| host == "localhost" || host.parse::<IpAddr>().is_ok_and(is_loopback);
+    match authority.strip_prefix('[') {
+        Some(inner) => local(inner.split(']').next().unwrap_or_default()),
+        None => local(authority.split(':').next().unwrap_or_default()),
+    }
+}
+
+fn check_oidc(context: &mut Context<'_>, at: &Location, oidc: &Oidc) {
+    for (path, url) in [
+        ("api.oidc.issuer", &oidc.issuer),
+        ("api.oidc.redirect_url", &oidc.redirect_url),
+    ] {
+        if !is_private(url) {
+            context.error(at, path, "must be `https://…`; `http://` only on this machine");
+        }
+    }
+    if oidc.issuer.contains(['?', '#']) {
+        context.error(at, "api.oidc.issuer", "must have no query and no fragment");
+    }
+    if !oidc.redirect_url.ends_with("/api/v1/oidc/callback") {
+        context.error(at, "api.oidc.redirect_url", "must end in `/api/v1/oidc/callback`");
+    }
+    for (path, text) in [
+        ("api.oidc.client_id", &oidc.client_id),
+        ("api.oidc.name_claim", &oidc.name_claim),
+    ] {
+        if text.is_empty() {
+            context.error(at, path, "must not be empty");
+        }
+    }
+    if oidc.roles.is_empty() {
+        context.warning(
+            at,
+            "api.oidc.roles",
+            "nobody gets a role, so that nobody can sign in",
+        );
+    }
+    for (index, rule) in oidc.roles.iter().enumerate() {
+        if rule.roles.is_empty() || rule.channels.is_empty() {
+            let path = format!("api.oidc.roles[{index}]");
+            context.error(at, &path, "must name roles and channels");
+        }
     }
 }
 
