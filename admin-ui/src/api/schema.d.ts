@@ -2513,6 +2513,8 @@ export interface components {
             /** @description Where: `channels[wechat001].limits[0].max`. */
             path: string;
         };
+        /** @description What `diff` is a list of: for documents it comes with what belongs to that kind of error. */
+        Differs: components["schemas"]["Conflict"] | components["schemas"]["DocumentDiff"];
         /** @description What differs between two versions of one document. */
         DocumentDiff: {
             /** @description `added`, `removed` or `changed`. */
@@ -2647,7 +2649,7 @@ export interface components {
             /** @description Inherited limits that it replaces, the nearest first. */
             replaces: components["schemas"]["WrittenLimit"][];
             /** @description The limit as it was written. */
-            value: components["schemas"]["Limit"];
+            value: unknown;
         };
         /** @description When the usage of a request is known to fit. */
         Enforcement: "strict" | "soft";
@@ -4288,8 +4290,8 @@ export interface components {
             current?: unknown;
             /** @description What is wrong, and what to do about it. */
             detail: string;
-            /** @description How what was sent differs from what there is. */
-            diff?: components["schemas"]["Conflict"][] | null;
+            /** @description How what was sent differs from what there is: places of an entry, or documents. */
+            diff?: components["schemas"]["Differs"][] | null;
             /** @description What is wrong with what was sent. */
             problems?: components["schemas"]["FieldProblem"][];
             /**
@@ -5428,8 +5430,8 @@ export interface components {
         WrittenLimit: {
             /** @description Where it was written. */
             origin: components["schemas"]["Origin"];
-            /** @description The limit. */
-            value: components["schemas"]["Limit"];
+            /** @description The limit; what of it is not valid stands there as it was written. */
+            value: unknown;
         };
     };
     responses: never;
@@ -5494,6 +5496,7 @@ export type DeploymentNow = components['schemas']['DeploymentNow'];
 export type DeploymentState = components['schemas']['DeploymentState'];
 export type Detail = components['schemas']['Detail'];
 export type Difference = components['schemas']['Difference'];
+export type Differs = components['schemas']['Differs'];
 export type DocumentDiff = components['schemas']['DocumentDiff'];
 export type DocumentHead = components['schemas']['DocumentHead'];
 export type DocumentList = components['schemas']['DocumentList'];

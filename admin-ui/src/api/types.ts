@@ -21,7 +21,6 @@ export type {
   ExperimentInForce,
   Group,
   DeploymentState,
-  Effective,
   Instance,
   Latencies,
   Limit,
@@ -60,6 +59,13 @@ export type Removed = api.Written;
 export type Page<V> = Omit<api.Page, "items"> & { items: Item<V>[] };
 
 export type Valued<T> = { value: T; origin: api.Origin };
+
+/** What a channel comes to; the limits as they were written. */
+export type Effective = Omit<api.Effective, "limits" | "global_limits"> & {
+  limits: (Omit<api.EffectiveLimit, "value" | "replaces"> & { value: api.Limit; replaces: WrittenLimit[] })[];
+  global_limits: WrittenLimit[];
+};
+type WrittenLimit = Omit<api.WrittenLimit, "value"> & { value: api.Limit };
 
 /** A condition while it is put together. */
 export interface Condition {

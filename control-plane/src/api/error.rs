@@ -11,7 +11,7 @@ use tollgate_policy::{Problem, Severity};
 use super::MOST_PROBLEMS;
 use crate::accounts::{AccountsError, RecordsError};
 use crate::audit::{AuditError, Change};
-use crate::config::{PutError, VersionsError};
+use crate::config::{DocumentDiff, PutError, VersionsError};
 use crate::ledger::StoreError;
 
 /// Something that is wrong with what was sent.
@@ -85,8 +85,9 @@ pub(super) struct Body {
     /// What there is now, if the version did not match; null if there is nothing any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     current: Option<Value>,
-    /// How what was sent differs from what there is.
+    /// How what was sent differs from what there is: places of an entry, or documents.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<Differs>>")]
     diff: Option<Vec<Conflict>>,
     /// Seconds after which another try may succeed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -94,6 +95,15 @@ pub(super) struct Body {
     /// Whatever else belongs to this kind of error.
     #[serde(flatten)]
     more: Map<String, Value>,
+}
+
+/// What `diff` is a list of: for documents it comes with what belongs to that kind of error.
+#[derive(JsonSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "only its schema is used")]
+enum Differs {
+    Place(Conflict),
+    Document(DocumentDiff),
 }
 
 /// A place where two editors differ.

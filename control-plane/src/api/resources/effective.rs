@@ -6,7 +6,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
-use tollgate_policy::documents::{Enforcement, Limit};
+use tollgate_policy::documents::Enforcement;
 use tollgate_policy::{ChannelOrigins, Documents, Kind, Origin, Problem, Source};
 
 use super::index::Index;
@@ -24,8 +24,7 @@ const ALONE: &str = "tollgate.channels.json";
 /// A limit as it was written.
 #[derive(Debug, Serialize, JsonSchema)]
 struct WrittenLimit {
-    /// The limit.
-    #[schemars(with = "Limit")]
+    /// The limit; what of it is not valid stands there as it was written.
     value: Value,
     /// Where it was written.
     origin: Origin,
@@ -37,7 +36,6 @@ struct EffectiveLimit {
     /// What it is called.
     name: String,
     /// The limit as it was written.
-    #[schemars(with = "Limit")]
     value: Value,
     /// Strict or soft, after all defaults.
     enforcement: Enforcement,
