@@ -1,0 +1,231 @@
+//! A large gateway, and every list, chart and search over it.
+
+#![allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "test code; each user needs a part of it"
+)]
+
+use std::collections::HashMap;
+
+use serde_json::json;
+use tollgate::ledger::{Batch, COUNTER_NAMES, Line, Lines, SqliteStore, Store};
+use tollgate_shm::{Class, Event};
+
+use super::support::{Daemon, Folders};
+
+/// How large.
+pub struct Large {
+    pub channels: u64,
+    pub models: u64,
+    /// Of the request log, over a day.
+    pub rows: u64,
+}
+
+/// Begin of the day, a multiple of a day.
+pub const DAY: u64 = 1_700_006_400;
+/// Lines that go into the ledger at a time.
+const AT_ONCE: u64 = 50_000;
+
+fn channel(n: u64) -> String {
+    format!("app{n:05}")
+}
+
+fn model(n: u64) -> String {
+    format!("model-{n:04}")
+}
+
+/// Who makes the n-th request: a tenth of the channels make most of them, as in life.
+fn caller(large: &Large, n: u64) -> (u64, u64) {
+    let scattered = n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+    let channels = if scattered.is_multiple_of(10) {
+        large.channels
+    } else {
+        (large.channels / 10).max(1)
+    };
+    let channel = scattered / 10 % channels;
+    // Each channel uses a few models.
+    (channel, (channel * 7 + scattered % 3) % large.models)
+}
+
+impl Large {
+    /// Folders with its documents.
+    pub fn folders(&self) -> Folders {
+        let folders = Folders::new();
+        let channels: Vec<_> = (0..self.channels)
+            .map(|n| json!({"code": channel(n), "name": format!("Application {n}"), "trusted": true, "tags": [format!("t{}", n % 10)],
+                "limits": [{"metric": "input_tokens", "max": 10_000, "window": "10m"}, {"metric": "requests", "max": 50, "window": "1s"},
+                           {"metric": "connections", "max": 9}]}))
+            .collect();
+        folders.write("channels", &json!({"channels": channels}));
+        let models: Vec<_> = (0..self.models)
+            .map(|n| json!({"name": model(n), "deployments": [{"provider": "p", "id": format!("{}/a", model(n))}, {"provider": "p", "id": format!("{}/b", model(n))}]}))
+            .collect();
+        folders.write("models", &json!({"models": models}));
+        let rules: Vec<_> = (0..500)
+            .map(|n| json!({"name": format!("rule {n}"), "priority": n, "when": {"field": "body.model", "op": "eq", "value": format!("m{n}")},
+                "then": {"tag": "x"}}))
+            .collect();
+        folders.write("rules", &json!({"rules": rules}));
+        folders
+    }
+
+    /// Puts a day of requests and their usage into the ledger; the number of the last line.
+    pub fn fill(&self, daemon: &Daemon) -> u64 {
+        let ledger = daemon.folders.state().join("tollgate.db");
+        let mut store = SqliteStore::open(&ledger).unwrap();
+        let mut sums: HashMap<(u64, u64, (u64, u64)), [i64; 3]> = HashMap::new();
+        let mut written = 0;
+        while written < self.rows {
+            let end = self.rows.min(written + AT_ONCE);
+            let mut lines = Lines {
+                deployments: (0..self.models).map(|n| format!("{}/a", model(n))).collect(),
+                ..Lines::default()
+            };
+            let mut places = HashMap::new();
+            for n in written..end {
+                let who = caller(self, n);
+                let at_s = n * 86_400 / self.rows;
+                let refused = n.is_multiple_of(50);
+                let place = *places
+                    .entry(who)
+                    .or_insert_with(|| lines.add_who(&channel(who.0), &model(who.1)));
+                lines.requests.push(Line {
+                    event: Event {
+                        request_id: [n, n.rotate_left(17)],
+                        status: if refused { 429 } else { 200 },
+                        class: if refused { Class::Limit } else { Class::Ok } as u8,
+                        input_tokens: 200,
+                        output_tokens: 100,
+                        latency_us: 900,
+                        ..Event::default()
+                    },
+                    time_ms: (DAY + at_s) * 1_000,
+                    who: place,
+                    deployment: who.1 as u32,
+                    group: u32::MAX,
+                });
+                // Minutes of the last two hours only: they are not kept long.
+                for step in [0, 60, 600] {
+                    if step != 60 || at_s >= 79_200 {
+                        let bucket = (DAY + at_s).checked_div(step).map_or(0, |n| n * step);
+                        let sum = sums.entry((step, bucket, who)).or_default();
+                        sum[usize::from(refused)] += 1;
+                        sum[2] += 200;
+                    }
+                }
+            }
+            let batch = Batch {
+                region: daemon.region.id(),
+                requests: lines,
+                ..Batch::default()
+            };
+            store.commit(&batch).unwrap();
+            written = end;
+        }
+        drop(store);
+        let mut db = rusqlite::Connection::open(&ledger).unwrap();
+        let names: Vec<&str> = COUNTER_NAMES
+            .iter()
+            .filter(|n| !["ok", "limit", "input_tokens"].contains(n))
+            .copied()
+            .collect();
+        let zeros = vec!["0"; names.len()].join(", ");
+        let sql = format!(
+            "INSERT INTO usage (step, bucket, channel, model, \"ok\", \"limit\", \"input_tokens\", \"{}\")
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, {zeros})",
+            names.join("\", \"")
+        );
+        let mut sums: Vec<_> = sums.into_iter().collect();
+        sums.sort_unstable_by_key(|(key, _)| *key);
+        let insert = db.transaction().unwrap();
+        let mut statement = insert.prepare(&sql).unwrap();
+        for ((step, bucket, who), [ok, limit, tokens]) in sums {
+            let row = rusqlite::params![
+                step as i64,
+                bucket as i64,
+                channel(who.0),
+                model(who.1),
+                ok,
+                limit,
+                tokens
+            ];
+            statement.execute(row).unwrap();
+        }
+        drop(statement);
+        insert.commit().unwrap();
+        self.rows
+    }
+}
+
+/// Every list, chart and search.
+pub fn routes(large: &Large, last: u64) -> Vec<String> {
+    let code = channel(large.channels / 20);
+    let name = model(large.models / 2);
+    let (from, to) = (DAY, DAY + 86_400);
+    let evening_ms = (DAY + 72_000) * 1_000;
+    let id = last / 2;
+    let id = format!("{id:016x}{:016x}", id.rotate_left(17));
+    let mut all: Vec<String> = [
+        "/channels?limit=100",
+        "/channels?limit=100&search=application%209&sort=name&order=desc",
+        "/channels?limit=100&tag=t3&enabled=true",
+        "/models?limit=100&search=99",
+        "/models?limit=100&provider=p&sort=name",
+        "/rules?limit=500",
+        "/providers",
+        "/templates",
+        "/settings",
+        "/documents",
+        "/versions",
+        "/schedules",
+        "/deployments?limit=100",
+        "/deployments?trouble=true",
+        "/limits?limit=100",
+        "/limits?offset=9900&limit=100",
+        "/inflight",
+        "/instance",
+        "/instances",
+        "/tokenizers",
+        "/accounts",
+        "/audit?limit=100",
+        "/audit?search=nothing",
+        "/requests?limit=100",
+        "/requests?limit=100&class=limit",
+        "/requests?limit=100&status=500",
+        "/session",
+    ]
+    .map(str::to_owned)
+    .into();
+    all.extend([
+        format!("/channels/{code}"),
+        format!("/channels/{code}/effective"),
+        format!("/channels/{code}/limits"),
+        format!("/models/{name}"),
+        format!("/models/{name}/deployments"),
+        format!("/deployments?model={name}"),
+        format!("/requests?limit=100&channel={code}"),
+        format!("/requests?limit=100&channel={code}&model={name}"),
+        format!("/requests?limit=100&model={name}"),
+        format!("/requests?limit=100&to_ms={evening_ms}"),
+        format!("/requests?limit=100&before={}", last / 2),
+        format!("/requests?limit=1&id={id}"),
+        format!("/requests/{}", last / 2),
+        format!("/usage?step=600&from={}&to={to}", to - 3_600),
+        format!("/usage?step=600&from={from}&to={to}&channel={code}"),
+        format!("/usage/series?from={from}&to={to}&step=600"),
+        format!("/usage/series?from={from}&to={to}&step=3600"),
+        format!("/usage/series?from={from}&to={to}&step=3600&group_by=channel"),
+        format!("/usage/series?from={from}&to={to}&step=3600&group_by=model"),
+        format!("/usage/series?from={from}&to={to}&step=600&channel={code}"),
+        format!("/usage/series?from={from}&to={to}&step=600&model={name}"),
+        format!("/usage/series?from={from}&to={to}&step=600&channel={code}&group_by=model"),
+        format!("/usage/series?from={}&to={to}&step=60", to - 3_600),
+        format!(
+            "/usage/series?from={}&to={to}&step=60&group_by=channel",
+            to - 3_600
+        ),
+    ]);
+    all.into_iter().map(|path| format!("/api/v1{path}")).collect()
+}
