@@ -12,7 +12,7 @@ NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 TOLLGATE_NGINX ?= pinned
 
 .PHONY: help setup ui api-types test-ui screenshots check-ui nacos module module-pinned module-debian module-custom daemon mock run test test-crates \
-	test-e2e test-e2e-debian test-python valgrind check check-format check-clippy check-docs check-deny bench oracle fuzz-meter bench-meter model-lease package clean
+	test-e2e test-e2e-debian test-python valgrind check check-format check-clippy check-docs check-deny bench bench-accuracy oracle fuzz-meter bench-meter model-lease package clean
 
 help: ## list the targets
 	@echo "usage: make <target> [PROFILE=fast|release|dev]"
@@ -144,6 +144,9 @@ check-deny:
 
 bench: setup ## the table of the README with this machine's figures (minutes; keep the machine quiet)
 	@if [ -x scripts/bench.sh ]; then scripts/bench.sh; else echo "bench: not there yet"; exit 1; fi
+
+bench-accuracy: setup module-pinned daemon ## admitted ÷ limit over 1, 3 and 5 instances, in all cases and under all faults (a quarter of an hour); ACCURACY_ARGS
+	@cargo run --quiet -p tollgate-tests --profile $(PROFILE) --bin tollgate-accuracy -- $(ACCURACY_ARGS)
 
 oracle: ## every tokenizer on board against other engines' ids, on 210 MB (half an hour); TOLLGATE_TOKENIZERS adds files
 	@scripts/oracle.sh
