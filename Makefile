@@ -12,7 +12,7 @@ NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 TOLLGATE_NGINX ?= pinned
 
 .PHONY: help setup ui api-types test-ui screenshots check-ui nacos module module-pinned module-debian module-custom daemon mock run test test-crates \
-	test-e2e test-e2e-debian test-python valgrind check check-format check-clippy check-docs check-deny bench bench-api oracle fuzz-meter bench-meter model-lease package clean
+	test-e2e test-e2e-debian test-python valgrind check check-format check-clippy check-docs check-deny bench bench-api bench-accuracy oracle fuzz-meter bench-meter model-lease package clean
 
 help: ## list the targets
 	@echo "usage: make <target> [PROFILE=fast|release|dev]"
@@ -147,6 +147,9 @@ bench: setup ## the table of the README with this machine's figures (minutes; ke
 
 bench-api: ## every list, chart and search of the admin API over 10,000 channels, 1,000 models and ROWS (10 million) requests
 	@cargo bench --quiet -p tollgate --bench api --profile release -- $(or $(ROWS),10000000)
+
+bench-accuracy: setup module-pinned daemon ## admitted ÷ limit over 1, 3 and 5 instances, in all cases and under all faults (a quarter of an hour); ACCURACY_ARGS
+	@cargo run --quiet -p tollgate-tests --profile $(PROFILE) --bin tollgate-accuracy -- $(ACCURACY_ARGS)
 
 oracle: ## every tokenizer on board against other engines' ids, on 210 MB (half an hour); TOLLGATE_TOKENIZERS adds files
 	@scripts/oracle.sh

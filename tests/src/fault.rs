@@ -1,15 +1,18 @@
-//! A TCP proxy between two programs that delays, drips or cuts what passes.
+//! A TCP proxy between two programs that delays, drips, holds back or cuts what passes.
 
 use crate::port::Port;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+/// How often what is held back is looked after.
+const HELD: Duration = Duration::from_millis(5);
 
 /// What happens to bytes, both ways.
 #[derive(Debug, Default)]
@@ -20,6 +23,8 @@ struct Faults {
     drip: AtomicU64,
     /// Bytes are swallowed, connections stay: a network that loses everything.
     silent: AtomicBool,
+    /// Bytes wait, connections stay: a network that is cut, and after which the kernels send again.
+    held: AtomicBool,
 }
 
 /// A proxy in front of one address. Dropped, it ends with all its connections.
@@ -27,6 +32,7 @@ struct Faults {
 pub struct FaultProxy {
     port: Port,
     faults: Arc<Faults>,
+    target: Arc<Mutex<SocketAddr>>,
     /// Which connections live: those of the present epoch, and none while it is odd.
     epoch: watch::Sender<u64>,
     task: JoinHandle<()>,
@@ -51,10 +57,17 @@ impl FaultProxy {
             .expect("the proxy listens");
         let faults = Arc::new(Faults::default());
         let epoch = watch::Sender::new(0);
-        let task = tokio::spawn(accept(listener, target, Arc::clone(&faults), epoch.subscribe()));
+        let target = Arc::new(Mutex::new(target));
+        let task = tokio::spawn(accept(
+            listener,
+            Arc::clone(&target),
+            Arc::clone(&faults),
+            epoch.subscribe(),
+        ));
         Self {
             port,
             faults,
+            target,
             epoch,
             task,
         }
@@ -81,6 +94,11 @@ impl FaultProxy {
         self.faults.silent.store(silent, Ordering::Relaxed);
     }
 
+    /// Holds everything back, without ending a connection, or lets it go, late.
+    pub fn hold(&self, held: bool) {
+        self.faults.held.store(held, Ordering::Relaxed);
+    }
+
     /// Ends all connections and lets no new one through, until [`Self::mend`].
     pub fn cut(&self) {
         self.epoch.send_if_modified(|epoch| {
@@ -88,6 +106,12 @@ impl FaultProxy {
             *epoch += u64::from(whole);
             whole
         });
+    }
+
+    /// Leads new connections to another address; those that are open end.
+    pub fn lead_to(&self, target: SocketAddr) {
+        *self.target.lock().unwrap_or_else(PoisonError::into_inner) = target;
+        self.epoch.send_modify(|epoch| *epoch += 2);
     }
 
     /// Lets connections through again.
@@ -107,7 +131,12 @@ impl Drop for FaultProxy {
     }
 }
 
-async fn accept(listener: TcpListener, target: SocketAddr, faults: Arc<Faults>, epoch: watch::Receiver<u64>) {
+async fn accept(
+    listener: TcpListener,
+    target: Arc<Mutex<SocketAddr>>,
+    faults: Arc<Faults>,
+    epoch: watch::Receiver<u64>,
+) {
     loop {
         let Ok((client, _)) = listener.accept().await else {
             continue;
@@ -116,6 +145,7 @@ async fn accept(listener: TcpListener, target: SocketAddr, faults: Arc<Faults>, 
         if !born.is_multiple_of(2) {
             continue;
         }
+        let target = *target.lock().unwrap_or_else(PoisonError::into_inner);
         let (faults, mut epoch) = (Arc::clone(&faults), epoch.clone());
         tokio::spawn(async move {
             let Ok(server) = TcpStream::connect(target).await else {
@@ -151,6 +181,9 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, faults: &Faults) 
         if faults.silent.load(Ordering::Relaxed) {
             continue;
         }
+        while faults.held.load(Ordering::Relaxed) {
+            tokio::time::sleep(HELD).await;
+        }
         if to.write_all(&buffer[..read]).await.is_err() {
             return;
         }
@@ -185,6 +218,13 @@ mod tests {
         assert!(send().await.is_err());
         proxy.mend();
         assert_eq!(send().await.unwrap().status(), 200);
+        proxy.hold(true);
+        let held = send();
+        tokio::pin!(held);
+        let waited = tokio::time::timeout(Duration::from_millis(100), &mut held).await;
+        assert!(waited.is_err());
+        proxy.hold(false);
+        assert_eq!(held.await.unwrap().status(), 200);
         proxy.silence(true);
         let silent = tokio::time::timeout(Duration::from_millis(200), send()).await;
         assert!(silent.is_err());

@@ -198,6 +198,15 @@ impl Gateway {
         wait_until("nothing in flight", PATIENCE, || region.inflight(1).is_empty()).await;
     }
 
+    /// Kills nginx and the daemon (SIGKILL): the instance is gone. Its mock stays.
+    ///
+    /// # Panics
+    /// If something of it does not run.
+    pub fn kill(&mut self) {
+        self.daemon.kill();
+        self.nginx.kill();
+    }
+
     /// Ends nginx and the daemon gracefully; the logs are looked at.
     ///
     /// # Panics

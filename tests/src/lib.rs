@@ -1,6 +1,7 @@
 //! What the end-to-end tests are made of: a mock model endpoint, real nginx and daemon processes, clients and loads.
 
 pub mod access;
+pub mod cluster;
 pub mod daemon;
 pub mod dns;
 pub mod documents;

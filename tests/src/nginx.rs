@@ -441,6 +441,19 @@ impl Nginx {
         .await;
     }
 
+    /// Kills all of it (SIGKILL), the master first, so that it starts no other worker.
+    ///
+    /// # Panics
+    /// If it cannot be waited for.
+    pub fn kill(&mut self) {
+        let workers = process::children(self.master());
+        self.child.kill().expect("nginx is killed");
+        workers.iter().for_each(|pid| process::signal(*pid, Signal::KILL));
+        self.child.wait().expect("nginx is waited for");
+        let gone = wait_blocking(PATIENCE, || !workers.iter().any(|pid| process::is_alive(*pid)));
+        assert!(gone, "workers outlive their death");
+    }
+
     /// Asks the workers to open their logs anew (USR1).
     pub fn reopen_logs(&self) {
         process::signal(self.master(), Signal::USR1);

@@ -4,9 +4,11 @@ use crate::port::Port;
 use crate::process::signal;
 use crate::wait::{PATIENCE, wait_until};
 use rustix::process::Signal;
-use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tempfile::TempDir;
 
 /// A running Redis with an append-only file; ends when dropped.
@@ -49,6 +51,27 @@ impl Redis {
         .await;
     }
 
+    /// Starts another that follows this one, and waits until it knows all that this one does.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub async fn replica(&self) -> Self {
+        let replica = Self::start().await;
+        let master = self.address();
+        replica.ask(&format!("REPLICAOF {} {}", master.ip(), master.port()));
+        wait_until("the replica to follow", PATIENCE, || {
+            let state = replica.ask("INFO replication").unwrap_or_default();
+            state.contains("master_link_status:up")
+        })
+        .await;
+        replica
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.port.address()
+    }
+
     /// What the settings' document says of it.
     pub fn url(&self) -> String {
         format!("redis://{}", self.port.address())
@@ -65,16 +88,32 @@ impl Redis {
         Some(String::from_utf8_lossy(&answer).into_owned())
     }
 
-    /// Commands that it has processed.
+    /// Its process id.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("Redis runs").id()
+    }
+
+    /// Counts the commands that clients send from now on, not those that scripts run.
     ///
     /// # Panics
     /// If it does not tell.
-    pub fn commands(&self) -> u64 {
-        let stats = self.ask("INFO stats").expect("statistics");
-        let line = stats
-            .lines()
-            .find_map(|l| l.strip_prefix("total_commands_processed:"));
-        line.and_then(|n| n.trim().parse().ok()).expect("a number")
+    pub fn count(&self) -> CommandCount {
+        let mut stream = TcpStream::connect(self.port.address()).expect("Redis accepts");
+        stream.write_all(b"MONITOR\r\n").expect("a command");
+        let mut lines = BufReader::new(stream.try_clone().expect("the connection twice")).lines();
+        let begun = lines.next().and_then(Result::ok);
+        assert_eq!(begun.as_deref(), Some("+OK"), "MONITOR");
+        let count = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&count);
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                counter.fetch_add(u64::from(!line.contains(" lua] ")), Ordering::Relaxed);
+            }
+        });
+        CommandCount { count, stream }
     }
 
     /// Stops answering, without closing a connection.
@@ -116,6 +155,26 @@ impl Redis {
         let files = self.dir.path().join("appendonlydir");
         std::fs::remove_dir_all(files).expect("its files are removed");
         self.run().await;
+    }
+}
+
+/// A running count; ends when dropped.
+#[derive(Debug)]
+pub struct CommandCount {
+    count: Arc<AtomicU64>,
+    stream: TcpStream,
+}
+
+impl CommandCount {
+    /// Commands so far.
+    pub fn get(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for CommandCount {
+    fn drop(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
 }
 

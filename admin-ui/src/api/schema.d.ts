@@ -3380,6 +3380,8 @@ export interface components {
             problems: components["schemas"]["Problem"][];
             /** Format: uint64 */
             published_age_ms: number;
+            /** @description Null if each instance limits for itself. */
+            redis: components["schemas"]["RedisState"] | null;
             region: components["schemas"]["RegionState"];
             ring: components["schemas"]["RingState"];
             /** Format: uint64 */
@@ -3485,6 +3487,12 @@ export interface components {
              * @default 1s
              */
             clock_skew?: components["schemas"]["Duration"];
+            /**
+             * @description How long connections of an instance that is silent count after its lease has ended, 0..=1d. With 0 they come back with the
+             *     lease, as if it were dead; as long as the longest request, an instance that is only cut off is counted too.
+             * @default 0ms
+             */
+            connections_hold?: components["schemas"]["Duration"];
             /** @description What happens when the lease has ended. */
             policy?: components["schemas"]["LeasePolicy"];
             /**
@@ -3511,6 +3519,29 @@ export interface components {
         };
         /** @description What happens to a limit over all instances while Redis cannot be reached and the lease has ended. */
         LeasePolicy: "share" | "open" | "closed";
+        /** @description Parts of limits that this instance holds. */
+        LeaseState: {
+            /**
+             * Format: uint64
+             * @description Limits whose lease has ended for want of an answer.
+             */
+            ended: number;
+            /**
+             * Format: uint64
+             * @description Limits of which it holds a lease.
+             */
+            held: number;
+            /**
+             * Format: uint64
+             * @description Limits of which nothing is granted for now, since Redis may have lost writes.
+             */
+            quarantined: number;
+            /**
+             * Format: uint64
+             * @description Units that count for instances whose lease has ended.
+             */
+            stranded_units: number;
+        };
         /** @description How the ledger is filled. */
         LedgerState: {
             /** Format: uint64 */
@@ -4417,6 +4448,35 @@ export interface components {
         };
         /** @description How Redis is run. */
         RedisKind: "single" | "cluster" | "sentinel";
+        /** @description The Redis of limits over all instances. */
+        RedisState: {
+            /**
+             * Format: uint64
+             * @description How far this instance's clock is from Redis'.
+             */
+            clock_offset_ms: number;
+            connected: boolean;
+            /**
+             * Format: uint64
+             * @description Requests decided by the lease policy, because a lease that they needed had ended.
+             */
+            degraded_requests: number;
+            leases: components["schemas"]["LeaseState"];
+            /** @description What is wrong with it now. */
+            trouble: components["schemas"]["RedisTrouble"] | null;
+        };
+        /** @description What is wrong with Redis. */
+        RedisTrouble: {
+            /**
+             * Format: uint64
+             * @description Since when.
+             */
+            for_ms: number;
+            /** @description `settings`, `unreachable`, `slow`, `refused`, `full`, `read_only` or `failing`. */
+            kind: string;
+            /** @description In words, with what Redis said. */
+            text: string;
+        };
         /** @description Sizes of the shared-memory region; changing one takes a restart. */
         Region: {
             /**
@@ -5544,6 +5604,7 @@ export type Latencies = components['schemas']['Latencies'];
 export type LearnedCounting = components['schemas']['LearnedCounting'];
 export type Lease = components['schemas']['Lease'];
 export type LeasePolicy = components['schemas']['LeasePolicy'];
+export type LeaseState = components['schemas']['LeaseState'];
 export type LedgerState = components['schemas']['LedgerState'];
 export type Limit = components['schemas']['Limit'];
 export type LiveLimit = components['schemas']['LiveLimit'];
@@ -5597,6 +5658,8 @@ export type Publication = components['schemas']['Publication'];
 export type Published = components['schemas']['Published'];
 export type Redis = components['schemas']['Redis'];
 export type RedisKind = components['schemas']['RedisKind'];
+export type RedisState = components['schemas']['RedisState'];
+export type RedisTrouble = components['schemas']['RedisTrouble'];
 export type Region = components['schemas']['Region'];
 export type RegionSizes = components['schemas']['RegionSizes'];
 export type RegionState = components['schemas']['RegionState'];

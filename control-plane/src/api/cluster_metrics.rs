@@ -31,6 +31,7 @@ pub(super) fn write(text: &mut Text, state: &AppState) {
     };
     text.sample("tollgate_instances", &[("version", "same")], 1 + count(true));
     text.sample("tollgate_instances", &[("version", "other")], count(false));
+    redis(text, state);
     let Some(health) = state.source.health() else {
         return;
     };
@@ -64,6 +65,38 @@ pub(super) fn write(text: &mut Text, state: &AppState) {
             "gauge",
             "Time since Nacos last answered.",
             age as f64 / 1e3,
+        );
+    }
+}
+
+/// What is wrong with the Redis of limits over all instances, and what came of it.
+fn redis(text: &mut Text, state: &AppState) {
+    text.one(
+        "tollgate_degraded_requests_total",
+        "counter",
+        "Requests decided while a lease that they needed had ended: by the policy `lease.policy`.",
+        state.region.degraded_requests(),
+    );
+    let found = state.cluster.found().map(|found| found.trouble);
+    text.family(
+        "tollgate_redis_trouble",
+        "gauge",
+        "1 for what is wrong with Redis now.",
+    );
+    for (trouble, _) in state.cluster.failures_by_kind() {
+        let is = u8::from(found == Some(trouble));
+        text.sample("tollgate_redis_trouble", &[("kind", trouble.name())], is);
+    }
+    text.family(
+        "tollgate_redis_failures_total",
+        "counter",
+        "Questions to Redis, and attempts to connect, that failed.",
+    );
+    for (trouble, count) in state.cluster.failures_by_kind() {
+        text.sample(
+            "tollgate_redis_failures_total",
+            &[("kind", trouble.name())],
+            count,
         );
     }
 }

@@ -79,6 +79,43 @@ struct LedgerState {
     failures: u64,
 }
 
+/// What is wrong with Redis.
+#[derive(Serialize, JsonSchema)]
+struct RedisTrouble {
+    /// `settings`, `unreachable`, `slow`, `refused`, `full`, `read_only` or `failing`.
+    kind: &'static str,
+    /// In words, with what Redis said.
+    text: String,
+    /// Since when.
+    for_ms: u64,
+}
+
+/// Parts of limits that this instance holds.
+#[derive(Serialize, JsonSchema)]
+struct LeaseState {
+    /// Limits of which it holds a lease.
+    held: u64,
+    /// Limits whose lease has ended for want of an answer.
+    ended: u64,
+    /// Limits of which nothing is granted for now, since Redis may have lost writes.
+    quarantined: u64,
+    /// Units that count for instances whose lease has ended.
+    stranded_units: u64,
+}
+
+/// The Redis of limits over all instances.
+#[derive(Serialize, JsonSchema)]
+struct RedisState {
+    connected: bool,
+    /// What is wrong with it now.
+    trouble: Option<RedisTrouble>,
+    leases: LeaseState,
+    /// Requests decided by the lease policy, because a lease that they needed had ended.
+    degraded_requests: u64,
+    /// How far this instance's clock is from Redis'.
+    clock_offset_ms: u64,
+}
+
 /// This instance.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Instance {
@@ -101,6 +138,8 @@ pub(super) struct Instance {
     region: RegionState,
     ring: RingState,
     ledger: LedgerState,
+    /// Null if each instance limits for itself.
+    redis: Option<RedisState>,
     workers: Vec<Worker>,
 }
 
@@ -161,6 +200,32 @@ pub(super) async fn read(State(state): State<AppState>) -> Json<Instance> {
             commits: state.drain.commits.load(Relaxed),
             failures: state.drain.failures.load(Relaxed),
         },
+        redis: redis(&state),
         workers,
+    })
+}
+
+/// Limits over all instances: whether Redis does what they need, and how many are decided without it.
+fn redis(state: &AppState) -> Option<RedisState> {
+    let figures = &state.cluster;
+    if figures.configured.load(Relaxed) == 0 {
+        return None;
+    }
+    let trouble = figures.found().map(|found| RedisTrouble {
+        kind: found.trouble.name(),
+        text: found.text,
+        for_ms: u64::try_from(found.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+    });
+    Some(RedisState {
+        connected: figures.connected.load(Relaxed) == 1,
+        trouble,
+        leases: LeaseState {
+            held: figures.held.load(Relaxed),
+            ended: figures.fenced.load(Relaxed),
+            quarantined: figures.quarantined.load(Relaxed),
+            stranded_units: figures.stranded.load(Relaxed),
+        },
+        degraded_requests: state.region.degraded_requests(),
+        clock_offset_ms: figures.clock_offset_ms.load(Relaxed),
     })
 }

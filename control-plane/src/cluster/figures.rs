@@ -1,6 +1,21 @@
 //! What metrics tell of limits over all instances.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use super::trouble::{LinkError, Trouble};
+
+/// What is wrong with Redis now.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Its kind.
+    pub trouble: Trouble,
+    /// In words.
+    pub text: String,
+    /// Since when.
+    pub since: Instant,
+}
 
 /// Counters that only grow, and gauges.
 #[derive(Debug, Default)]
@@ -25,15 +40,53 @@ pub struct Figures {
     pub held: AtomicU64,
     /// Limits whose lease has ended for want of an answer.
     pub fenced: AtomicU64,
+    /// Limits of which nothing is granted for now.
+    pub quarantined: AtomicU64,
     /// Units that count for instances whose lease has ended, over the limits held here.
     pub stranded: AtomicU64,
     /// How far region time is from Redis' clock, milliseconds.
     pub clock_offset_ms: AtomicU64,
+    /// Failures by [`Trouble`].
+    failures_by: [AtomicU64; Trouble::ALL.len()],
+    found: Mutex<Option<Found>>,
 }
 
 impl Figures {
+    /// Counts a failure. Returns whether it is news: no trouble before, or of another kind.
+    pub fn troubled(&self, error: &LinkError) -> bool {
+        let trouble = error.trouble();
+        for (kind, count) in Trouble::ALL.iter().zip(&self.failures_by) {
+            count.fetch_add(u64::from(*kind == trouble), Relaxed);
+        }
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = found.as_ref().map_or_else(Instant::now, |f| f.since);
+        let news = found.as_ref().is_none_or(|f| f.trouble != trouble);
+        *found = Some(Found {
+            trouble,
+            text: error.to_string(),
+            since,
+        });
+        news
+    }
+
+    /// Redis does what it should. Returns what was wrong before.
+    pub fn well(&self) -> Option<Found> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// What is wrong now.
+    pub fn found(&self) -> Option<Found> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Failures so far, by kind.
+    pub fn failures_by_kind(&self) -> impl Iterator<Item = (Trouble, u64)> + '_ {
+        let counts = self.failures_by.iter().map(|count| count.load(Relaxed));
+        Trouble::ALL.into_iter().zip(counts)
+    }
+
     /// Name, kind, text and value of each.
-    pub fn all(&self) -> [(&'static str, &'static str, &'static str, u64); 12] {
+    pub fn all(&self) -> [(&'static str, &'static str, &'static str, u64); 13] {
         let get = |word: &AtomicU64| word.load(Relaxed);
         [
             (
@@ -95,6 +148,12 @@ impl Figures {
                 "gauge",
                 "Limits whose lease has ended for want of an answer; the policy applies.",
                 get(&self.fenced),
+            ),
+            (
+                "tollgate_lease_quarantined",
+                "gauge",
+                "Limits of which nothing is granted for now, since Redis may have lost writes.",
+                get(&self.quarantined),
             ),
             (
                 "tollgate_lease_stranded_units",

@@ -15,6 +15,8 @@ use super::rows::{RegionRow, terms_of, words_of};
 /// How often a row in use is looked at, and an idle one.
 const LOOK_MS: u64 = 25;
 const IDLE_LOOK_MS: u64 = 250;
+/// After a report that failed, the next.
+const FAILED_MS: u64 = 250;
 /// After that long without a lease and without a shortage a limit is forgotten.
 const FORGET_MS: u64 = 5_000;
 /// How long workers need not wait while Redis does not answer.
@@ -31,6 +33,8 @@ pub struct LeaseSettings {
     pub standing_ttl_ms: u64,
     /// How far clocks may be apart, milliseconds.
     pub clock_skew_ms: u64,
+    /// How long connections count after their lease, milliseconds.
+    pub connections_hold_ms: u64,
     /// How long an answer may take, milliseconds.
     pub timeout_ms: u64,
 }
@@ -48,6 +52,7 @@ impl LeaseSettings {
             },
             standing_ttl_ms: lease.standing_ttl.as_millis(),
             clock_skew_ms: lease.clock_skew.as_millis(),
+            connections_hold_ms: lease.connections_hold.as_millis(),
             timeout_ms: settings.redis.as_ref().map_or(1_000, |r| r.timeout.as_millis()),
         }
     }
@@ -193,10 +198,11 @@ impl Leases {
         let now = self.region.now_ms();
         let mut out = Vec::new();
         let mut gone = Vec::new();
-        let (mut held, mut fenced, mut stranded) = (0, 0, 0);
+        let (mut held, mut fenced, mut quarantined, mut stranded) = (0, 0, 0, 0);
         for (row, kept) in &mut self.kept {
             held += u64::from(kept.keeper.held() > 0);
             fenced += u64::from(kept.keeper.held() > 0 && now >= kept.keeper.fence());
+            quarantined += u64::from(kept.keeper.is_in_quarantine(now));
             stranded += kept.keeper.last().stranded;
             if let Some(sent) = kept.keeper.under_way()
                 && now > sent + self.settings.timeout_ms
@@ -251,6 +257,7 @@ impl Leases {
         }
         self.figures.held.store(held, Relaxed);
         self.figures.fenced.store(fenced, Relaxed);
+        self.figures.quarantined.store(quarantined, Relaxed);
         self.figures.stranded.store(stranded, Relaxed);
         self.figures.reports.fetch_add(out.len() as u64, Relaxed);
         out
@@ -285,7 +292,7 @@ impl Leases {
         self.figures.failures.fetch_add(1, Relaxed);
         self.with(row, |now, _, kept, _| {
             kept.keeper.lost(seq);
-            kept.due = now + LOOK_MS;
+            kept.due = now + FAILED_MS;
         });
     }
 

@@ -8,13 +8,14 @@ use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo,
-    RedisError, RedisResult, ServerErrorKind, TlsCertificates, TlsMode,
+    RedisResult, ServerErrorKind, TlsCertificates, TlsMode,
 };
 use tollgate_lease::script::{self, SCRIPT};
 use tollgate_lease::{Answer, Report};
 use tollgate_policy::documents::{Redis, RedisKind};
 use zeroize::Zeroizing;
 
+use super::trouble::{LinkError, Trouble};
 use crate::secrets::CredentialFolder;
 
 /// How to get to Redis.
@@ -31,23 +32,6 @@ pub struct LinkOptions {
     pub prefix: String,
 }
 
-/// Why there is no connection, or no answer. The text holds no password.
-#[derive(Debug)]
-pub struct LinkError(String);
-
-impl std::fmt::Display for LinkError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-impl std::error::Error for LinkError {}
-
-impl From<RedisError> for LinkError {
-    fn from(error: RedisError) -> LinkError {
-        LinkError(error.to_string())
-    }
-}
-
 impl LinkOptions {
     /// From the settings, with the password that they name.
     ///
@@ -56,14 +40,21 @@ impl LinkOptions {
     pub fn of(redis: &Redis, folder: &CredentialFolder) -> Result<LinkOptions, LinkError> {
         let password = redis.password_ref.as_ref().map(|name| folder.named(name));
         let certificates = redis.ca_file.as_ref().map(|path| {
-            std::fs::read(path).map_err(|e| LinkError(format!("cannot read the certificates in {path}: {e}")))
+            std::fs::read(path).map_err(|e| {
+                LinkError::new(
+                    Trouble::Settings,
+                    format!("cannot read the certificates in {path}: {e}"),
+                )
+            })
         });
         Ok(LinkOptions {
             urls: redis.urls.clone(),
             kind: redis.kind,
             master: redis.master.clone(),
             username: redis.username.clone(),
-            password: password.transpose().map_err(LinkError)?,
+            password: password
+                .transpose()
+                .map_err(|text| LinkError::new(Trouble::Settings, text))?,
             certificates: certificates.transpose()?,
             timeout: Duration::from_millis(redis.timeout.as_millis()),
             prefix: redis.prefix.clone(),
@@ -122,7 +113,7 @@ impl LinkOptions {
         let info = infos
             .into_iter()
             .nth(attempt % count)
-            .ok_or_else(|| LinkError("no address of Redis is given".into()))?;
+            .ok_or_else(|| LinkError::new(Trouble::Settings, "no address of Redis is given"))?;
         Ok(if self.is_tls() {
             Client::build_with_tls(info, self.certificates())?
         } else {
@@ -225,18 +216,31 @@ impl Link {
         let keys = script::keys(&self.prefix, limit);
         let arguments = script::arguments(&self.prefix, limit, report);
         let numbers = self.run(&keys, &arguments).await?;
-        script::answer(&numbers).ok_or_else(|| LinkError(format!("Redis answered {numbers:?}")))
+        script::answer(&numbers)
+            .ok_or_else(|| LinkError::new(Trouble::Failing, format!("the answer was {numbers:?}")))
     }
 
-    /// Enters the era of every tag, so that a limit that is new is not taken for one that was lost.
+    /// Enters the era of every tag, so that a limit that is new is not taken for one that was lost. The first brings the script
+    /// along if Redis does not know it, the others go out together.
     ///
     /// # Errors
     /// If there is no answer.
     pub async fn touch(&mut self) -> Result<(), LinkError> {
-        for tag in 0..script::TAGS {
-            let key = script::era_key(&self.prefix, tag);
-            self.run(&[key.clone(), key], &[]).await?;
+        self.enter(0).await?;
+        let mut others = tokio::task::JoinSet::new();
+        for tag in 1..script::TAGS {
+            let mut link = self.clone();
+            others.spawn(async move { link.enter(tag).await });
         }
+        while let Some(entered) = others.join_next().await {
+            entered.map_err(|error| LinkError::new(Trouble::Failing, error.to_string()))??;
+        }
+        Ok(())
+    }
+
+    async fn enter(&mut self, tag: u64) -> Result<(), LinkError> {
+        let key = script::era_key(&self.prefix, tag);
+        self.run(&[key.clone(), key], &[]).await?;
         Ok(())
     }
 

@@ -12,8 +12,10 @@ mod leases;
 mod link;
 mod rows;
 mod task;
+mod trouble;
 
 pub use figures::Figures;
 pub use leases::{LeaseSettings, Leases, Outgoing};
-pub use link::{Link, LinkError, LinkOptions};
+pub use link::{Link, LinkOptions};
 pub use task::Cluster;
+pub use trouble::{LinkError, Trouble};

@@ -5,9 +5,6 @@ use tollgate_shm::{Algorithm, CounterIndex, LeaseView, LeaseWords, Region};
 
 use super::LeaseSettings;
 
-/// The longest that a request may hold a connection, as far as leases know.
-const LONGEST_REQUEST_MS: u64 = 3_600_000;
-
 pub(super) struct RegionRow<'a> {
     pub region: &'a Region,
     pub index: CounterIndex,
@@ -54,7 +51,7 @@ pub(super) fn terms_of(view: &LeaseView, settings: &LeaseSettings) -> Terms {
             u64::try_from(refill).unwrap_or(u64::MAX).saturating_add(1)
         }
         Algorithm::LeakyBucket => view.window_ms.saturating_add(view.max_delay_ms),
-        Algorithm::Concurrency => LONGEST_REQUEST_MS,
+        Algorithm::Concurrency => settings.connections_hold_ms,
     };
     Terms {
         ttl: settings.ttl_ms,

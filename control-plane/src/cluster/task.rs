@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use redis::aio::PubSub;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tollgate_lease::{Answer, Notice, Report, script};
@@ -23,6 +24,8 @@ const NAP: Duration = Duration::from_millis(200);
 const AWAKE: Duration = Duration::from_millis(1);
 /// The first and the longest pause between two attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// How long nothing may fail until trouble is over.
+const CALM: Duration = Duration::from_secs(1);
 /// Time between two signs of life.
 const BEAT: Duration = Duration::from_secs(3);
 
@@ -31,6 +34,7 @@ enum Event {
     Connected(Link, Vec<String>),
     NotConnected(LinkError),
     Answer(CounterIndex, Report, Duration, Result<Answer, LinkError>),
+    Beat(Result<(), LinkError>),
     Notice(u64, Notice),
     ClockOffset(u64),
 }
@@ -81,19 +85,17 @@ impl Cluster {
     async fn serve(&mut self, settings: Arc<Settings>) {
         let way = |s: &Settings| format!("{:?}", s.redis);
         let mine = way(&settings);
-        let options = settings.redis.as_ref().map(|r| LinkOptions::of(r, &self.folder));
-        let options = match options {
-            None => return self.until_changed(&mine, way).await,
-            Some(Err(error)) => {
-                tracing::error!(%error, "limits over all instances: Redis cannot be used");
-                tokio::time::sleep(BACKOFF.1).await;
-                return;
-            }
-            Some(Ok(options)) => options,
+        let Some(redis) = settings.redis.clone() else {
+            self.figures.well();
+            return self.until_changed(&mine, way).await;
+        };
+        let access = Access {
+            redis: Arc::new(redis),
+            folder: self.folder.clone(),
         };
         let (events, mut inbox) = mpsc::unbounded_channel();
         let _waker = Waker::start(Arc::clone(&self.region), events.clone());
-        let _listener = Task(tokio::spawn(listen(options.clone(), events.clone())));
+        let _listener = Task(tokio::spawn(listen(access.clone(), events.clone())));
         let mut session = Session {
             leases: Leases::resume(
                 Arc::clone(&self.region),
@@ -102,10 +104,12 @@ impl Cluster {
             ),
             region: Arc::clone(&self.region),
             figures: Arc::clone(&self.figures),
-            options,
+            access,
             events,
             link: None,
             connecting: false,
+            was_well: false,
+            failed_at: None,
             attempt: 0,
             try_at: Instant::now(),
             beat_at: Instant::now(),
@@ -188,9 +192,33 @@ impl Drop for Waker {
     }
 }
 
-async fn listen(options: LinkOptions, events: mpsc::UnboundedSender<Event>) {
+/// The way to Redis. What it names is read anew for each attempt: a password may have been changed.
+#[derive(Clone)]
+struct Access {
+    redis: Arc<tollgate_policy::documents::Redis>,
+    folder: CredentialFolder,
+}
+
+impl Access {
+    fn options(&self) -> Result<LinkOptions, LinkError> {
+        LinkOptions::of(&self.redis, &self.folder)
+    }
+
+    async fn connect(&self, attempt: usize) -> Result<(Link, Vec<String>), LinkError> {
+        let mut link = self.options()?.connect(attempt).await?;
+        link.touch().await?;
+        let unsuitable = link.unsuitable().await;
+        Ok((link, unsuitable))
+    }
+
+    async fn listen(&self, attempt: usize) -> Result<PubSub, LinkError> {
+        self.options()?.listen(attempt).await
+    }
+}
+
+async fn listen(access: Access, events: mpsc::UnboundedSender<Event>) {
     for attempt in 0.. {
-        if let Ok(listener) = options.listen(attempt).await {
+        if let Ok(listener) = access.listen(attempt).await {
             let mut messages = listener.into_on_message();
             while let Some(message) = messages.next().await {
                 let text: Result<String, _> = message.get_payload();
@@ -209,10 +237,15 @@ struct Session {
     leases: Leases,
     region: Arc<Region>,
     figures: Arc<Figures>,
-    options: LinkOptions,
+    access: Access,
     events: mpsc::UnboundedSender<Event>,
     link: Option<Link>,
     connecting: bool,
+    /// Whether Redis has ever done what it should.
+    was_well: bool,
+    /// When it last did not.
+    failed_at: Option<Instant>,
+    /// Attempts since it last did.
     attempt: u32,
     try_at: Instant,
     beat_at: Instant,
@@ -223,34 +256,33 @@ impl Session {
         match event {
             Event::Short => {}
             Event::Connected(link, unsuitable) => {
-                tracing::info!("limits over all instances: Redis answers");
-                for text in unsuitable {
+                // Once, not after every interruption.
+                for text in unsuitable.iter().filter(|_| !self.was_well) {
                     tracing::warn!("Redis: {text}");
                 }
                 self.connecting = false;
-                self.attempt = 0;
                 self.link = Some(link);
+                self.beat_at = Instant::now();
                 self.figures.connections.fetch_add(1, Relaxed);
                 self.figures.connected.store(1, Relaxed);
             }
             Event::NotConnected(error) => {
-                // Once per outage, not once per attempt.
-                if self.attempt == 0 {
-                    tracing::error!(%error, "limits over all instances: Redis does not answer");
-                }
                 self.connecting = false;
-                self.attempt = self.attempt.saturating_add(1);
-                let pause = BACKOFF.0 * 2u32.saturating_pow(self.attempt.min(10));
-                self.try_at = Instant::now() + pause.min(BACKOFF.1);
+                self.troubled(&error);
             }
+            Event::Beat(Ok(())) => self.well(),
+            Event::Beat(Err(error)) => self.failed(&error),
             Event::Answer(row, report, took, answer) => {
                 let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
                 self.figures.waited_us.fetch_add(us, Relaxed);
                 match answer {
-                    Ok(answer) => self.leases.answered(row, &report, &answer),
+                    Ok(answer) => {
+                        self.leases.answered(row, &report, &answer);
+                        self.well();
+                    }
                     Err(error) => {
                         self.leases.failed(row, report.seq);
-                        self.disconnect(&error);
+                        self.failed(&error);
                     }
                 }
             }
@@ -259,13 +291,45 @@ impl Session {
         }
     }
 
-    /// After an answer that did not come everything begins anew: the connection may be stuck, or lead to a server that is no
-    /// longer the master.
-    fn disconnect(&mut self, error: &LinkError) {
-        if self.link.take().is_some() {
-            tracing::warn!(%error, "limits over all instances: connecting to Redis again");
+    /// Redis did what it should, once. It is well if nothing else has failed for a while.
+    fn well(&mut self) {
+        if self.failed_at.is_some_and(|at| at.elapsed() < CALM) {
+            return;
+        }
+        self.attempt = 0;
+        let first = !std::mem::replace(&mut self.was_well, true);
+        if let Some(found) = self.figures.well() {
+            let seconds = found.since.elapsed().as_secs();
+            tracing::info!(seconds, "limits over all instances: Redis answers again");
+        } else if first {
+            tracing::info!("limits over all instances: Redis answers");
+        }
+    }
+
+    /// It does not: the next attempt comes later than the last. Told once for each kind of trouble, not once per attempt.
+    fn troubled(&mut self, error: &LinkError) {
+        self.failed_at = Some(Instant::now());
+        if self.figures.troubled(error) {
+            tracing::error!(trouble = error.trouble().name(), %error, "limits over all instances");
+        }
+        let pause = match self.attempt {
+            0 => Duration::ZERO,
+            attempt => BACKOFF.0 * 2u32.saturating_pow((attempt - 1).min(10)),
+        };
+        self.try_at = Instant::now() + pause.min(BACKOFF.1);
+        self.attempt = self.attempt.saturating_add(1);
+    }
+
+    /// A question failed. After an answer that did not come everything begins anew: the connection may be stuck, or lead to a
+    /// server that is no longer the master. What else fails on a connection that is given up already is no news.
+    fn failed(&mut self, error: &LinkError) {
+        if self.link.is_none() {
+            return;
+        }
+        self.troubled(error);
+        if error.trouble().is_of_connection() {
+            self.link = None;
             self.figures.connected.store(0, Relaxed);
-            self.try_at = Instant::now();
         }
     }
 
@@ -274,15 +338,9 @@ impl Session {
             return;
         }
         self.connecting = true;
-        let (options, events, attempt) = (self.options.clone(), self.events.clone(), self.attempt as usize);
+        let (access, events, attempt) = (self.access.clone(), self.events.clone(), self.attempt as usize);
         tokio::spawn(async move {
-            let connected = async {
-                let mut link = options.connect(attempt).await?;
-                link.touch().await?;
-                let unsuitable = link.unsuitable().await;
-                Ok::<_, LinkError>((link, unsuitable))
-            };
-            let event = match connected.await {
+            let event = match access.connect(attempt).await {
                 Ok((link, unsuitable)) => Event::Connected(link, unsuitable),
                 Err(error) => Event::NotConnected(error),
             };
@@ -321,7 +379,12 @@ impl Session {
                 region.generation()
             );
             let ttl = u64::try_from(BEAT.as_millis()).unwrap_or(u64::MAX) * 3;
-            let _ = link.beat(region.id(), &about, ttl).await;
+            let beat = link.beat(region.id(), &about, ttl).await;
+            let lives = beat.is_ok();
+            let _ = events.send(Event::Beat(beat));
+            if !lives {
+                return;
+            }
             let before = region.now_ms();
             if let Ok(theirs) = link.time_ms().await {
                 let ours = before.midpoint(region.now_ms());

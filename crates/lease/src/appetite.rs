@@ -3,7 +3,7 @@
 
 use crate::ledger::Answer;
 
-/// The burn that a first guess cannot know: an eighth of the maximum over all, at most half of a fair share.
+/// The most that is asked for in advance, an eighth of the maximum; at first, when no burn is known, at most half of a fair share.
 const FIRST: u64 = 8;
 /// The floor of a block: a 64th of the maximum.
 const FLOOR: u64 = 64;
@@ -138,7 +138,9 @@ impl Appetite {
         // Dry within a tenth of a second, or nearly so already.
         let low = free.saturating_mul(10) < self.growth || (self.growth > 0 && free < floor / 4);
         if seen.wanted > 0 || low {
-            seen.wanted.max(self.growth).max(floor)
+            // A burst of a few milliseconds must not lead to a hoard, which would be lost with the instance.
+            let burn = self.growth.min(seen.max / FIRST);
+            seen.wanted.max(burn).max(floor)
         } else {
             0
         }
@@ -166,6 +168,13 @@ impl Appetite {
     /// for more.
     pub fn answered(&mut self, now: u64, (want, need): (u64, u64), answer: &Answer) -> Option<u64> {
         self.live = answer.live;
+        if answer.quarantine > 0 {
+            // Nobody gets anything until it ends: to ask before is in vain, to wait longer a loss.
+            self.misses = 0;
+            self.unmet = None;
+            self.ask_at = now + answer.quarantine;
+            return (need > answer.granted).then_some(self.ask_at);
+        }
         if answer.granted < want {
             self.scarce_until = now + SCARCE_MS;
         }

@@ -73,6 +73,8 @@ pub struct Keeper {
     draining: bool,
     /// What the last answer said.
     last: Answer,
+    /// Until when nothing is granted.
+    quarantine_until: u64,
 }
 
 impl Keeper {
@@ -96,6 +98,7 @@ impl Keeper {
             live: 1,
             draining: false,
             last: Answer::default(),
+            quarantine_until: 0,
         }
     }
 
@@ -107,6 +110,11 @@ impl Keeper {
     /// The last answer.
     pub fn last(&self) -> &Answer {
         &self.last
+    }
+
+    /// Whether nothing is granted for now, since Redis may have lost writes.
+    pub fn is_in_quarantine(&self, now: u64) -> bool {
+        now < self.quarantine_until
     }
 
     /// When the lease ends for workers.
@@ -236,6 +244,7 @@ impl Keeper {
         self.reported = self.reported.saturating_add(answer.granted);
         self.live = answer.live.max(1);
         self.last = *answer;
+        self.quarantine_until = now + answer.quarantine;
         row.tight(answer.left < self.max / 4);
         if let Some(at) = self.appetite.answered(now, self.wanted, answer) {
             row.dry_until(at);

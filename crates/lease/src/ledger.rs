@@ -212,7 +212,9 @@ impl Ledger {
 
         let mut notice = None;
         let lacking = self.short.filter(|s| s.id != report.id).map_or(0, |s| s.want);
-        if report.need > granted {
+        if quarantine > 0 {
+            // What others would return could be given to nobody.
+        } else if report.need > granted {
             let want = report.need - granted;
             self.short = Some(Short {
                 id: report.id,

@@ -80,7 +80,9 @@ redis.call('HSET', KEYS[1], id, string.format('%.0f %.0f %.0f %.0f %.0f %.0f %.0
 redis.call('PEXPIRE', KEYS[1], string.format('%.0f', math.max(last, now + ttl + hold, now + standing_ttl + hold) - now))
 
 local lacking = short and short[1] ~= id and short[2] or 0
-if need > granted then
+if quarantine > 0 then
+  -- What others would return could be given to nobody.
+elseif need > granted then
   redis.call('HSET', KEYS[1], 'short', string.format('%s %.0f %.0f', id, need - granted, now + 1000))
   redis.call('PUBLISH', channel, string.format('short %s %s %.0f %.0f', limit, id, need - granted, allowance))
 elseif short and short[1] == id then

@@ -106,6 +106,8 @@ struct World {
     nodes: Vec<(Window, Keeper)>,
     ledger: Ledger,
     era: Option<Era<u8>>,
+    /// Which process Redis is.
+    run: u8,
     network: VecDeque<(u64, Message)>,
     commands: u64,
     seed: u64,
@@ -125,6 +127,7 @@ impl World {
             nodes: (0..nodes as u64).map(node).collect(),
             ledger: Ledger::default(),
             era: Some(Era { run: 0, since: 0 }),
+            run: 0,
             network: VecDeque::new(),
             commands: 0,
             seed: 1,
@@ -148,7 +151,7 @@ impl World {
             match message {
                 Message::Report(report) => {
                     self.commands += 1;
-                    let (answer, notice) = self.ledger.report(&mut self.era, now + 5_000, &0, &report);
+                    let (answer, notice) = self.ledger.report(&mut self.era, now + 5_000, &self.run, &report);
                     let back = Message::Answer(report.id as usize, report.seq, answer);
                     self.network.push_back((now + WAY, back));
                     if let Some(notice) = notice {
@@ -174,6 +177,12 @@ impl World {
         let used = self.nodes.iter().map(|(w, _)| w.in_use(now)).sum();
         self.most = self.most.max(used);
         assert!(used <= self.max, "{used} of {} at {now}", self.max);
+    }
+
+    /// Redis comes back empty.
+    fn lose(&mut self) {
+        self.ledger = Ledger::default();
+        self.run += 1;
     }
 
     /// `clients` at each of the first `loaded` instances; each tries until it is refused with nothing in flight.
@@ -279,4 +288,41 @@ fn steady_traffic_needs_few_commands() {
     println!("{commands} commands for {requests} requests");
     assert!(requests > 50_000);
     assert!(commands * 1_000 <= requests, "{commands} for {requests}");
+}
+
+/// After a loss nothing is granted for a lease's length; not a moment longer, however often instances were refused meanwhile.
+#[test]
+fn a_limit_is_granted_again_when_the_quarantine_ends() {
+    let mut world = World::new(3, 10_000);
+    let held = |world: &World| -> u64 { world.nodes.iter().map(|(w, _)| w.words.allowance).sum() };
+    let take = |world: &mut World| {
+        world.tick();
+        let now = world.now;
+        for node in 0..3 {
+            world.nodes[node].0.take(now, 4);
+        }
+    };
+    while held(&world) < 5_000 {
+        take(&mut world);
+    }
+    world.lose();
+    // What was under way.
+    for _ in 0..2 * WAY {
+        take(&mut world);
+    }
+    let before = held(&world);
+    // By Redis' clock.
+    let ends = |world: &World| {
+        world
+            .era
+            .as_ref()
+            .filter(|e| e.run > 0)
+            .map(|e| e.since + TERMS.ttl)
+    };
+    while held(&world) <= before {
+        take(&mut world);
+        let late = ends(&world).is_some_and(|end| world.now + 5_000 > end + 50);
+        assert!(!late, "{before} of 10,000 are held");
+    }
+    assert!(ends(&world).is_some_and(|end| world.now + 5_000 >= end));
 }

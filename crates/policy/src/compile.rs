@@ -605,7 +605,11 @@ impl<'d> Compiler<'d> {
             ring: settings.region.ring.into(),
             usage: settings.region.usage.into(),
             workers: settings.region.workers.into(),
-            cluster: u32::from(settings.redis.is_some()).into(),
+            cluster: settings
+                .redis
+                .as_ref()
+                .map_or(0, |_| crate::snapshot::policy_code(settings.lease.policy))
+                .into(),
             lease_wait_ms: u32::try_from(settings.lease.wait.as_millis())
                 .unwrap_or(u32::MAX)
                 .into(),

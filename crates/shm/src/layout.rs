@@ -146,7 +146,8 @@ pub(crate) struct Header {
     pub inflight_refused: AtomicU64,
     pub reclaimed_workers: AtomicU64,
     pub reclaimed_requests: AtomicU64,
-    pub _pad2: AtomicU64,
+    /// Requests decided while a lease that they needed had ended.
+    pub degraded: AtomicU64,
 }
 
 #[repr(C, align(64))]

@@ -7,6 +7,7 @@ use crate::counters::CounterIndex;
 use crate::layout::CounterRow;
 use crate::limit::{Algorithm, LimitSpec, cell_ms, is_window};
 use crate::region::Region;
+use crate::reserve::Demand;
 use crate::window::{Cap, Window};
 
 const SPAN_BITS: u32 = 20;
@@ -173,6 +174,15 @@ impl CounterRow {
         missing.min(room)
     }
 
+    /// When to come again: if it is only the allowance that is in the way, and others may have room, when the daemon asks next.
+    pub(crate) fn retry_ms(&self, spec: &LimitSpec, now_ms: u64, units: u64, alone: u64) -> u64 {
+        if spec.cluster && self.tight.load(Relaxed) == 0 && self.missing(spec, now_ms, units) > 0 {
+            let asks_in = self.dry_until.load(Relaxed).saturating_sub(now_ms);
+            return alone.min(asks_in.max(1));
+        }
+        alone
+    }
+
     fn is_leased(&self) -> bool {
         self.lease.load(SeqCst) != 0
     }
@@ -294,6 +304,29 @@ impl Region {
         if header.lease_sleeping.load(SeqCst) != 0 {
             self.wake_daemon();
         }
+    }
+
+    /// Whether a limit of these holds over all instances and its lease had ended, or never began, at `now_ms`: what was decided
+    /// then was decided by what is set aside, not by what there is. Counted.
+    pub fn decided_degraded(&self, demand: &Demand<'_>, now_ms: u64) -> bool {
+        let known = demand.counters.filter(|c| c.len() == demand.limits.len());
+        let degraded = demand.limits.iter().enumerate().any(|(i, spec)| {
+            let index = match known {
+                Some(known) => known.get(i).copied(),
+                None => self.find_counter(spec.key, spec.algorithm == Algorithm::Concurrency),
+            };
+            let row = index.filter(|_| spec.cluster).and_then(|i| self.counter_row(i));
+            row.is_some_and(|row| row.lease.load(SeqCst) >> SPAN_BITS <= now_ms)
+        });
+        if degraded {
+            self.header().degraded.fetch_add(1, Relaxed);
+        }
+        degraded
+    }
+
+    /// Requests that were decided so.
+    pub fn degraded_requests(&self) -> u64 {
+        self.header().degraded.load(Relaxed)
     }
 
     /// Takes the rows that are short; each once.

@@ -282,7 +282,7 @@ impl Region {
                         limit: i,
                         level,
                         wanted: units,
-                        retry_ms,
+                        retry_ms: counter.retry_ms(spec, now_ms, units, retry_ms),
                     });
                 }
             }
@@ -370,7 +370,7 @@ impl Region {
                         limit: i,
                         level,
                         wanted: units,
-                        retry_ms,
+                        retry_ms: counter.retry_ms(spec, now_ms, units, retry_ms),
                     });
                 }
                 if spec.enforcement == Enforcement::Strict {

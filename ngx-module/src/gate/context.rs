@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use tollgate_meter::Api;
+use tollgate_policy::documents::LeasePolicy;
 use tollgate_policy::snapshot::{ChannelView, DeploymentView, GroupView, ModelView};
 use tollgate_shm::{Class, Grant, InflightIndex, UsageIndex};
 
@@ -92,6 +93,8 @@ pub(crate) struct Context {
     pub shadowed: bool,
     /// Whether some strict limit bounds the output.
     pub output_bounded: bool,
+    /// The policy that decided about the request, while a lease that it needed had ended.
+    pub degraded: Option<LeasePolicy>,
     pub attempts: u8,
     /// The level of the connection's log while nginx's own lines are kept out of it; 0 while they are not.
     pub log_level: u8,
@@ -193,6 +196,7 @@ pub(crate) enum Field {
     Tags,
     Experiment,
     ExperimentGroup,
+    Degraded,
     Generation,
     UpstreamHead,
     UpstreamTlsName,
@@ -316,6 +320,7 @@ impl Context {
                 .map(|e| e.name())
                 .into(),
             Field::ExperimentGroup => self.group_view().map(|g| g.name()).into(),
+            Field::Degraded => self.degraded.map(LeasePolicy::name).into(),
             Field::Generation => Variable::Number(self.generation.number),
             Field::UpstreamHead => self.upstream_head.bytes().into(),
             Field::UpstreamTlsName => self

@@ -570,7 +570,17 @@ impl Decider<'_> {
                     .into());
             };
             let now = attached.region.time_at(start_ms);
-            match attached.region.reserve(&mut attached.worker, now, &demand) {
+            let decided = attached.region.reserve(&mut attached.worker, now, &demand);
+            if let Some(policy) = settings.lease_policy()
+                && decided
+                    .as_ref()
+                    .err()
+                    .is_none_or(|r| r.kind == RefusalKind::Limit)
+            {
+                let degraded = attached.region.decided_degraded(&demand, now);
+                self.context.degraded = degraded.then_some(policy);
+            }
+            match decided {
                 Ok(grant) => {
                     self.context.input = demand.input;
                     self.context.input_exact = demand.input_exact && terms.counts_input;

@@ -108,6 +108,7 @@ pub(crate) fn begin(w: &mut WorkerState, request: &Request) -> Result<Context, R
         cut: false,
         overdue: false,
         shadowed: false,
+        degraded: None,
         output_bounded: false,
         attempts: 0,
         class: Class::Internal,

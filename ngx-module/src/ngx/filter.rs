@@ -74,6 +74,9 @@ unsafe extern "C" fn header(r: *mut ngx_http_request_t) -> ngx_int_t {
         if let Some((name, value)) = context.group_header() {
             request.add_named_response_header(name.as_bytes(), value.as_bytes());
         }
+        if let Some(policy) = context.degraded {
+            request.add_response_header(b"x-tollgate-degraded", policy.name().as_bytes());
+        }
         // SAFETY: the live request.
         let failed = u16::try_from(unsafe { (*r).err_status }).unwrap_or(0);
         if failed >= 400 {

@@ -32,6 +32,7 @@ const VARIABLES: &[(&str, Field)] = &[
     ("tollgate_tags", Field::Tags),
     ("tollgate_experiment", Field::Experiment),
     ("tollgate_experiment_group", Field::ExperimentGroup),
+    ("tollgate_degraded", Field::Degraded),
     ("tollgate_generation", Field::Generation),
     // For `proxy_set_header Host` and proxy_ssl_name. The former carries the credential: it is empty once the request is
     // settled, so that no log can show it.

@@ -22,6 +22,7 @@ const SETTINGS: LeaseSettings = LeaseSettings {
     policy: Policy::Share(20),
     standing_ttl_ms: 3_600_000,
     clock_skew_ms: 1_000,
+    connections_hold_ms: 0,
     timeout_ms: 1_000,
 };
 

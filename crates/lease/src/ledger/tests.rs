@@ -49,6 +49,16 @@ fn what_an_instance_says_it_has_counts_and_old_reports_do_not() {
 }
 
 #[test]
+fn in_quarantine_nobody_is_asked_to_return_anything() {
+    let (mut ledger, mut era) = (Ledger::default(), None);
+    let (answer, notice) = ledger.report(&mut era, 1_000, &0, &report(1, 1, 50, 60));
+    assert_eq!((answer.granted, answer.quarantine, notice), (0, 10, None));
+    let (answer, notice) = ledger.report(&mut era, 1_010, &0, &report(1, 2, 50, 60));
+    assert_eq!((answer.granted, answer.quarantine), (50, 0));
+    assert!(matches!(notice, Some(Notice::Short { id: 1, want: 10, .. })));
+}
+
+#[test]
 fn a_shortage_is_told_and_so_is_room() {
     let (mut ledger, mut era) = (Ledger::default(), old());
     ledger.report(&mut era, 1_000, &0, &report(1, 1, 0, 90));

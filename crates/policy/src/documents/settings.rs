@@ -182,6 +182,17 @@ pub enum LeasePolicy {
     Closed,
 }
 
+impl LeasePolicy {
+    /// Its name in documents.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Share => "share",
+            Self::Open => "open",
+            Self::Closed => "closed",
+        }
+    }
+}
+
 /// How limits are shared among instances; of no effect without `redis`.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -198,6 +209,9 @@ pub struct Lease {
     pub standing_ttl: Span,
     /// How far instances' clocks may be apart, for fixed windows, 100ms..=1m.
     pub clock_skew: Span,
+    /// How long connections of an instance that is silent count after its lease has ended, 0..=1d. With 0 they come back with the
+    /// lease, as if it were dead; as long as the longest request, an instance that is only cut off is counted too.
+    pub connections_hold: Span,
 }
 
 impl Default for Lease {
@@ -209,6 +223,7 @@ impl Default for Lease {
             standing_percent: 20,
             standing_ttl: Span::from_millis(3_600_000),
             clock_skew: Span::from_millis(1_000),
+            connections_hold: Span::from_millis(0),
         }
     }
 }

@@ -27,6 +27,7 @@ pub use model::{
 pub use price::{PriceView, Rates};
 pub(crate) use records::*;
 pub use route::RouteView;
+pub(crate) use settings::policy_code;
 pub use settings::{RegionSizes, SettingsView};
 
 use crate::identity::{checksum, hash_name};

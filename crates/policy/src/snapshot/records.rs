@@ -97,6 +97,7 @@ records! {
         ring: U32,
         usage: U32,
         workers: U32,
+        // 0 if limits are each instance's own; else the policy of leases: see `settings.rs`.
         cluster: U32,
         lease_wait_ms: U32,
         sources: Range,

@@ -2,7 +2,17 @@
 
 use super::{ProxyRecord, Range, Section, SettingsRecord, Snapshot, SourceRecord, SourceView};
 use crate::cidr::Cidr;
+use crate::documents::LeasePolicy;
 use std::net::IpAddr;
+
+/// The policy as [`SettingsView::lease_policy`] reads it.
+pub(crate) fn policy_code(policy: LeasePolicy) -> u32 {
+    match policy {
+        LeasePolicy::Share => 1,
+        LeasePolicy::Open => 2,
+        LeasePolicy::Closed => 3,
+    }
+}
 
 /// Sizes of the shared-memory region.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +85,16 @@ impl<'a> SettingsView<'a> {
     /// Whether limits hold over all instances together.
     pub fn cluster(&self) -> bool {
         self.record.is_some_and(|settings| settings.cluster.get() != 0)
+    }
+
+    /// What happens to limits over all instances when their lease has ended; `None` if each instance limits for itself.
+    pub fn lease_policy(&self) -> Option<LeasePolicy> {
+        match self.record?.cluster.get() {
+            0 => None,
+            2 => Some(LeasePolicy::Open),
+            3 => Some(LeasePolicy::Closed),
+            _ => Some(LeasePolicy::Share),
+        }
     }
 
     /// How long a request waits at most for more of a limit that holds over all instances, milliseconds.

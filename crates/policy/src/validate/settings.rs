@@ -200,6 +200,12 @@ fn check_cluster(context: &mut Context<'_>, at: &Location, settings: &Settings) 
             ms(86_400_000),
         ),
         ("lease.clock_skew", lease.clock_skew, ms(100), ms(60_000)),
+        (
+            "lease.connections_hold",
+            lease.connections_hold,
+            ms(0),
+            ms(86_400_000),
+        ),
     ] {
         if span < least || span > most {
             context.error(at, path, format!("must be {least}..={most}"));

@@ -1,5 +1,5 @@
 use super::*;
-use crate::{Demand, Enforcement, Metric, RefusalKind, Settlement, Sizes};
+use crate::{Demand, Enforcement, Metric, RefusalKind, Settlement, Sizes, Worker};
 use proptest::prelude::*;
 
 const T0: u64 = 1_700_000_000_000;
@@ -128,6 +128,56 @@ fn the_fence_leaves_the_standing_share_and_then_nothing() {
     );
     assert!(r.reserve(&mut w, T0 + 1_000, &demand(&limits, 8)).is_err());
     assert!(r.reserve(&mut w, T0 + 1_000, &demand(&limits, 7)).is_ok());
+}
+
+#[test]
+fn what_is_decided_without_a_lease_is_told() {
+    let (_dir, r) = region();
+    let mut worker = r.attach_worker().unwrap();
+    let limits = [limit(Algorithm::SlidingWindow, 100)];
+    let asked = demand(&limits, 10);
+    r.reserve(&mut worker, T0, &asked).unwrap_err();
+    assert!(r.decided_degraded(&asked, T0), "it never had a lease");
+    let row = short_row(&r);
+    r.raise_lease(row, T0, &words(50, 20, T0 + 1_000));
+    r.reserve(&mut worker, T0, &asked).unwrap();
+    assert!(!r.decided_degraded(&asked, T0 + 999));
+    assert!(r.decided_degraded(&asked, T0 + 1_000));
+    assert_eq!(r.degraded_requests(), 2);
+    let own = [LimitSpec {
+        cluster: false,
+        ..limits[0]
+    }];
+    assert!(
+        !r.decided_degraded(&demand(&own, 10), T0 + 1_000),
+        "its own limit"
+    );
+}
+
+#[test]
+fn who_is_refused_by_an_allowance_comes_back_soon_unless_little_is_left() {
+    let (_dir, r) = region();
+    let mut worker = r.attach_worker().unwrap();
+    let limits = [limit(Algorithm::SlidingWindow, 100)];
+    let asked = Demand {
+        may_wait: false,
+        ..demand(&limits, 60)
+    };
+    let refused = |worker: &mut Worker| r.reserve(worker, T0, &asked).unwrap_err();
+    assert_eq!(
+        (refused(&mut worker).kind, refused(&mut worker).retry_ms),
+        (RefusalKind::Limit, 1)
+    );
+    let row = short_row(&r);
+    r.raise_lease(row, T0, &words(60, 20, T0 + 1_000));
+    r.reserve(&mut worker, T0, &asked).unwrap();
+    r.set_dry(row, T0 + 400);
+    assert_eq!(refused(&mut worker).retry_ms, 400);
+    r.set_tight(row, true);
+    assert!(
+        refused(&mut worker).retry_ms >= 60_000,
+        "until it has left the window"
+    );
 }
 
 #[test]

@@ -31,7 +31,11 @@ pub struct Exact {
 
 /// Measures each gateway that counts.
 pub async fn measure(bench: &Bench, running: &[Running], plan: &Plan) -> Vec<Exact> {
-    let counting = || running.iter().filter(|gateway| gateway.kind.is_tollgate());
+    let counting = || {
+        running
+            .iter()
+            .filter(|gateway| gateway.kind.is_tollgate() && gateway.kind.shares_region())
+    };
     // Once for all of them: they share a region.
     if let Some(gateway) = counting().next() {
         let claim = http::send(gateway.nginx.address(), &Upstream::Claim.request(gateway.kind)).await;

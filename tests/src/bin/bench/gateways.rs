@@ -10,7 +10,7 @@ use tollgate_tests::daemon::Daemon;
 use tollgate_tests::documents::Documents;
 use tollgate_tests::http::{self, Request};
 use tollgate_tests::mock::MockProcess;
-use tollgate_tests::nginx::{Config, Nginx};
+use tollgate_tests::nginx::Nginx;
 use tollgate_tests::port::Port;
 use tollgate_tests::process;
 use tollgate_tests::programs::{self, NginxTree};
@@ -18,6 +18,7 @@ use tollgate_tests::site::Site;
 use tollgate_tests::wait::{PATIENCE, wait_for, wait_until};
 
 use crate::Plan;
+use crate::cluster::Instance;
 use crate::generator::Generator;
 
 /// The caller of all timed requests.
@@ -47,6 +48,8 @@ pub enum Kind {
     Off,
     /// The module with every limit on.
     On,
+    /// The same, each limit over all instances.
+    Cluster,
     /// Debian's nginx, `proxy_pass` and nothing else.
     DebianBare,
     /// Debian's nginx with the module and every limit on.
@@ -58,10 +61,11 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Bare,
         Self::Off,
         Self::On,
+        Self::Cluster,
         Self::DebianBare,
         Self::DebianOn,
         Self::LuaDict,
@@ -83,6 +87,7 @@ impl Kind {
             Self::Bare => "bare",
             Self::Off => "off",
             Self::On => "on",
+            Self::Cluster => "cluster",
             Self::DebianBare => "debian-bare",
             Self::DebianOn => "debian-on",
             Self::LuaDict => "lua-dict",
@@ -96,6 +101,7 @@ impl Kind {
             Self::Bare => "bare nginx 1.28",
             Self::Off => "Tollgate loaded, off",
             Self::On => "**Tollgate, all limits on**",
+            Self::Cluster => "**Tollgate, all limits over all instances**; daemon and Redis counted in",
             Self::DebianBare => "bare nginx 1.22 (Debian)",
             Self::DebianOn => "**Tollgate, all limits on** (Debian)",
             Self::LuaDict => "nginx + Lua, shared dict (Debian)",
@@ -106,7 +112,7 @@ impl Kind {
     /// The bare nginx with the same binary.
     pub fn base(self) -> Self {
         match self {
-            Self::Bare | Self::Off | Self::On => Self::Bare,
+            Self::Bare | Self::Off | Self::On | Self::Cluster => Self::Bare,
             _ => Self::DebianBare,
         }
     }
@@ -118,7 +124,12 @@ impl Kind {
 
     /// Whether the module is on.
     pub fn is_tollgate(self) -> bool {
-        matches!(self, Self::On | Self::DebianOn)
+        matches!(self, Self::On | Self::Cluster | Self::DebianOn)
+    }
+
+    /// Whether it uses the region that most share; the limit that is tested is then the same.
+    pub fn shares_region(self) -> bool {
+        matches!(self, Self::Off | Self::On | Self::DebianOn)
     }
 
     fn is_lua(self) -> bool {
@@ -127,7 +138,7 @@ impl Kind {
 
     fn tree(self) -> NginxTree {
         match self {
-            Self::Bare | Self::Off | Self::On => programs::nginx_named("pinned"),
+            Self::Bare | Self::Off | Self::On | Self::Cluster => programs::nginx_named("pinned"),
             Self::DebianOn => programs::nginx_named("debian"),
             _ => NginxTree {
                 name: "debian".to_owned(),
@@ -229,6 +240,8 @@ pub struct Bench {
     pub mock: MockProcess,
     /// Load generator, and upstream of plain requests.
     pub fast: Generator,
+    /// What stands behind [`Kind::Cluster`].
+    pub cluster: Option<Instance>,
     daemon: Option<Daemon>,
     redis: Option<Redis>,
     site: Site,
@@ -242,21 +255,20 @@ impl Bench {
         let site = Site::new();
         documents(fast.address(), mock.address()).write(&site);
         // The module that is off needs a region too, as in operation.
-        let needs_daemon = plan
-            .kinds
-            .iter()
-            .any(|kind| kind.is_tollgate() || *kind == Kind::Off);
+        let needs_daemon = plan.kinds.iter().any(|kind| kind.shares_region());
         let daemon = if needs_daemon {
             Some(Daemon::start(&site).await)
         } else {
             None
         };
         if daemon.is_some() {
-            wait_until("the first snapshot", PATIENCE, || {
-                Region::open(&site.region()).is_ok_and(|region| region.generation() > 0)
-            })
-            .await;
+            wait_published(&site).await;
         }
+        let cluster = if plan.kinds.contains(&Kind::Cluster) {
+            Some(Instance::start(documents(fast.address(), mock.address())).await)
+        } else {
+            None
+        };
         let redis = if plan.kinds.contains(&Kind::LuaRedis) {
             Some(Redis::start().await)
         } else {
@@ -267,6 +279,7 @@ impl Bench {
             named: request(Some(256)).into_bytes(),
             mock,
             fast,
+            cluster,
             daemon,
             redis,
             site,
@@ -278,13 +291,17 @@ impl Bench {
         let config = match kind {
             Kind::Bare | Kind::DebianBare => Nginx::config(BARE),
             Kind::Off => Nginx::config(&format!("{OFF}{BARE}")).with_module(),
-            Kind::On | Kind::DebianOn => Nginx::config(ON).with_module(),
+            Kind::On | Kind::Cluster | Kind::DebianOn => Nginx::config(ON).with_module(),
             Kind::LuaDict => Nginx::config(LUA).with_lua().set("counters", "dict"),
             Kind::LuaRedis => Nginx::config(LUA).with_lua().set("counters", "redis"),
         };
         let redis_port = self.redis.as_ref().map_or(0, |redis| redis.port.number());
-        let nginx = self
+        let instance = self.cluster.as_ref().filter(|_| kind == Kind::Cluster);
+        let site = instance.map_or(&self.site, |instance| &instance.site);
+        let nginx = site
             .fill(config.tree(kind.tree()))
+            .set("fast", self.fast.address())
+            .set("mock", self.mock.address())
             .set("redis_port", redis_port)
             .connections(connections)
             .log_level("error")
@@ -302,7 +319,9 @@ impl Bench {
                 .path
                 .extend(self.redis.as_ref().map(|redis| redis.child.id()));
         }
-        if kind.is_tollgate() {
+        if let Some(instance) = instance {
+            running.path.extend([instance.daemon.pid(), instance.redis.pid()]);
+        } else if kind.is_tollgate() {
             running.beside.extend(self.daemon.as_ref().map(Daemon::pid));
         }
         let request = Request::post_bytes("/v1/chat/completions", self.unnamed.clone()).channel(CHANNEL);
@@ -314,19 +333,22 @@ impl Bench {
         running
     }
 
-    fn fill(&self, config: Config) -> Config {
-        self.site
-            .fill(config)
-            .set("fast", self.fast.address())
-            .set("mock", self.mock.address())
-    }
-
     /// Ends what was started.
     pub async fn stop(self) {
+        if let Some(mut instance) = self.cluster {
+            instance.daemon.stop().await;
+        }
         if let Some(mut daemon) = self.daemon {
             daemon.stop().await;
         }
     }
+}
+
+async fn wait_published(site: &Site) {
+    wait_until("the first snapshot", PATIENCE, || {
+        Region::open(&site.region()).is_ok_and(|region| region.generation() > 0)
+    })
+    .await;
 }
 
 /// Debian's Redis, without persistence.

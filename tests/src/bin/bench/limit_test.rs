@@ -34,7 +34,7 @@ pub async fn all(bench: &Bench, running: &[Running]) -> Vec<Held> {
     let mut tollgate_done = false;
     for gateway in running.iter().filter(|gateway| gateway.kind.is_gateway()) {
         // Both share one region, and with it the limit.
-        if gateway.kind.is_tollgate() && std::mem::replace(&mut tollgate_done, true) {
+        if gateway.kind.shares_region() && std::mem::replace(&mut tollgate_done, true) {
             continue;
         }
         held.push(test(bench, gateway).await);

@@ -2,6 +2,7 @@
 //!
 //! How it measures is written in `bench/README.md`. The table goes to the standard output and to `target/bench.md`.
 
+mod cluster;
 mod exact;
 mod gateways;
 mod generator;
@@ -17,7 +18,8 @@ use gateways::{Bench, Kind};
 use std::process::ExitCode;
 
 const USAGE: &str = "usage: bench [--quick] [--rounds 5] [--seconds 3] [--streams 2000] \
-[--only bare,off,on,debian-bare,debian-on,lua-dict,lua-redis] [--parts requests,latency,exact,routing,streams,memory]";
+[--only bare,off,on,cluster,debian-bare,debian-on,lua-dict,lua-redis] \
+[--parts requests,latency,exact,routing,cluster,streams,memory]";
 
 /// What to measure and how long.
 #[derive(Debug)]
@@ -30,7 +32,7 @@ pub struct Plan {
     pub streams: usize,
     /// Gateways that take part.
     pub kinds: Vec<Kind>,
-    /// Which tables are made: `requests`, `latency`, `exact`, `routing`, `streams`, `memory`.
+    /// Which tables are made: `requests`, `latency`, `exact`, `routing`, `cluster`, `streams`, `memory`.
     pub parts: Vec<String>,
 }
 
@@ -41,9 +43,11 @@ impl Plan {
             seconds: 3,
             streams: 2000,
             kinds: Kind::available(),
-            parts: ["requests", "latency", "exact", "routing", "streams", "memory"]
-                .map(str::to_owned)
-                .to_vec(),
+            parts: [
+                "requests", "latency", "exact", "routing", "cluster", "streams", "memory",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
         };
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or(USAGE);
@@ -111,6 +115,11 @@ async fn run(plan: &Plan) {
     }
     if plan.has("routing") {
         report.routing(&routing::measure(&bench, &running, plan));
+    }
+    if plan.has("cluster")
+        && let Some(figures) = cluster::measure(&bench, &running, plan).await
+    {
+        report.cluster(&figures);
     }
     if plan.has("streams") {
         report.streams(&streams::measure(&running, plan).await);

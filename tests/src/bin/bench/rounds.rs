@@ -82,7 +82,7 @@ fn run(bench: &Bench, rows: &[Row<'_>], plan: &Plan, connections: usize) -> Vec<
         );
         for (row, samples) in rows.iter().zip(&mut samples) {
             let time = Duration::from_secs(plan.seconds);
-            let paused = (connections == 1).then(|| Paused::new(&row.gateway.beside));
+            let paused = (connections == 1).then(|| Paused::new(row.gateway));
             samples.push(load::post(bench, row.gateway, row.body, connections, time));
             drop(paused);
         }
@@ -95,7 +95,11 @@ fn run(bench: &Bench, rows: &[Row<'_>], plan: &Plan, connections: usize) -> Vec<
 struct Paused<'a>(&'a [u32]);
 
 impl<'a> Paused<'a> {
-    fn new(pids: &'a [u32]) -> Self {
+    fn new(gateway: &'a Running) -> Self {
+        let pids = match gateway.kind {
+            Kind::Cluster => &gateway.path,
+            _ => &gateway.beside,
+        };
         pids.iter().for_each(|pid| process::signal(*pid, Signal::STOP));
         Self(pids)
     }

@@ -1,6 +1,7 @@
 //! The tables, ratios first.
 
 use crate::Plan;
+use crate::cluster::Figures;
 use crate::exact::{Exact, LARGE_EVERY, RATE};
 use crate::limit_test::Held;
 use crate::memory::StreamMemory;
@@ -113,6 +114,30 @@ impl Report {
         );
         for it in lines {
             let _ = writeln!(self.text, "| {} | {:.3} | {:.2} |", it.title, it.ratio, it.cpu);
+        }
+    }
+
+    /// What limits over all instances cost besides CPU time.
+    pub fn cluster(&mut self, figures: &Figures) {
+        self.push(
+            "\n## Limits over all instances\n\nLatency at one connection of a channel with leases in hand, one worker, interleaved; \
+             µs by the load generator's clock.\n\n| Redis | median | p99 | p99, smallest and largest round |\n\
+             | --- | --: | --: | --: |\n",
+        );
+        for it in &figures.latencies {
+            let _ = writeln!(
+                self.text,
+                "| {} | {:.0} | {:.0} | {:.0}–{:.0} |",
+                it.title, it.p50, it.p99, it.spread.0, it.spread.1
+            );
+        }
+        self.push("\n| channels | requests/s | Redis commands / 1,000 requests |\n| --- | --: | --: |\n");
+        for it in &figures.commands {
+            let _ = writeln!(
+                self.text,
+                "| {} | {:.0} | {:.2} |",
+                it.title, it.rate, it.per_thousand
+            );
         }
     }
 
