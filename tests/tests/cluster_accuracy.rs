@@ -10,7 +10,7 @@ mod load {
     async fn case(kind: &str, count: usize, parallel: usize) {
         let redis = Redis::start().await;
         let limits = json!([{ "metric": "total_tokens", "max": MAX, "window": "10m", "algorithm": kind }]);
-        let all = instances(count, &documents(&redis, &limits)).await;
+        let all = instances(count, &documents(&redis.url(), &limits)).await;
         let each: Vec<_> = all.iter().collect();
         Crowd::start(&each, parallel).saturate(&each).await;
         let used = tokens(&all);

@@ -27,7 +27,7 @@ mod load {
     #[tokio::test(flavor = "multi_thread")]
     async fn redis_is_killed_and_comes_back() {
         let mut redis = Redis::start().await;
-        let all = instances(3, &documents(&redis, &limits())).await;
+        let all = instances(3, &documents(&redis.url(), &limits())).await;
         let each: Vec<_> = all.iter().collect();
         let crowd = Crowd::start(&each, 6);
         tokio::time::sleep(Duration::from_millis(150)).await;
@@ -50,7 +50,7 @@ mod load {
     #[tokio::test(flavor = "multi_thread")]
     async fn redis_forgets_everything() {
         let mut redis = Redis::start().await;
-        let all = instances(3, &documents(&redis, &limits())).await;
+        let all = instances(3, &documents(&redis.url(), &limits())).await;
         let each: Vec<_> = all.iter().collect();
         let crowd = Crowd::start(&each, 6);
         tokio::time::sleep(Duration::from_millis(150)).await;
@@ -70,7 +70,7 @@ mod load {
     #[tokio::test(flavor = "multi_thread")]
     async fn redis_stands_still() {
         let redis = Redis::start().await;
-        let all = instances(3, &documents(&redis, &limits())).await;
+        let all = instances(3, &documents(&redis.url(), &limits())).await;
         let each: Vec<_> = all.iter().collect();
         let crowd = Crowd::start(&each, 6);
         tokio::time::sleep(Duration::from_millis(150)).await;
@@ -93,7 +93,7 @@ mod load {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_daemon_is_killed_and_comes_back() {
         let redis = Redis::start().await;
-        let mut all = instances(3, &documents(&redis, &limits())).await;
+        let mut all = instances(3, &documents(&redis.url(), &limits())).await;
         let crowd = Crowd::start(&all.iter().collect::<Vec<_>>(), 6);
         tokio::time::sleep(Duration::from_millis(150)).await;
         all[0].daemon.kill();
@@ -113,7 +113,7 @@ mod load {
     #[tokio::test(flavor = "multi_thread")]
     async fn an_instance_dies() {
         let redis = Redis::start().await;
-        let mut all = instances(3, &documents(&redis, &limits())).await;
+        let mut all = instances(3, &documents(&redis.url(), &limits())).await;
         let crowd = Crowd::start(&all.iter().collect::<Vec<_>>(), 6);
         tokio::time::sleep(Duration::from_millis(150)).await;
         all[2].daemon.kill();

@@ -1,6 +1,7 @@
 //! What metrics tell of limits over all instances.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 /// Counters that only grow, and gauges.
 #[derive(Debug, Default)]
@@ -29,9 +30,24 @@ pub struct Figures {
     pub stranded: AtomicU64,
     /// How far region time is from Redis' clock, milliseconds.
     pub clock_offset_ms: AtomicU64,
+    /// Why Redis cannot be used.
+    failure: Mutex<Option<String>>,
 }
 
 impl Figures {
+    /// Notes why Redis cannot be used, or that it can.
+    pub fn note_failure(&self, failure: Option<String>) {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = failure;
+    }
+
+    /// Why Redis cannot be used; `None` while it can, or is not wanted.
+    pub fn failure(&self) -> Option<String> {
+        self.failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
     /// Name, kind, text and value of each.
     pub fn all(&self) -> [(&'static str, &'static str, &'static str, u64); 12] {
         let get = |word: &AtomicU64| word.load(Relaxed);

@@ -83,9 +83,13 @@ impl Cluster {
         let mine = way(&settings);
         let options = settings.redis.as_ref().map(|r| LinkOptions::of(r, &self.folder));
         let options = match options {
-            None => return self.until_changed(&mine, way).await,
+            None => {
+                self.figures.note_failure(None);
+                self.figures.connected.store(0, Relaxed);
+                return self.until_changed(&mine, way).await;
+            }
             Some(Err(error)) => {
-                tracing::error!(%error, "limits over all instances: Redis cannot be used");
+                self.unusable(&error);
                 tokio::time::sleep(BACKOFF.1).await;
                 return;
             }
@@ -129,8 +133,27 @@ impl Cluster {
                 }
                 _ = looks.tick() => {}
             }
+            // Who corrects a password need not touch the settings as well: it is read again before each further attempt.
+            if session.attempt > 0
+                && !session.connecting
+                && Instant::now() >= session.try_at
+                && let Some(Ok(now)) = settings.redis.as_ref().map(|r| LinkOptions::of(r, &self.folder))
+                && !now.has_secrets_of(&session.options)
+            {
+                return;
+            }
             session.go_on();
         }
+    }
+
+    /// What the settings name cannot be read; said once.
+    fn unusable(&self, error: &LinkError) {
+        let failure = Some(error.to_string());
+        if self.figures.failure() != failure {
+            tracing::error!(%error, "limits over all instances: Redis cannot be used");
+        }
+        self.figures.note_failure(failure);
+        self.figures.connected.store(0, Relaxed);
     }
 
     async fn until_changed(&mut self, mine: &str, way: impl Fn(&Settings) -> String) {
@@ -232,12 +255,16 @@ impl Session {
                 self.link = Some(link);
                 self.figures.connections.fetch_add(1, Relaxed);
                 self.figures.connected.store(1, Relaxed);
+                self.figures.note_failure(None);
             }
             Event::NotConnected(error) => {
                 // Once per outage, not once per attempt.
-                if self.attempt == 0 {
+                let failure = Some(error.to_string());
+                if self.attempt == 0 || self.figures.failure() != failure {
                     tracing::error!(%error, "limits over all instances: Redis does not answer");
                 }
+                self.figures.note_failure(failure);
+                self.figures.connected.store(0, Relaxed);
                 self.connecting = false;
                 self.attempt = self.attempt.saturating_add(1);
                 let pause = BACKOFF.0 * 2u32.saturating_pow(self.attempt.min(10));
@@ -264,6 +291,7 @@ impl Session {
     fn disconnect(&mut self, error: &LinkError) {
         if self.link.take().is_some() {
             tracing::warn!(%error, "limits over all instances: connecting to Redis again");
+            self.figures.note_failure(Some(error.to_string()));
             self.figures.connected.store(0, Relaxed);
             self.try_at = Instant::now();
         }
@@ -278,6 +306,7 @@ impl Session {
         tokio::spawn(async move {
             let connected = async {
                 let mut link = options.connect(attempt).await?;
+                link.agree().await?;
                 link.touch().await?;
                 let unsuitable = link.unsuitable().await;
                 Ok::<_, LinkError>((link, unsuitable))

@@ -9,7 +9,6 @@ use std::time::Duration;
 use tollgate_tests::documents::Documents;
 use tollgate_tests::gateway::Gateway;
 use tollgate_tests::http::{Connection, Request};
-use tollgate_tests::redis::Redis;
 use tollgate_tests::wait::{PATIENCE, wait_for, wait_until};
 
 /// The maximum of most limits here.
@@ -18,7 +17,7 @@ pub const MAX: u64 = 10_000;
 const BACK_OFF: Duration = Duration::from_millis(40);
 
 /// Documents with a lease of one second.
-pub fn documents(redis: &Redis, limits: &Value) -> Documents {
+pub fn documents(redis: &str, limits: &Value) -> Documents {
     Documents::new()
         .model("m", "mock")
         .model("p", "probe")
@@ -27,7 +26,7 @@ pub fn documents(redis: &Redis, limits: &Value) -> Documents {
             json!([{ "metric": "requests", "max": 1_000, "window": "1m" }]),
         )
         .limited("c", limits.clone())
-        .setting("redis", json!({ "urls": [redis.url()], "timeout": "500ms" }))
+        .setting("redis", json!({ "urls": [redis], "timeout": "500ms" }))
         .setting("lease", json!({ "ttl": "1s" }))
 }
 
