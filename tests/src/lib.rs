@@ -6,6 +6,7 @@ pub mod dns;
 pub mod documents;
 pub mod fault;
 pub mod gateway;
+pub mod haproxy;
 pub mod http;
 pub mod instance;
 pub mod load;

@@ -31,6 +31,7 @@ pub(super) fn write(text: &mut Text, state: &AppState) {
     };
     text.sample("tollgate_instances", &[("version", "same")], 1 + count(true));
     text.sample("tollgate_instances", &[("version", "other")], count(false));
+    balancers(text, state);
     let Some(health) = state.source.health() else {
         return;
     };
@@ -65,5 +66,37 @@ pub(super) fn write(text: &mut Text, state: &AppState) {
             "Time since Nacos last answered.",
             age as f64 / 1e3,
         );
+    }
+}
+
+fn balancers(text: &mut Text, state: &AppState) {
+    let states = state.balancers.states();
+    if states.is_empty() {
+        return;
+    }
+    text.family(
+        "tollgate_balancer_up",
+        "gauge",
+        "Whether a front balancer follows the instances, by its runtime socket.",
+    );
+    for balancer in &*states {
+        let labels = [("socket", &*balancer.socket)];
+        text.sample(
+            "tollgate_balancer_up",
+            &labels,
+            u8::from(balancer.failure.is_none()),
+        );
+    }
+    text.family(
+        "tollgate_balancer_servers",
+        "gauge",
+        "Instances in a front balancer, by whether their checks succeed.",
+    );
+    for balancer in &*states {
+        for (up, word) in [(true, "up"), (false, "down")] {
+            let count = balancer.servers.iter().filter(|server| server.up == up).count();
+            let labels = [("socket", &*balancer.socket), ("checks", word)];
+            text.sample("tollgate_balancer_servers", &labels, count);
+        }
     }
 }

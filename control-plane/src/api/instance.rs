@@ -102,6 +102,31 @@ pub(super) struct Instance {
     ring: RingState,
     ledger: LedgerState,
     workers: Vec<Worker>,
+    redis: RedisState,
+    /// Where the documents come from, if that is a server; null for a folder.
+    source: Option<SourceState>,
+}
+
+/// The Redis of limits over all instances.
+#[derive(Serialize, JsonSchema)]
+struct RedisState {
+    /// Whether the settings name one.
+    configured: bool,
+    /// Whether it answers.
+    connected: bool,
+    /// Why it cannot be used; null while it can, or is not wanted.
+    failure: Option<String>,
+}
+
+/// The server with the documents.
+#[derive(Serialize, JsonSchema)]
+struct SourceState {
+    /// Whether it answered the last question.
+    reachable: bool,
+    /// Why not; empty if it did.
+    reason: String,
+    /// Time since its last answer; null if there was none.
+    answered_ms_ago: Option<u64>,
 }
 
 /// The instance's state.
@@ -162,5 +187,15 @@ pub(super) async fn read(State(state): State<AppState>) -> Json<Instance> {
             failures: state.drain.failures.load(Relaxed),
         },
         workers,
+        redis: RedisState {
+            configured: state.cluster.configured.load(Relaxed) == 1,
+            connected: state.cluster.connected.load(Relaxed) == 1,
+            failure: state.cluster.failure(),
+        },
+        source: state.source.health().map(|health| SourceState {
+            reachable: health.reachable,
+            reason: health.reason.clone(),
+            answered_ms_ago: health.answered_ms_ago,
+        }),
     })
 }
