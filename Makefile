@@ -11,7 +11,7 @@ PACKAGES := --workspace --exclude ngx_http_tollgate_module
 NEXTEST := $(shell command -v cargo-nextest 2>/dev/null)
 TOLLGATE_NGINX ?= pinned
 
-.PHONY: help setup ui api-types test-ui screenshots check-ui nacos module module-pinned module-debian module-custom daemon mock run test test-crates \
+.PHONY: help setup ui api-types test-ui screenshots check-ui nacos module module-pinned module-debian module-custom daemon mock run cluster test test-crates \
 	test-e2e test-e2e-debian test-python valgrind check check-format check-clippy check-docs check-deny bench bench-api bench-accuracy oracle fuzz-meter bench-meter model-lease package clean
 
 help: ## list the targets
@@ -59,6 +59,9 @@ mock: ## build the mock LLM: target/<profile>/mock-llm
 
 run: setup ## start nginx, daemon and mock LLM with sample channels; shows a live table until Ctrl-C
 	@scripts/run.sh
+
+cluster: setup ## start three instances behind HAProxy, with Redis, Nacos and a mock LLM, until Ctrl-C
+	@scripts/cluster.sh
 
 test: setup module daemon mock ## all tests: crates, end to end on both nginx versions, Python SDKs, the dashboard in Chromium
 	@$(MAKE) test-crates

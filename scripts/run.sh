@@ -14,32 +14,24 @@ run="$root/target/run"
 case "$profile" in dev) folder=debug ;; *) folder="$profile" ;; esac
 bin="$root/target/$folder"
 
-say() { printf '%s\n' "run: $*"; }
+name=run
+# shellcheck source=scripts/processes.sh
+. "$root/scripts/processes.sh"
 
 make module-pinned daemon mock PROFILE="$profile"
 # shellcheck disable=SC1091
 . "$root/target/module/pinned/tree.env"
 
-for address in "$listen" "$api" "$mock"; do
-    if (exec 3<>"/dev/tcp/${address%:*}/${address#*:}") 2>/dev/null; then
-        say "$address is in use; set TOLLGATE_LISTEN, TOLLGATE_API or TOLLGATE_MOCK to another one"
-        exit 1
-    fi
-done
+require_free "set TOLLGATE_LISTEN, TOLLGATE_API or TOLLGATE_MOCK to another one" "$listen" "$api" "$mock"
 
 mkdir -p "$run/config" "$run/state" "$run/proxy" "$run/client_body"
 memory=/dev/shm
 [ -d "$memory" ] && [ -w "$memory" ] || memory="$run"
 region="$(mktemp -d "$memory/tollgate-run.XXXXXX")"
 
-pids=()
 stop() {
     trap - EXIT INT TERM
-    # The gateway first, then what it needs.
-    for ((i = ${#pids[@]} - 1; i >= 0; i--)); do
-        kill -TERM "${pids[$i]}" 2>/dev/null || true
-        wait "${pids[$i]}" 2>/dev/null || true
-    done
+    end_all
     rm -rf "$region"
 }
 trap stop EXIT
@@ -56,19 +48,6 @@ for document in nginx-conf/sample/config/*.json; do
     fill "$document" >"$run/config/$(basename "$document")"
 done
 fill nginx-conf/sample/nginx.conf >"$run/nginx.conf"
-
-# Waits until an address accepts connections, as long as the process lives.
-await() {
-    local name="$1" address="$2" pid="$3" log="$4"
-    for _ in $(seq 600); do
-        if (exec 3<>"/dev/tcp/${address%:*}/${address#*:}") 2>/dev/null; then return 0; fi
-        if ! kill -0 "$pid" 2>/dev/null; then break; fi
-        sleep 0.05
-    done
-    say "$name did not start:"
-    tail -n 20 "$log"
-    exit 1
-}
 
 "$bin/mock-llm" --listen "$mock" >"$run/mock.log" 2>&1 &
 pids+=($!)

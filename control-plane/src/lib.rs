@@ -12,6 +12,7 @@ pub mod accounts;
 pub mod api;
 pub mod audit;
 pub mod backup;
+pub mod balancer;
 pub mod cli;
 pub mod cluster;
 pub mod config;

@@ -4,6 +4,7 @@ use crate::daemon::Daemon;
 use crate::gateway::HTTP;
 use crate::http::{self, Request, Response};
 use crate::nginx::Nginx;
+use crate::port::Port;
 use crate::site::Site;
 use crate::wait::{PATIENCE, wait_for};
 use serde_json::{Value, json};
@@ -27,12 +28,45 @@ impl Instance {
     /// # Panics
     /// If a part does not come up.
     pub async fn start(name: &str, nacos: SocketAddr, mock: SocketAddr) -> Self {
-        let site = Site::new();
-        let address = nacos.to_string();
-        let daemon = Daemon::start_without_config(&site, &["--nacos", &address, "--instance", name]).await;
-        let config = Nginx::config(HTTP).with_module();
+        Self::start_with(name, nacos, mock, &[]).await
+    }
+
+    /// As [`Self::start`], with further arguments for the daemon. Where its nginx listens, the others are told.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub async fn start_with(name: &str, nacos: SocketAddr, mock: SocketAddr, arguments: &[&str]) -> Self {
+        let (site, port) = (Site::new(), Port::free());
+        let (nacos, clients) = (nacos.to_string(), port.address().to_string());
+        let mut all = vec!["--nacos", &nacos, "--instance", name, "--advertise", &clients];
+        all.extend(arguments);
+        let daemon = Daemon::start_without_config(&site, &all).await;
+        let config = Nginx::config(HTTP).with_module().port("http", port);
         let nginx = site.fill(config).set("mock", mock).start().await;
         Self { nginx, daemon, site }
+    }
+
+    /// Requests that its workers have decided since they started.
+    pub fn decided(&self) -> u64 {
+        self.region().workers().iter().map(|worker| worker.requests).sum()
+    }
+
+    /// Takes it out of the cluster, as `tollgate drain` does.
+    ///
+    /// # Panics
+    /// If the daemon does not.
+    pub async fn drain(&self) {
+        let answer = self.daemon.api(Request::new("PUT", "/api/v1/drain")).await;
+        assert_eq!(answer.status(), 200, "{}", answer.text());
+    }
+
+    /// Takes it in again.
+    ///
+    /// # Panics
+    /// If the daemon does not.
+    pub async fn undrain(&self) {
+        let answer = self.daemon.api(Request::new("DELETE", "/api/v1/drain")).await;
+        assert_eq!(answer.status(), 200, "{}", answer.text());
     }
 
     /// Sends a request through the gateway.

@@ -7,6 +7,7 @@ pub mod dns;
 pub mod documents;
 pub mod fault;
 pub mod gateway;
+pub mod haproxy;
 pub mod http;
 pub mod identity;
 pub mod instance;

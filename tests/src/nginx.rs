@@ -59,6 +59,13 @@ impl Config {
         self
     }
 
+    /// Takes this port for `{{name}}` instead of any that is free.
+    #[must_use]
+    pub fn port(mut self, name: &str, port: Port) -> Self {
+        self.ports.insert(name.to_owned(), port);
+        self
+    }
+
     /// Worker processes; 1 by default.
     #[must_use]
     pub fn workers(mut self, count: u32) -> Self {
@@ -164,15 +171,7 @@ impl Config {
         let tree = self.tree.clone().unwrap_or_else(programs::nginx);
         let prefix = make_prefix();
         self.write(&tree, prefix.path());
-        let stderr = File::create(prefix.path().join("stderr.log")).expect("a file for stderr");
-        let child = command(&tree, &self.wrapper, prefix.path())
-            .args(["-g", "daemon off;"])
-            .envs(self.environment.iter().cloned())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(stderr)
-            .spawn()
-            .unwrap_or_else(|error| panic!("{}: {error}", tree.binary.display()));
+        let child = self.spawn(&tree, prefix.path());
         Nginx {
             prefix,
             child,
@@ -180,6 +179,18 @@ impl Config {
             config: self,
             expected: Mutex::default(),
         }
+    }
+
+    fn spawn(&self, tree: &NginxTree, prefix: &Path) -> Child {
+        let stderr = File::create(prefix.join("stderr.log")).expect("a file for stderr");
+        command(tree, &self.wrapper, prefix)
+            .args(["-g", "daemon off;"])
+            .envs(self.environment.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", tree.binary.display()))
     }
 
     fn write(&mut self, tree: &NginxTree, prefix: &Path) {
@@ -499,6 +510,20 @@ impl Nginx {
     /// # Panics
     /// If it does not end, leaves a process behind or has logged what it should not.
     pub async fn stop(mut self) {
+        self.quit().await;
+    }
+
+    /// Ends it as [`Self::stop`] does and starts it again, on the same ports.
+    ///
+    /// # Panics
+    /// As [`Self::stop`], or if it does not come up again.
+    pub async fn restart(&mut self) {
+        self.quit().await;
+        self.child = self.config.spawn(&self.tree, self.prefix.path());
+        self.wait_ready().await;
+    }
+
+    async fn quit(&mut self) {
         let workers = process::children(self.master());
         process::signal(self.master(), Signal::QUIT);
         wait_until("nginx to exit", PATIENCE, || {

@@ -17,6 +17,7 @@ pub struct Redis {
     child: Option<Child>,
     port: Port,
     dir: TempDir,
+    options: Vec<String>,
 }
 
 impl Redis {
@@ -25,10 +26,19 @@ impl Redis {
     /// # Panics
     /// If it does not.
     pub async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// As [`Self::start`], with further options of the command line.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub async fn start_with(options: &[&str]) -> Self {
         let mut redis = Self {
             child: None,
             port: Port::free(),
             dir: tempfile::tempdir().expect("a folder"),
+            options: options.iter().map(|&option| option.to_owned()).collect(),
         };
         redis.run().await;
         redis
@@ -41,6 +51,7 @@ impl Redis {
             .args(["--maxmemory-policy", "noeviction"])
             .arg("--dir")
             .arg(self.dir.path())
+            .args(&self.options)
             .stdout(Stdio::null())
             .spawn()
             .expect("redis-server of Debian's package redis-server");
@@ -79,13 +90,7 @@ impl Redis {
 
     /// Sends a command without arguments that need quotes; the answer as it comes, for short ones.
     pub fn ask(&self, command: &str) -> Option<String> {
-        let mut stream = TcpStream::connect(self.port.address()).ok()?;
-        stream.set_read_timeout(Some(PATIENCE)).ok()?;
-        stream.write_all(format!("{command}\r\n").as_bytes()).ok()?;
-        let mut answer = vec![0; 65_536];
-        let length = stream.read(&mut answer).ok()?;
-        answer.truncate(length);
-        Some(String::from_utf8_lossy(&answer).into_owned())
+        ask(self.port.address(), command)
     }
 
     /// Its process id.
@@ -181,5 +186,126 @@ impl Drop for CommandCount {
 impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+fn ask(address: SocketAddr, command: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    stream.write_all(format!("{command}\r\n").as_bytes()).ok()?;
+    let mut answer = vec![0; 65_536];
+    let length = stream.read(&mut answer).ok()?;
+    answer.truncate(length);
+    Some(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// A sentinel that watches one master, on its own.
+#[derive(Debug)]
+pub struct Sentinel {
+    child: Child,
+    port: Port,
+    _dir: TempDir,
+}
+
+impl Sentinel {
+    /// Starts one and waits until it knows the master.
+    ///
+    /// # Panics
+    /// If it does not.
+    pub async fn start(master: &Redis) -> Self {
+        let (port, dir) = (Port::free(), tempfile::tempdir().expect("a folder"));
+        let file = dir.path().join("sentinel.conf");
+        let text = format!(
+            "bind 127.0.0.1\nport {}\nsentinel monitor mymaster 127.0.0.1 {} 1\n\
+             sentinel down-after-milliseconds mymaster 1000\nsentinel failover-timeout mymaster 5000\n",
+            port.number(),
+            master.address().port(),
+        );
+        std::fs::write(&file, text).expect("its configuration");
+        let child = Command::new("redis-server")
+            .arg(&file)
+            .arg("--sentinel")
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("redis-server of Debian's package redis-server");
+        let sentinel = Self {
+            child,
+            port,
+            _dir: dir,
+        };
+        wait_until("the sentinel to know a replica", PATIENCE, || {
+            ask(sentinel.port.address(), "SENTINEL REPLICAS mymaster")
+                .is_some_and(|answer| answer.contains("runid"))
+        })
+        .await;
+        sentinel
+    }
+
+    /// What the settings' document says of it.
+    pub fn url(&self) -> String {
+        format!("redis://{}", self.port.address())
+    }
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A cluster of three masters without replicas.
+#[derive(Debug)]
+pub struct RedisCluster {
+    nodes: Vec<Redis>,
+    _buses: Vec<Port>,
+}
+
+impl RedisCluster {
+    /// Starts it and waits until all nodes serve all slots.
+    ///
+    /// # Panics
+    /// If they do not.
+    pub async fn start() -> Self {
+        let (mut nodes, mut buses) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            let bus = Port::free();
+            let number = bus.number().to_string();
+            let options = ["--cluster-enabled", "yes", "--cluster-port", &number];
+            nodes.push(Redis::start_with(&options).await);
+            buses.push(bus);
+        }
+        let slots = ["0 5460", "5461 10922", "10923 16383"];
+        for (node, slots) in nodes.iter().zip(slots) {
+            let answer = node.ask(&format!("CLUSTER ADDSLOTSRANGE {slots}"));
+            assert_eq!(answer.as_deref(), Some("+OK\r\n"));
+        }
+        for (other, bus) in nodes.iter().zip(&buses).skip(1) {
+            let meet = format!(
+                "CLUSTER MEET 127.0.0.1 {} {}",
+                other.address().port(),
+                bus.number()
+            );
+            assert_eq!(nodes[0].ask(&meet).as_deref(), Some("+OK\r\n"));
+        }
+        wait_until("the cluster to be whole", PATIENCE, || {
+            nodes.iter().all(|node| {
+                node.ask("CLUSTER INFO").is_some_and(|info| {
+                    info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
+                })
+            })
+        })
+        .await;
+        Self { nodes, _buses: buses }
+    }
+
+    /// Its nodes.
+    pub fn nodes(&self) -> &[Redis] {
+        &self.nodes
+    }
+
+    /// What the settings' document says of it.
+    pub fn urls(&self) -> Vec<String> {
+        self.nodes.iter().map(Redis::url).collect()
     }
 }

@@ -495,6 +495,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/emergency": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Says whether all requests are refused */
+        get: operations["get_emergency"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/emergency/channels/{id}/block": {
         parameters: {
             query?: never;
@@ -504,8 +521,59 @@ export interface paths {
         };
         get?: never;
         put?: never;
-        /** Refuses all requests of a channel */
+        /** Refuses all requests of a channel; ends what it is being served if wanted */
         post: operations["post_emergency_channels_id_block"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/emergency/channels/{id}/end-streams": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Ends what a channel is being served */
+        post: operations["post_emergency_channels_id_end_streams"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/emergency/channels/{id}/limits/reset": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Forgets what a channel has used of a limit */
+        post: operations["post_emergency_channels_id_limits_reset"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/emergency/channels/{id}/limits/top-up": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Gives a channel more of a limit for a while */
+        post: operations["post_emergency_channels_id_limits_top_up"];
         delete?: never;
         options?: never;
         head?: never;
@@ -529,6 +597,57 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/emergency/end-streams": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Ends what anybody is being served */
+        post: operations["post_emergency_end_streams"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/emergency/limits/reset": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Forgets what was used of a limit over everything */
+        post: operations["post_emergency_limits_reset"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/emergency/limits/top-up": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Gives everything more of a limit for a while */
+        post: operations["post_emergency_limits_top_up"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/emergency/maintenance": {
         parameters: {
             query?: never;
@@ -540,6 +659,40 @@ export interface paths {
         put?: never;
         /** Refuses all requests, or serves them again */
         post: operations["post_emergency_maintenance"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/emergency/models/{id}/limits/reset": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Forgets what was used of a model's limit */
+        post: operations["post_emergency_models_id_limits_reset"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/emergency/models/{id}/limits/top-up": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Gives a model more of a limit for a while */
+        post: operations["post_emergency_models_id_limits_top_up"];
         delete?: never;
         options?: never;
         head?: never;
@@ -657,6 +810,41 @@ export interface paths {
         };
         /** Lists the instances of the cluster, and whether they agree */
         get: operations["get_instances"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/instances/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Takes away what an instance that is gone had of its own */
+        delete: operations["delete_instances_id"];
+        options?: never;
+        head?: never;
+        /** Sets an instance's weight, or takes it out and in again */
+        patch: operations["patch_instances_id"];
+        trace?: never;
+    };
+    "/instances/{id}/configuration": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Says what a new instance of that name needs; no secrets */
+        get: operations["get_instances_id_configuration"];
         put?: never;
         post?: never;
         delete?: never;
@@ -1579,7 +1767,7 @@ export interface components {
             outcome: components["schemas"]["Outcome"];
             /** @description Path of the request, as it was sent. */
             path: string;
-            /** @description Why it was denied or failed; empty if it was done. */
+            /** @description Why it was denied or failed; if it was done, why, in the words of who did it, if they gave any. */
             reason: string;
             /**
              * Format: uint64
@@ -1686,6 +1874,42 @@ export interface components {
         };
         /** @description How a deployment is picked among those that can serve. */
         Balance: "weighted" | "round_robin" | "least_connections" | "latency";
+        /** @description How the front balancer treats instances; a part of each instance's own settings. */
+        Balancer: {
+            /**
+             * @description Takes the instance out when it becomes true, as `tollgate drain` does, and in again when it becomes false.
+             * @default false
+             */
+            drain?: boolean;
+            /**
+             * Format: uint32
+             * @description Share of the clients beside other instances, 0..=256; 0 gets none.
+             * @default 100
+             */
+            weight?: number;
+        };
+        /** @description A HAProxy, as it was last seen. */
+        BalancerState: {
+            /** @description Why nothing is known or done. */
+            failure: string | null;
+            /** @description Its servers that are in use. */
+            servers: components["schemas"]["ServerState"][];
+            /** @description Its socket. */
+            socket: string;
+        };
+        /** @description Blocking a channel. */
+        Block: {
+            /**
+             * @description Whether what it is being served ends as well.
+             * @default false
+             */
+            end_streams?: boolean;
+            /**
+             * @description For the audit log and the version's message.
+             * @default
+             */
+            reason?: string;
+        };
         /** @description When a deployment that fails is left alone, and when it is tried again. */
         Breaker: {
             /**
@@ -1777,6 +2001,8 @@ export interface components {
              * @default true
              */
             enabled?: boolean;
+            /** @description Answers to requests that began before this instant are ended. */
+            end_streams_before?: components["schemas"]["Moment"] | null;
             /** @description Default for limits that do not say. */
             enforcement?: components["schemas"]["Enforcement"] | null;
             /** @description The template whose permissions and limits it inherits. */
@@ -1792,6 +2018,8 @@ export interface components {
              * @default
              */
             name?: string;
+            /** @description Limits that were reset or topped up, inherited ones among them. */
+            relief?: components["schemas"]["Relief"][];
             /** @description Own ways to deployments, before the template's. */
             routes?: components["schemas"]["Route"][];
             /**
@@ -1908,6 +2136,8 @@ export interface components {
         Cidr: string;
         /** @description The instances of the cluster. */
         Cluster: {
+            /** @description Front balancers that this instance's daemon sets. */
+            balancers: components["schemas"]["BalancerState"][];
             /** @description Whether all instances have that version in force, and none refuses what is at the source. */
             converged: boolean;
             /** @description Why the other instances are not known; null if they are. */
@@ -2651,6 +2881,13 @@ export interface components {
             /** @description The limit as it was written. */
             value: unknown;
         };
+        /** @description What is in force of it. */
+        EmergencyState: {
+            /** @description Answers to requests that began before are ended, of whatever channel; null for none. */
+            end_streams_before: string | null;
+            /** @description Whether all requests are refused; null if not. */
+            maintenance: components["schemas"]["MaintenanceState"] | null;
+        };
         /** @description When the usage of a request is known to fit. */
         Enforcement: "strict" | "soft";
         /**
@@ -2975,7 +3212,7 @@ export interface components {
             channel: components["schemas"]["ExplainedChannel"];
             /** @description Code of a refusal. */
             code: string;
-            /** @description What decided: `admitted`, `channel`, `body`, `rule`, `model`, `permission`, `limit` or `route`. */
+            /** @description What decided: `admitted`, `maintenance`, `channel`, `body`, `rule`, `model`, `permission`, `limit` or `route`. */
             decided_by: string;
             /** @description Where it could go. */
             deployments: components["schemas"]["ExplainedDeployment"][];
@@ -3179,6 +3416,8 @@ export interface components {
              * @description Generation in force; 0 for none.
              */
             generation: number;
+            /** @description Whether all requests are refused. */
+            maintenance: boolean;
             /**
              * @description In words.
              * @enum {string}
@@ -3384,6 +3623,8 @@ export interface components {
             redis: components["schemas"]["RedisState"] | null;
             region: components["schemas"]["RegionState"];
             ring: components["schemas"]["RingState"];
+            /** @description Where the documents come from, if that is a server; null for a folder. */
+            source: components["schemas"]["SourceState"] | null;
             /** Format: uint64 */
             uptime_ms: number;
             /** @description Version of the program. */
@@ -3412,6 +3653,17 @@ export interface components {
             index: number;
             /** @description The entry itself, credentials taken out. */
             value: unknown;
+        };
+        /** @description What a new instance needs. */
+        Joining: {
+            /** @description Files by their names. */
+            files: {
+                [key: string]: string;
+            };
+            /** @description Its name. */
+            instance: string;
+            /** @description What to do with them. */
+            steps: string[];
         };
         /** @description A record as a backup has it. Passwords and tokens stand in it as hashes. */
         KeptRecord: {
@@ -3702,17 +3954,44 @@ export interface components {
             /** @description The key itself; nobody can show it again. */
             key: string;
         };
-        /** @description Maintenance. */
+        /** @description All requests are refused with 503 while this is there. */
         Maintenance: {
+            /**
+             * @description What clients are told, at most 1,024 bytes.
+             * @default the gateway is being maintained; try again later
+             */
+            message?: string;
+            /**
+             * @description When they should come again (`Retry-After`), 1s..=1d.
+             * @default 1m
+             */
+            retry_after?: components["schemas"]["Duration"];
+        };
+        /** @description Maintenance. */
+        Maintenance2: {
+            /**
+             * @description Whether what is being served ends as well.
+             * @default false
+             */
+            end_streams?: boolean;
             /** @description What clients are told. */
             message?: string | null;
-            /** @description Whether all requests are refused. */
+            /** @description Whether all requests are refused with 503. */
             on: boolean;
             /**
-             * Format: uint16
-             * @description The HTTP status that they get; 503 by default.
+             * @description For the audit log and the version's message.
+             * @default
              */
-            status?: number | null;
+            reason?: string;
+            /** @description After how long they should come again, such as `5m`; a minute by default. */
+            retry_after?: components["schemas"]["Duration"] | null;
+        };
+        /** @description Maintenance as it is. */
+        MaintenanceState: {
+            /** @description What clients are told. */
+            message: string;
+            /** @description After how long they should come again. */
+            retry_after: components["schemas"]["Duration"];
         };
         /** @description Somebody's account, as far as it concerns them. */
         Me: {
@@ -3744,15 +4023,32 @@ export interface components {
             in_flight: number;
             /** @description Its name. */
             instance: string;
+            /**
+             * Format: uint64
+             * @description Limits over all instances of which it holds a part.
+             */
+            leases: number;
             /** @description Version of the program. */
             program: string;
             /** @description Whether the documents at its source have errors, so that former ones are in force. */
             refusing: boolean;
             /**
              * Format: uint64
+             * @description Requests decided by the workers that run now.
+             */
+            requests: number;
+            /** @description Whether workers are there and decide about requests. */
+            serving: boolean;
+            /**
+             * Format: uint64
              * @description The version of the documents that it has in force; 0 for none.
              */
             version: number;
+            /**
+             * Format: uint32
+             * @description The front balancer's weight for it, 0..=256.
+             */
+            weight: number;
         };
         /** @description What a limit counts. */
         Metric: "connections" | "requests" | "input_tokens" | "output_tokens" | "total_tokens" | "cost";
@@ -3796,6 +4092,8 @@ export interface components {
             name: string;
             /** @description What channels pay for it. */
             price?: components["schemas"]["Price"] | null;
+            /** @description Limits of these that were reset or topped up. */
+            relief?: components["schemas"]["Relief"][];
             /** @description How its requests are spread over its deployments. */
             routing?: components["schemas"]["Routing"];
             /**
@@ -3843,6 +4141,8 @@ export interface components {
              */
             deny?: string[];
         };
+        /** Format: date-time */
+        Moment: string;
         /** @description How names of providers become addresses. */
         NameResolution: {
             /**
@@ -4135,6 +4435,18 @@ export interface components {
             /** @description The instance's value; `null` if it takes the cluster's away. */
             value: unknown;
         };
+        /** @description What an instance has of its own. */
+        Own: {
+            /** @description Its document; null for none. */
+            document: unknown;
+            /** @description Its name. */
+            instance: string;
+            /**
+             * Format: uint64
+             * @description The version of the documents with it; null if it is none.
+             */
+            version: number | null;
+        };
         /** @description A page of entries. */
         Page: {
             /**
@@ -4418,6 +4730,14 @@ export interface components {
              */
             version: number | null;
         };
+        /** @description Why something is done. */
+        Reason: {
+            /**
+             * @description For the audit log and the version's message.
+             * @default
+             */
+            reason?: string;
+        };
         /** @description The Redis that holds limits over all instances together. */
         Redis: {
             /** @description File with the certificates that the server's is checked against; the system's if not given. */
@@ -4476,6 +4796,12 @@ export interface components {
             kind: string;
             /** @description In words, with what Redis said. */
             text: string;
+            /** @description Whether the settings name one. */
+            configured: boolean;
+            /** @description Whether it answers. */
+            connected: boolean;
+            /** @description Why it cannot be used; null while it can, or is not wanted. */
+            failure: string | null;
         };
         /** @description Sizes of the shared-memory region; changing one takes a restart. */
         Region: {
@@ -4544,6 +4870,21 @@ export interface components {
             /** @description Its folder. */
             path: string;
             sizes: components["schemas"]["RegionSizes"];
+        };
+        /** @description A limit that was reset or topped up. */
+        Relief: {
+            /**
+             * Format: uint64
+             * @description By how much the maximum is higher until `until`.
+             * @default 0
+             */
+            add?: number;
+            /** @description The limit's name, as refusals call it. */
+            limit: string;
+            /** @description What was used before counts no more. */
+            reset?: components["schemas"]["Moment"] | null;
+            /** @description End of `add`. */
+            until?: components["schemas"]["Moment"] | null;
         };
         /** @description A line of the request log. `rule` is the rule's name as long as the configuration in force has it. */
         RequestLine: {
@@ -4700,6 +5041,16 @@ export interface components {
         Reset: {
             /** @description The password; one is made up if there is none. */
             password?: string | null;
+        };
+        /** @description Resetting a limit. */
+        Reset2: {
+            /** @description The limit's name, as refusals and `/limits` call it. */
+            limit: string;
+            /**
+             * @description For the audit log and the version's message.
+             * @default
+             */
+            reason?: string;
         };
         /** @description What was restored. */
         Restored: {
@@ -4948,6 +5299,22 @@ export interface components {
             items: components["schemas"]["Schedule"][];
         };
         Secret: string;
+        /** @description A server as HAProxy sees it. */
+        ServerState: {
+            /** @description The instance's address; empty for a place that is free. */
+            address: string;
+            /** @description Its name in HAProxy. */
+            server: string;
+            /** @description `ready`, `drain` or `maintenance`. */
+            state: string;
+            /** @description Whether its checks succeed. */
+            up: boolean;
+            /**
+             * Format: uint32
+             * @description Its weight, 0..=256.
+             */
+            weight: number;
+        };
         /** @description The cookie of the affinity `session`. */
         Session: {
             /**
@@ -4975,12 +5342,18 @@ export interface components {
             api?: components["schemas"]["Api"];
             /** @description Backups that the instance makes by itself; none without it. */
             backup?: components["schemas"]["BackupSettings"] | null;
+            /** @description How the front balancer treats the instance. */
+            balancer?: components["schemas"]["Balancer"];
             /** @description Where a request says which channel it is; the first source that says something counts. */
             channel_source?: components["schemas"]["ChannelSource"][];
+            /** @description Answers to requests that began before this instant are ended, of whatever channel. */
+            end_streams_before?: components["schemas"]["Moment"] | null;
             /** @description How limits are shared among instances. */
             lease?: components["schemas"]["Lease"];
             /** @description Limits over all channels and models together. */
             limits?: components["schemas"]["Limit"][];
+            /** @description All requests are refused while this is there. */
+            maintenance?: components["schemas"]["Maintenance"] | null;
             /**
              * Format: uint64
              * @description The least that an output reservation is clamped to, in tokens; what is left below it refuses. 1..=65,536.
@@ -4991,6 +5364,8 @@ export interface components {
             redis?: components["schemas"]["Redis"] | null;
             /** @description Sizes of the shared-memory region. */
             region?: components["schemas"]["Region"];
+            /** @description Limits of these that were reset or topped up. */
+            relief?: components["schemas"]["Relief"][];
             /** @description The daemon's log of requests. */
             request_log?: components["schemas"]["RequestLog"];
             /** @description How names of providers become addresses. */
@@ -5071,6 +5446,18 @@ export interface components {
              * @description Sum of the time that answers took, in microseconds.
              */
             waited_us: number;
+        };
+        /** @description The server with the documents. */
+        SourceState: {
+            /**
+             * Format: uint64
+             * @description Time since its last answer; null if there was none.
+             */
+            answered_ms_ago: number | null;
+            /** @description Whether it answered the last question. */
+            reachable: boolean;
+            /** @description Why not; empty if it did. */
+            reason: string;
         };
         StatusRange: number | string;
         /** @description What channels extend. A channel's own words win. */
@@ -5213,6 +5600,23 @@ export interface components {
             models: components["schemas"]["ModelCounting"][];
             /** @description Tokenizers that the program brings. */
             on_board: string[];
+        };
+        /** @description Topping a limit up. */
+        TopUp: {
+            /**
+             * Format: uint64
+             * @description By how much its maximum is higher, instead of what was added before; 0 ends it.
+             */
+            add: number;
+            /** @description For how long, such as `10m`; the limit's window by default. */
+            for?: components["schemas"]["Duration"] | null;
+            /** @description The limit's name, as refusals and `/limits` call it. */
+            limit: string;
+            /**
+             * @description For the audit log and the version's message.
+             * @default
+             */
+            reason?: string;
         };
         /** @description What a request without a known channel gets. */
         UnknownChannel: "deny";
@@ -5415,6 +5819,25 @@ export interface components {
             in_force: number | null;
             versions: components["schemas"]["VersionLine"][];
         };
+        /** @description What can be changed of an instance. */
+        Wanted: {
+            /**
+             * @description Whether it takes no new clients.
+             * @default null
+             */
+            drain?: boolean | null;
+            /**
+             * @description For the audit log and the version's message.
+             * @default
+             */
+            reason?: string;
+            /**
+             * Format: uint32
+             * @description Its share of the front balancer's clients, 0..=256.
+             * @default null
+             */
+            weight?: number | null;
+        };
         /** @description A worker process. */
         Worker: {
             /** @description Whether the process still runs. */
@@ -5519,6 +5942,9 @@ export type BackupFile = components['schemas']['BackupFile'];
 export type BackupList = components['schemas']['BackupList'];
 export type BackupSettings = components['schemas']['BackupSettings'];
 export type Balance = components['schemas']['Balance'];
+export type Balancer = components['schemas']['Balancer'];
+export type BalancerState = components['schemas']['BalancerState'];
+export type Block = components['schemas']['Block'];
 export type Breaker = components['schemas']['Breaker'];
 export type BreakerNow = components['schemas']['BreakerNow'];
 export type Candidates = components['schemas']['Candidates'];
@@ -5565,6 +5991,7 @@ export type Draining = components['schemas']['Draining'];
 export type Duration = components['schemas']['Duration'];
 export type Effective = components['schemas']['Effective'];
 export type EffectiveLimit = components['schemas']['EffectiveLimit'];
+export type EmergencyState = components['schemas']['EmergencyState'];
 export type Enforcement = components['schemas']['Enforcement'];
 export type Experiment = components['schemas']['Experiment'];
 export type ExperimentGroup = components['schemas']['ExperimentGroup'];
@@ -5597,6 +6024,7 @@ export type InFlightList = components['schemas']['InFlightList'];
 export type Instance = components['schemas']['Instance'];
 export type Instant = components['schemas']['Instant'];
 export type Item = components['schemas']['Item'];
+export type Joining = components['schemas']['Joining'];
 export type KeptRecord = components['schemas']['KeptRecord'];
 export type Key = components['schemas']['Key'];
 export type LastFailure = components['schemas']['LastFailure'];
@@ -5612,12 +6040,15 @@ export type LiveSample = components['schemas']['LiveSample'];
 export type Login = components['schemas']['Login'];
 export type MadeKey = components['schemas']['MadeKey'];
 export type Maintenance = components['schemas']['Maintenance'];
+export type Maintenance2 = components['schemas']['Maintenance2'];
+export type MaintenanceState = components['schemas']['MaintenanceState'];
 export type Me = components['schemas']['Me'];
 export type Member = components['schemas']['Member'];
 export type Metric = components['schemas']['Metric'];
 export type Model = components['schemas']['Model'];
 export type ModelCounting = components['schemas']['ModelCounting'];
 export type ModelPatterns = components['schemas']['ModelPatterns'];
+export type Moment = components['schemas']['Moment'];
 export type NameResolution = components['schemas']['NameResolution'];
 export type NewAccount = components['schemas']['NewAccount'];
 export type NewKey = components['schemas']['NewKey'];
@@ -5636,6 +6067,7 @@ export type Origin = components['schemas']['Origin'];
 export type Outcome = components['schemas']['Outcome'];
 export type Overheads = components['schemas']['Overheads'];
 export type Override = components['schemas']['Override'];
+export type Own = components['schemas']['Own'];
 export type Page = components['schemas']['Page'];
 export type Parameter = components['schemas']['Parameter'];
 export type Part = components['schemas']['Part'];
@@ -5656,6 +6088,7 @@ export type Protocol = components['schemas']['Protocol'];
 export type Provider = components['schemas']['Provider'];
 export type Publication = components['schemas']['Publication'];
 export type Published = components['schemas']['Published'];
+export type Reason = components['schemas']['Reason'];
 export type Redis = components['schemas']['Redis'];
 export type RedisKind = components['schemas']['RedisKind'];
 export type RedisState = components['schemas']['RedisState'];
@@ -5663,10 +6096,12 @@ export type RedisTrouble = components['schemas']['RedisTrouble'];
 export type Region = components['schemas']['Region'];
 export type RegionSizes = components['schemas']['RegionSizes'];
 export type RegionState = components['schemas']['RegionState'];
+export type Relief = components['schemas']['Relief'];
 export type RequestLine = components['schemas']['RequestLine'];
 export type RequestLog = components['schemas']['RequestLog'];
 export type RequestPage = components['schemas']['RequestPage'];
 export type Reset = components['schemas']['Reset'];
+export type Reset2 = components['schemas']['Reset2'];
 export type Restored = components['schemas']['Restored'];
 export type Retention = components['schemas']['Retention'];
 export type Retry = components['schemas']['Retry'];
@@ -5683,6 +6118,7 @@ export type SameSite = components['schemas']['SameSite'];
 export type Schedule = components['schemas']['Schedule'];
 export type ScheduleList = components['schemas']['ScheduleList'];
 export type Secret = components['schemas']['Secret'];
+export type ServerState = components['schemas']['ServerState'];
 export type Session = components['schemas']['Session'];
 export type SetPassword = components['schemas']['SetPassword'];
 export type Settings = components['schemas']['Settings'];
@@ -5692,6 +6128,7 @@ export type SignInWays = components['schemas']['SignInWays'];
 export type SignedIn = components['schemas']['SignedIn'];
 export type Source = components['schemas']['Source'];
 export type SourceHealth = components['schemas']['SourceHealth'];
+export type SourceState = components['schemas']['SourceState'];
 export type StatusRange = components['schemas']['StatusRange'];
 export type Template = components['schemas']['Template'];
 export type Testing = components['schemas']['Testing'];
@@ -5703,6 +6140,7 @@ export type TlsVersion = components['schemas']['TlsVersion'];
 export type Token = components['schemas']['Token'];
 export type TokenList = components['schemas']['TokenList'];
 export type TokenizerList = components['schemas']['TokenizerList'];
+export type TopUp = components['schemas']['TopUp'];
 export type UnknownChannel = components['schemas']['UnknownChannel'];
 export type Usage = components['schemas']['Usage'];
 export type UsageLine = components['schemas']['UsageLine'];
@@ -5716,6 +6154,7 @@ export type Valued4 = components['schemas']['Valued4'];
 export type VersionDiff = components['schemas']['VersionDiff'];
 export type VersionLine = components['schemas']['VersionLine'];
 export type VersionList = components['schemas']['VersionList'];
+export type Wanted = components['schemas']['Wanted'];
 export type Worker = components['schemas']['Worker'];
 export type Workers = components['schemas']['Workers'];
 export type Written = components['schemas']['Written'];
@@ -7615,6 +8054,44 @@ export interface operations {
             };
         };
     };
+    get_emergency: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["EmergencyState"];
+                };
+            };
+            /** @description not ready yet */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description the request is wrong, not allowed, or comes too late */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
     post_emergency_channels_id_block: {
         parameters: {
             query?: never;
@@ -7624,7 +8101,143 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Block"];
+            };
+        };
+        responses: {
+            /** @description done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Written"];
+                };
+            };
+            /** @description not ready yet */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description the request is wrong, not allowed, or comes too late */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    post_emergency_channels_id_end_streams: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Reason"];
+            };
+        };
+        responses: {
+            /** @description done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Written"];
+                };
+            };
+            /** @description not ready yet */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description the request is wrong, not allowed, or comes too late */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    post_emergency_channels_id_limits_reset: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Reset2"];
+            };
+        };
+        responses: {
+            /** @description done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Written"];
+                };
+            };
+            /** @description not ready yet */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description the request is wrong, not allowed, or comes too late */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    post_emergency_channels_id_limits_top_up: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TopUp"];
+            };
+        };
         responses: {
             /** @description done */
             200: {
@@ -7664,7 +8277,137 @@ export interface operations {
             };
             cookie?: never;
         };
-        requestBody?: never;
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Reason"];
+            };
+        };
+        responses: {
+            /** @description done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Written"];
+                };
+            };
+            /** @description not ready yet */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description the request is wrong, not allowed, or comes too late */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    post_emergency_end_streams: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Reason"];
+            };
+        };
+        responses: {
+            /** @description done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Written"];
+                };
+            };
+            /** @description not ready yet */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description the request is wrong, not allowed, or comes too late */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    post_emergency_limits_reset: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Reset2"];
+            };
+        };
+        responses: {
+            /** @description done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Written"];
+                };
+            };
+            /** @description not ready yet */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description the request is wrong, not allowed, or comes too late */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    post_emergency_limits_top_up: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TopUp"];
+            };
+        };
         responses: {
             /** @description done */
             200: {
@@ -7704,7 +8447,95 @@ export interface operations {
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["Maintenance"];
+                "application/json": components["schemas"]["Maintenance2"];
+            };
+        };
+        responses: {
+            /** @description done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Written"];
+                };
+            };
+            /** @description not ready yet */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description the request is wrong, not allowed, or comes too late */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    post_emergency_models_id_limits_reset: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Reset2"];
+            };
+        };
+        responses: {
+            /** @description done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Written"];
+                };
+            };
+            /** @description not ready yet */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description the request is wrong, not allowed, or comes too late */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    post_emergency_models_id_limits_top_up: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TopUp"];
             };
         };
         responses: {
@@ -7997,6 +8828,133 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Cluster"];
+                };
+            };
+            /** @description not ready yet */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description the request is wrong, not allowed, or comes too late */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    delete_instances_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Own"];
+                };
+            };
+            /** @description not ready yet */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description the request is wrong, not allowed, or comes too late */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    patch_instances_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Wanted"];
+            };
+        };
+        responses: {
+            /** @description done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Own"];
+                };
+            };
+            /** @description not ready yet */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description the request is wrong, not allowed, or comes too late */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    get_instances_id_configuration: {
+        parameters: {
+            query: {
+                /** @description Address and port at which the front balancer will reach its nginx. */
+                advertise: string;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Joining"];
                 };
             };
             /** @description not ready yet */

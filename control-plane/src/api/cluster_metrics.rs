@@ -32,6 +32,7 @@ pub(super) fn write(text: &mut Text, state: &AppState) {
     text.sample("tollgate_instances", &[("version", "same")], 1 + count(true));
     text.sample("tollgate_instances", &[("version", "other")], count(false));
     redis(text, state);
+    balancers(text, state);
     let Some(health) = state.source.health() else {
         return;
     };
@@ -98,5 +99,37 @@ fn redis(text: &mut Text, state: &AppState) {
             &[("kind", trouble.name())],
             count,
         );
+    }
+}
+
+fn balancers(text: &mut Text, state: &AppState) {
+    let states = state.balancers.states();
+    if states.is_empty() {
+        return;
+    }
+    text.family(
+        "tollgate_balancer_up",
+        "gauge",
+        "Whether a front balancer follows the instances, by its runtime socket.",
+    );
+    for balancer in &*states {
+        let labels = [("socket", &*balancer.socket)];
+        text.sample(
+            "tollgate_balancer_up",
+            &labels,
+            u8::from(balancer.failure.is_none()),
+        );
+    }
+    text.family(
+        "tollgate_balancer_servers",
+        "gauge",
+        "Instances in a front balancer, by whether their checks succeed.",
+    );
+    for balancer in &*states {
+        for (up, word) in [(true, "up"), (false, "down")] {
+            let count = balancer.servers.iter().filter(|server| server.up == up).count();
+            let labels = [("socket", &*balancer.socket), ("checks", word)];
+            text.sample("tollgate_balancer_servers", &labels, count);
+        }
     }
 }

@@ -58,6 +58,7 @@ struct Noted {
     before: Option<Value>,
     after: Option<Value>,
     nothing: bool,
+    because: Option<String>,
 }
 
 /// What a handler says about what it has done, for the audit log.
@@ -114,6 +115,24 @@ impl Trail {
     pub fn refused(&self, reason: impl Into<String>) {
         let reason = reason.into();
         self.note(|n| n.reason = Some(reason));
+    }
+
+    /// Why it is done, in the words of who does it.
+    pub fn because(&self, reason: &str) {
+        let reason = reason.trim();
+        if !reason.is_empty() {
+            let reason = reason.to_owned();
+            self.note(|n| n.because = Some(reason));
+        }
+    }
+
+    /// What a version of the configuration says that this makes.
+    pub fn message(&self, deed: String) -> String {
+        let noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        match &noted.because {
+            Some(reason) => format!("{deed}: {reason}"),
+            None => deed,
+        }
     }
 
     /// It only said what would happen.
@@ -302,6 +321,7 @@ pub(super) async fn guard(
     let entry = Entry {
         outcome,
         detail: detail(&mut noted),
+        reason: noted.because.take().unwrap_or_default(),
         ..entry
     };
     written(&state, response, entry).await

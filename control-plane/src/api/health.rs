@@ -16,6 +16,8 @@ pub(super) struct Health {
     status: &'static str,
     /// Generation in force; 0 for none.
     generation: u64,
+    /// Whether all requests are refused.
+    maintenance: bool,
 }
 
 /// 200 with a configuration in force, 503 without one.
@@ -36,6 +38,7 @@ pub(super) async fn read(State(state): State<AppState>) -> (StatusCode, Json<Hea
     let health = Health {
         status: word,
         generation,
+        maintenance: status.settings.maintenance.is_some(),
     };
     (code, Json(health))
 }

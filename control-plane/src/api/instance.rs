@@ -141,6 +141,19 @@ pub(super) struct Instance {
     /// Null if each instance limits for itself.
     redis: Option<RedisState>,
     workers: Vec<Worker>,
+    /// Where the documents come from, if that is a server; null for a folder.
+    source: Option<SourceState>,
+}
+
+/// The server with the documents.
+#[derive(Serialize, JsonSchema)]
+struct SourceState {
+    /// Whether it answered the last question.
+    reachable: bool,
+    /// Why not; empty if it did.
+    reason: String,
+    /// Time since its last answer; null if there was none.
+    answered_ms_ago: Option<u64>,
 }
 
 /// The instance's state.
@@ -202,6 +215,11 @@ pub(super) async fn read(State(state): State<AppState>) -> Json<Instance> {
         },
         redis: redis(&state),
         workers,
+        source: state.source.health().map(|health| SourceState {
+            reachable: health.reachable,
+            reason: health.reason.clone(),
+            answered_ms_ago: health.answered_ms_ago,
+        }),
     })
 }
 

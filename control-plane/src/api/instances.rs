@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::AppState;
+use crate::balancer::BalancerState;
 use crate::naming::Member;
 
 /// The instances of the cluster.
@@ -19,6 +20,8 @@ pub(super) struct Cluster {
     converged: bool,
     /// Why the other instances are not known; null if they are.
     failure: Option<String>,
+    /// Front balancers that this instance's daemon sets.
+    balancers: Vec<BalancerState>,
     /// This one first.
     instances: Vec<Member>,
 }
@@ -52,6 +55,7 @@ pub(super) async fn list(State(state): State<AppState>) -> Json<Cluster> {
         version: own.version,
         converged,
         failure: members.failure.clone(),
+        balancers: state.balancers.states().to_vec(),
         instances: all().cloned().collect(),
     })
 }

@@ -26,6 +26,7 @@ mod instances;
 mod latency;
 mod limits;
 mod live;
+mod members;
 mod metrics;
 mod oidc;
 mod openapi;
@@ -55,7 +56,8 @@ use tollgate_shm::Region;
 use crate::accounts::{Accounts, Action, Resource};
 use crate::audit::Audit;
 use crate::backup::BackupFolder;
-use crate::config::{ConfigSource, ConfigStatus, StatusWatch};
+use crate::balancer::Balancers;
+use crate::config::{ConfigSource, ConfigStatus, NacosOptions, StatusWatch};
 use crate::counting::Counting;
 use crate::health::Board;
 use crate::ledger::{DrainStatus, SqliteReader};
@@ -119,6 +121,10 @@ pub struct AppState {
     pub counting: Counting,
     /// This instance among the others.
     pub naming: Naming,
+    /// Where the documents are, if that is Nacos.
+    pub nacos: Option<Arc<NacosOptions>>,
+    /// The front balancers that follow the instances.
+    pub balancers: Balancers,
     /// Whether metrics need no token.
     pub open_metrics: bool,
     /// Whether browsers reach the API through TLS only, so that they shall send cookies through nothing else.

@@ -26,6 +26,10 @@ pub(super) async fn hashing<T: Send + 'static>(
 /// JSON of a type, or what is wrong with it.
 pub(super) fn decoded<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
     use super::error::FieldProblem;
+    // To serde, a list of its fields' values is a struct as well.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(ApiError::bad_request("the body is a list; expected an object"));
+    }
     serde_json::from_slice(body).map_err(|error| match error.classify() {
         // The value is not repeated: it may be a password.
         serde_json::error::Category::Data => {

@@ -60,7 +60,7 @@ pub struct Entry {
     pub repeated: u64,
     /// What was changed, or why it was denied.
     pub detail: Option<Detail>,
-    /// Why it was denied or failed; empty if it was done.
+    /// Why it was denied or failed; if it was done, why, in the words of who did it, if they gave any.
     pub reason: String,
 }
 

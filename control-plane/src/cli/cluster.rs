@@ -7,6 +7,7 @@ use clap::Args as ClapArgs;
 use zeroize::Zeroizing;
 
 use super::Failure;
+use crate::balancer::BalancerOptions;
 use crate::config::{Account, NacosOptions};
 
 /// Environment variable with Nacos' password itself. No option, because options are for everybody to see.
@@ -38,6 +39,18 @@ pub(super) struct ClusterArgs {
     /// Address at which the front balancer reaches this instance's nginx
     #[arg(long, value_name = "ADDR", env = "TOLLGATE_ADVERTISE")]
     advertise: Option<SocketAddr>,
+    /// Runtime socket of a HAProxy whose servers follow the instances: a path, or address:port; several with commas
+    #[arg(long, value_name = "SOCKET", env = "TOLLGATE_HAPROXY")]
+    haproxy: Option<String>,
+    /// HAProxy's backend with the instances
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "TOLLGATE_HAPROXY_BACKEND",
+        default_value = "tollgate",
+        requires = "haproxy"
+    )]
+    haproxy_backend: String,
 }
 
 /// The host's name.
@@ -67,6 +80,25 @@ impl ClusterArgs {
     /// Where clients reach this instance.
     pub fn advertise(&self) -> Option<SocketAddr> {
         self.advertise
+    }
+
+    /// The front balancers that follow the instances.
+    pub fn balancer(&self) -> Result<Option<BalancerOptions>, Failure> {
+        let Some(sockets) = &self.haproxy else {
+            return Ok(None);
+        };
+        let sockets = sockets
+            .split(',')
+            .map(|socket| socket.trim().parse().map_err(|e| format!("--haproxy: {e}")))
+            .collect::<Result<Vec<_>, _>>()?;
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.' | b':');
+        if self.haproxy_backend.is_empty() || !self.haproxy_backend.bytes().all(plain) {
+            return Err(format!("`{}` is no name of a backend", self.haproxy_backend).into());
+        }
+        Ok(Some(BalancerOptions {
+            sockets,
+            backend: self.haproxy_backend.clone(),
+        }))
     }
 
     fn account(&self) -> Result<Option<Account>, Failure> {

@@ -9,8 +9,10 @@ mod cluster;
 mod config;
 mod count;
 mod drain;
+mod emergency;
 mod entries;
 mod explain;
+mod instance;
 mod keys;
 mod serve;
 mod status;
@@ -49,6 +51,12 @@ enum Command {
     Config(config::ConfigArgs),
     /// Take this instance out of the cluster, or in again; what is in flight ends by itself
     Drain(drain::DrainArgs),
+    /// The cluster's instances: list, weigh, drain, add, remove
+    #[command(subcommand)]
+    Instance(instance::Command),
+    /// Act in an emergency: block a channel, end streams, reset or top up limits, maintenance
+    #[command(subcommand)]
+    Emergency(emergency::Command),
     /// Show channels and what is left of their limits, again and again
     Top(top::Args),
     /// Print the JSON Schema of a kind of document
@@ -139,6 +147,8 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Drain(args) => return exit(drain::run(&args)),
+        Command::Instance(command) => instance::run(&command),
+        Command::Emergency(command) => emergency::run(&command),
         Command::Top(args) => top::run(&args),
         Command::Schema(args) => check::schema(&args),
         Command::Openapi => openapi(),

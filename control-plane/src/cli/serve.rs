@@ -89,6 +89,7 @@ pub(super) fn run(args: Args) -> Result<(), Failure> {
         nacos: args.cluster.nacos()?,
         instance: args.cluster.instance()?,
         advertise: args.cluster.advertise(),
+        balancer: args.cluster.balancer()?,
         state: args.state,
         region: args.region,
         listen: args.listen,

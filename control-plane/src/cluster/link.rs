@@ -18,6 +18,9 @@ use zeroize::Zeroizing;
 use super::trouble::{LinkError, Trouble};
 use crate::secrets::CredentialFolder;
 
+/// Version of what daemons keep in Redis and tell each other there. Whoever changes the meaning of a field raises it.
+const SCHEMA: &str = "1";
+
 /// How to get to Redis.
 #[derive(Clone)]
 pub struct LinkOptions {
@@ -242,6 +245,29 @@ impl Link {
         let key = script::era_key(&self.prefix, tag);
         self.run(&[key.clone(), key], &[]).await?;
         Ok(())
+    }
+
+    /// Makes sure that what stands in Redis is of a version that this one understands, or says that it is of this one.
+    ///
+    /// # Errors
+    /// If there is no answer, or it is of another version.
+    pub async fn agree(&mut self) -> Result<(), LinkError> {
+        let key = format!("{}:schema", self.prefix);
+        let mut claim = redis::cmd("SET");
+        claim.arg(&key).arg(SCHEMA).arg("NX");
+        self.ask::<Option<String>>(&claim).await?;
+        let found: Option<String> = self.ask(redis::cmd("GET").arg(&key)).await?;
+        match found {
+            Some(found) if found != SCHEMA => Err(LinkError::new(
+                Trouble::Settings,
+                format!(
+                    "the keys below `{}` are of schema {found}, this version knows schema {SCHEMA}: run instances of one \
+                     version, or give the newer ones another `redis.prefix`",
+                    self.prefix
+                ),
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Redis' clock, milliseconds.

@@ -206,6 +206,7 @@ impl Access {
 
     async fn connect(&self, attempt: usize) -> Result<(Link, Vec<String>), LinkError> {
         let mut link = self.options()?.connect(attempt).await?;
+        link.agree().await?;
         link.touch().await?;
         let unsuitable = link.unsuitable().await;
         Ok((link, unsuitable))

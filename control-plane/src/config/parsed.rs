@@ -56,6 +56,8 @@ pub(super) struct Parsed {
     pub rules: Arc<BTreeMap<u64, String>>,
     /// What the instance has of its own.
     pub overrides: Arc<Vec<Override>>,
+    /// See [`Documents::ends_of_relief`].
+    pub ends_of_relief: Vec<u64>,
     /// How long it took.
     pub took: Duration,
 }
@@ -87,9 +89,16 @@ impl Parsed {
             settings: Arc::new(documents.settings()),
             rules: Arc::new(rules.map(|n| (hash_name(n.as_bytes()), n)).collect()),
             overrides: Arc::new(effective.overrides),
+            ends_of_relief: documents.ends_of_relief(),
             took: began.elapsed(),
         };
         (parsed, documents)
+    }
+
+    /// How many limits that were topped up have their written maximum again at that time, and when the next one has.
+    pub fn relief_at(&self, now_ms: u64) -> (usize, Option<u64>) {
+        let ended = self.ends_of_relief.partition_point(|end| *end <= now_ms);
+        (ended, self.ends_of_relief.get(ended).copied())
     }
 
     /// Takes note that the same documents have become a version.

@@ -163,6 +163,7 @@ impl Publisher {
         let mut look_at = Instant::now() + LOOK_AGAIN;
         self.counting.tokenizers.changed();
         loop {
+            let relief_ends = self.end_of_relief();
             tokio::select! {
                 biased;
                 () = raised(&mut stop) => {
@@ -188,6 +189,7 @@ impl Publisher {
                     self.compiling = None;
                     self.take_present().await;
                 }
+                () = tokio::time::sleep_until(relief_ends) => self.take_present().await,
                 () = tokio::time::sleep_until(look_at) => {
                     if self.counting.tokenizers.changed() {
                         self.take_present().await;
@@ -217,6 +219,16 @@ impl Publisher {
         let latest = Instant::now() + self.again;
         due.map_or(latest, |due| Instant::from_std(due).min(latest))
             .max(soonest)
+    }
+
+    /// When the next limit that was topped up has its written maximum again: then it is compiled anew.
+    fn end_of_relief(&self) -> Instant {
+        let now_ms = unix_ms();
+        let next = self.parsed.as_ref().and_then(|p| p.relief_at(now_ms).1);
+        Instant::now()
+            + next.map_or(ASK_AGAIN, |end| {
+                Duration::from_millis(end - now_ms).min(ASK_AGAIN)
+            })
     }
 
     /// Makes the source's present set take effect if it can.
@@ -357,8 +369,10 @@ impl Publisher {
         let authorities = Authorities::read(files);
         let learner = Arc::clone(&self.counting.learner);
         let learned = learner.factors();
+        let now_ms = unix_ms();
+        let (ended, _) = parsed.relief_at(now_ms);
         let inputs = format!(
-            "{FINGERPRINT} {:032x} {credentials} {:032x} {addresses:?} {:?} {learned:?}",
+            "{FINGERPRINT} {:032x} {ended} {credentials} {:032x} {addresses:?} {:?} {learned:?}",
             parsed.content,
             authorities.fingerprint(),
             look.ready
@@ -376,7 +390,7 @@ impl Publisher {
         let seal = move |id: &str, secret: SecretRef<'_>| sealer.seal(id, secret);
         let input = CompileInput {
             generation,
-            created_unix_ms: unix_ms(),
+            created_unix_ms: now_ms,
             resolved: &resolved,
             authorities: &|path| authorities.of(path),
             counting: CountingInput {

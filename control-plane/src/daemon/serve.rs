@@ -16,7 +16,8 @@ use crate::accounts::{Accounts, AccountsError, SqliteRecords};
 use crate::api::{AppState, Indexes, Peer, app};
 use crate::audit::Audit;
 use crate::backup::{BackupFolder, Keeper};
-use crate::cluster::Cluster;
+use crate::balancer::{BalancerOptions, Balancers};
+use crate::cluster::{Cluster, Figures};
 use crate::config::{
     ConfigSource, Directory, Document, Fixed, Nacos, NacosOptions, Publisher, StateFolder, VersionFolder,
     parse_set, region_sizes,
@@ -41,6 +42,8 @@ pub struct ServeOptions {
     pub instance: Option<String>,
     /// Where clients reach this instance's nginx, for the others and the front balancer.
     pub advertise: Option<SocketAddr>,
+    /// Front balancers that follow the instances.
+    pub balancer: Option<BalancerOptions>,
     /// State folder.
     pub state: PathBuf,
     /// Folder of the region.
@@ -263,14 +266,21 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         probes.clone(),
     );
 
+    let figures = Arc::<Figures>::default();
     let naming = Naming::alone(options.instance.as_deref().unwrap_or("local"));
     let around = Around {
         region: Arc::clone(&region),
         config: config.clone(),
         api: listen,
         advertise: options.advertise,
+        figures: Arc::clone(&figures),
     };
     let meeting = naming.clone().run(registry, around);
+    let balancers = Balancers::default();
+    let balancing = options
+        .balancer
+        .clone()
+        .map(|balancer| tokio::spawn(balancers.clone().run(balancer, naming.clone())));
 
     let accounts = accounts(&state)?;
     let schedules = Schedules::new(accounts.records());
@@ -310,11 +320,12 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         probes,
         naming,
         counting: counting.clone(),
-        cluster: Arc::default(),
+        balancers,
+        nacos: options.nacos.clone().map(Arc::new),
+        cluster: Arc::clone(&figures),
         open_metrics: listen.ip().is_loopback(),
         started: Instant::now(),
     };
-    let figures = Arc::clone(&app_state.cluster);
     let cluster = Cluster::new(
         Arc::clone(&region),
         config.clone(),
@@ -384,6 +395,9 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     };
     tracing::info!("stopping");
     stop.raise();
+    if let Some(balancing) = balancing {
+        balancing.abort();
+    }
     let _ = publishing.await;
     let _ = publishing_later.await;
     let _ = backing_up.await;

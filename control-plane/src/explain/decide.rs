@@ -64,6 +64,9 @@ fn steps(
     shown: &mut Explanation,
 ) -> Result<(), Refused> {
     let api = Api::from_path(request.plain_path());
+    if let Some((message, _)) = snapshot.settings().maintenance() {
+        return Err(refused("maintenance", 503, "maintenance", message));
+    }
     let channel = identify(&snapshot, request, api, &mut shown.channel)
         .map_err(|(status, code, message)| refused("channel", status, code, message))?;
     let body = request.body_bytes();

@@ -20,7 +20,7 @@ use crate::live::LiveLimit;
 pub struct Explanation {
     /// Whether the request would be proxied.
     pub admitted: bool,
-    /// What decided: `admitted`, `channel`, `body`, `rule`, `model`, `permission`, `limit` or `route`.
+    /// What decided: `admitted`, `maintenance`, `channel`, `body`, `rule`, `model`, `permission`, `limit` or `route`.
     pub decided_by: &'static str,
     /// HTTP status of a refusal.
     pub status: Option<u16>,

@@ -15,6 +15,7 @@ use tollgate_shm::Region;
 
 pub use registry::Registry;
 
+use crate::cluster::Figures;
 use crate::config::StatusWatch;
 
 /// Time between two looks at the others.
@@ -39,6 +40,14 @@ pub struct Member {
     pub generation: u64,
     /// Requests in flight.
     pub in_flight: u64,
+    /// Requests decided by the workers that run now.
+    pub requests: u64,
+    /// Limits over all instances of which it holds a part.
+    pub leases: u64,
+    /// The front balancer's weight for it, 0..=256.
+    pub weight: u32,
+    /// Whether workers are there and decide about requests.
+    pub serving: bool,
     /// Whether it takes no new clients.
     pub draining: bool,
     /// Whether the documents at its source have errors, so that former ones are in force.
@@ -56,6 +65,10 @@ impl Member {
             ("version", self.version.to_string()),
             ("generation", self.generation.to_string()),
             ("in_flight", self.in_flight.to_string()),
+            ("requests", self.requests.to_string()),
+            ("leases", self.leases.to_string()),
+            ("weight", self.weight.to_string()),
+            ("serving", self.serving.to_string()),
             ("refusing", self.refusing.to_string()),
         ];
         pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
@@ -73,6 +86,11 @@ impl Member {
             version: number("version"),
             generation: number("generation"),
             in_flight: number("in_flight"),
+            requests: number("requests"),
+            leases: number("leases"),
+            // Former versions say neither.
+            weight: get("weight").and_then(|n| n.parse().ok()).unwrap_or(100),
+            serving: get("serving") != Some("false"),
             draining: false,
             refusing: get("refusing") == Some("true"),
         };
@@ -81,10 +99,11 @@ impl Member {
 
     /// Whether two reports differ in more than the load.
     fn differs(&self, other: &Member) -> bool {
-        let load = other.in_flight;
         *other
             != Member {
-                in_flight: load,
+                in_flight: other.in_flight,
+                requests: other.requests,
+                leases: other.leases,
                 ..self.clone()
             }
     }
@@ -111,12 +130,16 @@ pub struct Around {
     pub api: SocketAddr,
     /// Where clients reach nginx.
     pub advertise: Option<SocketAddr>,
+    /// Figures of limits over all instances.
+    pub figures: Arc<Figures>,
 }
 
 impl Around {
     fn member(&self, instance: &str) -> Member {
         let status = Arc::clone(&self.config.borrow());
         let in_flight = self.region.inflight(usize::MAX).len();
+        let workers = self.region.workers();
+        let alive = || workers.iter().filter(|worker| worker.alive);
         Member {
             instance: instance.to_owned(),
             address: self.advertise.map(|a| a.to_string()).unwrap_or_default(),
@@ -125,6 +148,10 @@ impl Around {
             version: status.version.unwrap_or(0),
             generation: status.generation(),
             in_flight: u64::try_from(in_flight).unwrap_or(u64::MAX),
+            requests: alive().map(|worker| worker.requests).sum(),
+            leases: self.figures.held.load(std::sync::atomic::Ordering::Relaxed),
+            weight: status.settings.balancer.weight,
+            serving: alive().any(|worker| worker.generation > 0),
             draining: self.region.draining(),
             refusing: !status.in_force,
         }
@@ -153,6 +180,11 @@ impl Naming {
         }
     }
 
+    /// Tells when something is known that was not.
+    pub fn changes(&self) -> watch::Receiver<Arc<Members>> {
+        self.members.subscribe()
+    }
+
     /// What is known now.
     pub fn members(&self) -> Arc<Members> {
         Arc::clone(&self.members.borrow())
@@ -163,13 +195,23 @@ impl Naming {
         let instance = self.members().own.instance.clone();
         let mut told: Option<(Member, tokio::time::Instant)> = None;
         let mut config = around.config.clone();
+        // As the documents last said; a daemon that starts does not undo what was done by hand.
+        let mut drain = false;
         loop {
+            let wanted = config.borrow_and_update().settings.balancer.drain;
+            if std::mem::replace(&mut drain, wanted) != wanted {
+                tracing::info!(
+                    draining = wanted,
+                    "the documents take this instance out, or in again"
+                );
+                around.region.set_draining(wanted);
+            }
             let own = around.member(&instance);
             let mut found = Ok(Vec::new());
             if let Some(registry) = &mut registry {
-                let fresh = told.as_ref().is_some_and(|(last, at)| {
-                    !own.differs(last) && (own.in_flight == last.in_flight || at.elapsed() < LOAD)
-                });
+                let fresh = told
+                    .as_ref()
+                    .is_some_and(|(last, at)| !own.differs(last) && (own == *last || at.elapsed() < LOAD));
                 let told_now = if fresh { Ok(()) } else { registry.tell(&own).await };
                 if !fresh && told_now.is_ok() {
                     told = Some((own.clone(), tokio::time::Instant::now()));
@@ -231,6 +273,10 @@ mod tests {
             version: 7,
             generation: 9,
             in_flight: 3,
+            requests: 11,
+            leases: 2,
+            weight: 50,
+            serving: true,
             draining: false,
             refusing: true,
         };

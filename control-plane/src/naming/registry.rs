@@ -74,7 +74,11 @@ impl Registry {
         let entry = ServiceInstance {
             ip: host.trim_matches(['[', ']']).to_owned(),
             port: port.parse().unwrap_or(0),
-            weight: if has_clients { 1.0 } else { 0.0 },
+            weight: if has_clients {
+                f64::from(own.weight) / 100.0
+            } else {
+                0.0
+            },
             metadata: own.metadata().into_iter().collect(),
             ..ServiceInstance::default()
         };

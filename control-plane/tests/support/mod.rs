@@ -158,6 +158,8 @@ impl Daemon {
             sealer,
             probes: Board::default(),
             naming: tollgate::naming::Naming::alone("one"),
+            balancers: Default::default(),
+            nacos: None,
             cluster: Arc::default(),
             counting,
             open_metrics: true,

@@ -6,11 +6,11 @@ use crate::{
     counting::{self, CountingInput, Lies},
     documents::{
         Affinity, Algorithm, ChannelSource, CountedPattern, CredentialKind, Documents, Endpoint, Enforcement,
-        Entry, Kind, Limit, Location, Model, Price, Provider, Span, TlsVersion,
+        Entry, Kind, Limit, Location, Model, Price, Provider, Relief, Span, TlsVersion,
     },
     effective::{EffectiveChannel, EffectiveLimit},
     glob::is_glob,
-    identity::{Owner, hash_name, limit_key, limit_shape},
+    identity::{Owner, hash_name, limit_key, limit_shape, relieved_shape},
     problem::Problem,
     rules,
     snapshot::{
@@ -288,7 +288,7 @@ impl<'d> Compiler<'d> {
                 .and_then(|at| self.documents.providers.get(at))
                 .is_some_and(|entry| entry.value.enabled);
             let id = deployment.id(&model.name);
-            let limits = self.limits(&deployment.limits, Owner::Deployment(&id))?;
+            let limits = self.limits(&deployment.limits, &[], Owner::Deployment(&id))?;
             let record = DeploymentRecord {
                 id: self.writer.text(&id)?,
                 limits,
@@ -319,7 +319,7 @@ impl<'d> Compiler<'d> {
                 model: index.into(),
             });
         }
-        let limits = self.limits(&model.limits, Owner::Model(&model.name))?;
+        let limits = self.limits(&model.limits, &model.relief, Owner::Model(&model.name))?;
         self.counting(model)?;
         let price = self.price(model.price.as_ref())?;
         self.writer.prices.push(price);
@@ -460,7 +460,7 @@ impl<'d> Compiler<'d> {
         }
         let mut ids = Vec::with_capacity(effective.limits.len());
         for own in &effective.limits {
-            ids.push(self.channel_limit(own)?);
+            ids.push(self.channel_limit(own, &channel.relief)?);
         }
         let allow = match effective.allow {
             Some(patterns) => self.writer.texts(patterns.iter().map(String::as_str))?,
@@ -479,12 +479,13 @@ impl<'d> Compiler<'d> {
             flags: bit(channel.enabled, flag::ENABLED) | bit(channel.trusted, flag::TRUSTED),
             abort_policy: effective.abort_policy.code(),
             reserved: [0; 2],
+            end_before_ms: channel.end_streams_before.map_or(0, |at| at.0).into(),
         };
         self.writer.channels.push(record);
         Ok(())
     }
 
-    fn channel_limit(&mut self, effective: &EffectiveLimit<'_>) -> Result<U32, TooLarge> {
+    fn channel_limit(&mut self, effective: &EffectiveLimit<'_>, relief: &[Relief]) -> Result<U32, TooLarge> {
         let EffectiveLimit {
             limit,
             enforcement,
@@ -492,25 +493,27 @@ impl<'d> Compiler<'d> {
             at,
             ..
         } = *effective;
+        let relief = Relief::of(relief, limit);
         // A template's limit comes by as often as there are channels that extend it.
-        if at.kind != Kind::Templates {
-            return self.limit(limit, enforcement, shape, Owner::Channel);
+        if at.kind != Kind::Templates || relief.is_some() {
+            return self.limit(limit, enforcement, shape, Owner::Channel, relief);
         }
         let written = (std::ptr::from_ref(limit).addr(), enforcement);
         if let Some(id) = self.inherited.get(&written) {
             return Ok(*id);
         }
-        let id = self.limit(limit, enforcement, shape, Owner::Channel)?;
+        let id = self.limit(limit, enforcement, shape, Owner::Channel, None)?;
         self.inherited.insert(written, id);
         Ok(id)
     }
 
-    fn limits(&mut self, limits: &[Limit], owner: Owner<'_>) -> Result<Range, TooLarge> {
+    fn limits(&mut self, limits: &[Limit], relief: &[Relief], owner: Owner<'_>) -> Result<Range, TooLarge> {
         let ids = limits
             .iter()
             .map(|limit| {
                 let enforcement = limit.enforcement.unwrap_or_default();
-                self.limit(limit, enforcement, limit_shape(limit, owner), owner)
+                let relief = Relief::of(relief, limit);
+                self.limit(limit, enforcement, limit_shape(limit, owner), owner, relief)
             })
             .collect::<Result<Vec<_>, _>>()?;
         self.writer.limit_list(&ids)
@@ -522,7 +525,11 @@ impl<'d> Compiler<'d> {
         enforcement: Enforcement,
         shape: u64,
         owner: Owner<'_>,
+        relief: Option<&Relief>,
     ) -> Result<U32, TooLarge> {
+        let shape = relieved_shape(shape, relief);
+        let added = relief.map_or(0, |relief| relief.added(self.input.created_unix_ms));
+        let raised = |units: u64| units.saturating_add(added).min(Limit::MAX);
         let (scope, model) = match owner {
             Owner::Channel if limit.model.is_some() || limit.per_model => {
                 (Scope::ChannelModel, limit.model.as_deref())
@@ -548,8 +555,8 @@ impl<'d> Compiler<'d> {
         self.writer.limit(LimitRecord {
             shape: shape.into(),
             window_ms: limit.window_ms().into(),
-            max: limit.max.into(),
-            burst: limit.burst.unwrap_or(limit.max).into(),
+            max: raised(limit.max).into(),
+            burst: raised(limit.burst.unwrap_or(limit.max)).into(),
             max_delay_ms: max_delay_ms.into(),
             name,
             model,
@@ -597,7 +604,13 @@ impl<'d> Compiler<'d> {
             });
         }
         let (sources, proxies) = (self.writer.sources.len(), self.writer.proxies.len());
-        let limits = self.limits(&settings.limits, Owner::Global)?;
+        let limits = self.limits(&settings.limits, &settings.relief, Owner::Global)?;
+        let end_before = settings.end_streams_before.map_or(0, |at| at.0);
+        let channels = self.documents.channels.iter();
+        let newest_end = channels.filter_map(|entry| entry.value.end_streams_before).max();
+        let maintenance = settings.maintenance.as_ref();
+        let message = self.writer.text(maintenance.map_or("", |m| &m.message))?;
+        let retry_after_s = maintenance.map_or(0, |m| (m.retry_after.as_millis() / 1_000).max(1));
         self.writer.settings = Some(SettingsRecord {
             min_output_reservation: settings.min_output_reservation.into(),
             counters: settings.region.counters.into(),
@@ -616,6 +629,10 @@ impl<'d> Compiler<'d> {
             sources: Writer::tail(sources, sources)?,
             proxies: Writer::tail(proxies, proxies)?,
             limits,
+            end_before_ms: end_before.into(),
+            newest_end_ms: newest_end.map_or(0, |at| at.0).max(end_before).into(),
+            maintenance: message,
+            retry_after_s: u32::try_from(retry_after_s).unwrap_or(u32::MAX).into(),
         });
         Ok(())
     }
@@ -628,8 +645,9 @@ impl<'d> Compiler<'d> {
         for channel in &checked.channels {
             let owner = hash_name(channel.channel.code.as_bytes());
             keys.extend(channel.limits.iter().map(|limit| {
+                let relief = Relief::of(&channel.channel.relief, limit.limit);
                 (
-                    limit_key(owner, limit.shape),
+                    limit_key(owner, relieved_shape(limit.shape, relief)),
                     Place {
                         at: channel.at,
                         who: &channel.channel.code,
@@ -641,8 +659,9 @@ impl<'d> Compiler<'d> {
         for entry in &self.documents.models {
             let owner = Owner::Model(&entry.value.name);
             keys.extend(entry.value.limits.iter().map(|limit| {
+                let relief = Relief::of(&entry.value.relief, limit);
                 (
-                    limit_key(0, limit_shape(limit, owner)),
+                    limit_key(0, relieved_shape(limit_shape(limit, owner), relief)),
                     Place {
                         at: &entry.at,
                         who: &entry.value.name,
@@ -653,7 +672,8 @@ impl<'d> Compiler<'d> {
         }
         if let Some(entry) = settings {
             keys.extend(entry.value.limits.iter().map(|limit| {
-                let key = limit_key(0, limit_shape(limit, Owner::Global));
+                let relief = Relief::of(&entry.value.relief, limit);
+                let key = limit_key(0, relieved_shape(limit_shape(limit, Owner::Global), relief));
                 (
                     key,
                     Place {

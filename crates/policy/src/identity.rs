@@ -4,12 +4,13 @@
 //! hash of scope, model pattern, per-model flag, metric, window and algorithm family. All hashes are XXH3-64 with fixed
 //! seeds; changing them loses usage, so they are part of the format (see the test that pins them).
 
-use crate::documents::{Algorithm, Limit, Metric};
+use crate::documents::{Algorithm, Limit, Metric, Moment, Relief};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 const NAME_SEED: u64 = 0x746f_6c6c_6761_7465;
 const SHAPE_SEED: u64 = 0x746f_6c6c_7368_6170;
 const KEY_SEED: u64 = 0x746f_6c6c_006b_6579;
+const RESET_SEED: u64 = 0x746f_6c6c_7273_6574;
 const MODEL_SEED: u64 = 0x746f_6c6c_6d6f_646c;
 
 /// Hash of a name (channel code, model name): what lookups and identities are made of.
@@ -94,6 +95,19 @@ pub(crate) fn limit_shape(limit: &Limit, owner: Owner<'_>) -> u64 {
     xxh3_64_with_seed(&bytes, SHAPE_SEED)
 }
 
+/// The shape of a limit that was reset at that instant: an identity of its own, so that what was used before stays with the
+/// former one, and whoever settles a request of then cannot touch the new.
+pub(crate) fn reset_shape(shape: u64, reset: Moment) -> u64 {
+    pair(shape, reset.0, RESET_SEED)
+}
+
+/// [`limit_shape`] as a list of reliefs makes it.
+pub(crate) fn relieved_shape(shape: u64, relief: Option<&Relief>) -> u64 {
+    relief
+        .and_then(|relief| relief.reset)
+        .map_or(shape, |reset| reset_shape(shape, reset))
+}
+
 /// Checksum of a part of a snapshot.
 pub(crate) fn checksum(bytes: &[u8]) -> u64 {
     xxh3_64(bytes)
@@ -143,6 +157,21 @@ mod tests {
             shape(json!({"algorithm": "token_bucket", "burst": 5})),
             shape(json!({"algorithm": "leaky_bucket"}))
         );
+    }
+
+    #[test]
+    fn each_reset_is_an_identity_of_its_own() {
+        let relief = |at| Relief {
+            limit: String::new(),
+            reset: at,
+            add: 5,
+            until: Some(Moment(9)),
+        };
+        let shapes = [None, Some(Moment(1)), Some(Moment(2))].map(|at| relieved_shape(7, Some(&relief(at))));
+        assert_eq!(shapes[0], 7, "topping up keeps the usage");
+        assert_ne!(shapes[1], 7);
+        assert_ne!(shapes[1], shapes[2]);
+        assert_eq!((relief(None).added(8), relief(None).added(9)), (5, 0));
     }
 
     /// Counters survive an upgrade only if these stay what they are.

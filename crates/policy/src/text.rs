@@ -118,6 +118,43 @@ impl JsonSchema for Instant {
     }
 }
 
+/// An instant as [`Instant`] is written; held as Unix milliseconds. Years before 1970 read as 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(pub u64);
+
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let milliseconds = i64::try_from(self.0).unwrap_or(i64::MAX);
+        match jiff::Timestamp::from_millisecond(milliseconds) {
+            Ok(instant) => write!(f, "{instant:.3}"),
+            Err(_) => jiff::Timestamp::MAX.fmt(f),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Moment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = Cow::<str>::deserialize(deserializer)?;
+        text.parse::<jiff::Timestamp>()
+            .map(|instant| Self(u64::try_from(instant.as_millisecond()).unwrap_or(0)))
+            .map_err(|_| {
+                de::Error::custom(
+                    "not an instant: expected RFC 3339 with an offset, such as `2027-01-01T00:00:00.250Z`",
+                )
+            })
+    }
+}
+
+impl JsonSchema for Moment {
+    fn schema_name() -> Cow<'static, str> {
+        "Moment".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "date-time" })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,5 +186,9 @@ mod tests {
         let instant: Instant = serde_json::from_str("\"1970-01-01T08:00:01+08:00\"").unwrap();
         assert_eq!(instant.0, 1);
         assert!(serde_json::from_str::<Instant>("\"2027-01-01\"").is_err());
+        let moment: Moment = serde_json::from_str("\"1970-01-01T00:00:01.5Z\"").unwrap();
+        assert_eq!(moment.0, 1_500);
+        assert_eq!(moment.to_string(), "1970-01-01T00:00:01.500Z");
+        assert!(serde_json::from_str::<Moment>("\"yesterday\"").is_err());
     }
 }

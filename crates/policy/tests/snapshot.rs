@@ -386,7 +386,7 @@ fn foreign_buffers_are_refused_with_a_reason() {
         Snapshot::open(&newer).unwrap_err(),
         SnapshotError::Format {
             found: 99,
-            expected: 8
+            expected: 9
         }
     );
     let mut longer = bytes.clone();

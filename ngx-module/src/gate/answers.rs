@@ -1,6 +1,7 @@
 //! What the gateway answers itself: refusals that say why, counts of tokens.
 
 use std::fmt::Write;
+use std::num::NonZeroU64;
 use std::rc::Rc;
 
 use tollgate_policy::LimitView;
@@ -100,7 +101,7 @@ impl Decider<'_> {
                 ..Reply::ok(body, self.context.request_id())
             };
         }
-        if let Some(retry_ms) = self.context.quota_retry_ms {
+        if let Some(retry_ms) = self.context.quota_retry_ms.map(NonZeroU64::get) {
             let text = "every deployment of the model is at its provider's quota";
             return self
                 .fail(Class::Limit, 429, ErrorKind::RateLimit, "quota_exceeded", text)

@@ -251,7 +251,7 @@ enum Word {
 fn word(context: &Context, pool: &Pool, region: &Region, row: DeploymentIndex, outcome: &Outcome) -> Word {
     let status = || Cow::from(format!("status {}", outcome.status));
     match outcome.status {
-        _ if outcome.stale => Word::Nothing,
+        _ if outcome.stale || context.stopped => Word::Nothing,
         429 => Word::Failed(Failure::Full, status()),
         503 if outcome.retry_after_s.is_some() => Word::Failed(Failure::Full, status()),
         500.. => Word::Failed(Failure::Status, status()),

@@ -1,5 +1,6 @@
 //! What the gate remembers of one request; lives in the request's pool.
 
+use std::num::NonZeroU64;
 use std::rc::Rc;
 
 use tollgate_meter::Api;
@@ -18,6 +19,7 @@ use super::translate::Translation;
 use super::upstream::Upstream;
 use super::worker::Generation;
 use crate::ngx::request::PoolText;
+use crate::ngx::running::Place;
 
 /// How far a request has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -90,6 +92,8 @@ pub(crate) struct Context {
     pub cut: bool,
     /// Whether the stream was ended because its total time was over.
     pub overdue: bool,
+    /// Whether an operator has ended it.
+    pub stopped: bool,
     pub shadowed: bool,
     /// Whether some strict limit bounds the output.
     pub output_bounded: bool,
@@ -125,7 +129,7 @@ pub(crate) struct Context {
     /// What the attempt holds of its provider's quota.
     pub quota: Option<InflightIndex>,
     /// When the first deployment that had no room has some again, milliseconds from now.
-    pub quota_retry_ms: Option<u64>,
+    pub quota_retry_ms: Option<NonZeroU64>,
     /// When the current attempt began.
     pub attempt_ms: u64,
     pub deployment: Option<u32>,
@@ -166,6 +170,8 @@ pub(crate) struct Context {
     pub gemini: Option<Box<GeminiRequest>>,
     /// Since when it has been waiting for more of a limit over all instances.
     pub short_since_ms: Option<u64>,
+    /// Its place among the requests that can be ended, from admission to settlement.
+    pub running: Option<Place>,
     /// What is kept while the input is counted.
     pub undecided: Option<Box<Undecided>>,
     pub response: Response,
@@ -285,6 +291,7 @@ impl Context {
             (Stage::Closed, Class::Rule) => "denied",
             (Stage::Closed, Class::Limit) => "limited",
             (Stage::Closed, _) => "failed",
+            _ if self.stopped => "ended",
             _ if self.cut => "cut",
             (Stage::Admitted, _) => "admitted",
             _ => "",

@@ -18,7 +18,7 @@ use super::slices::{Counted, SlicedCount};
 use super::terms::{Terms, applicable};
 use super::translate::{self, Misfit, Way};
 use super::worker::{Rules, WorkerState};
-use super::{gemini, identify, route, session};
+use super::{gemini, identify, route, session, stop};
 use crate::ngx::counting::Ticket;
 use crate::ngx::guard::guarded;
 use crate::ngx::process;
@@ -235,6 +235,9 @@ impl Decider<'_> {
         };
         self.context.grant = Some(grant);
         // From here on a failure has to give the reservation back: settle() does, in the log phase.
+        if stop::is_to_end(self.w, self.context) {
+            return Err(stop::reply(self.context));
+        }
         self.prepare(request, &asked, &grant)?;
         self.context.deadline_ms = self
             .context

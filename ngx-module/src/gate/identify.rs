@@ -107,6 +107,7 @@ pub(crate) fn begin(w: &mut WorkerState, request: &Request) -> Result<Context, R
         ended: false,
         cut: false,
         overdue: false,
+        stopped: false,
         shadowed: false,
         degraded: None,
         output_bounded: false,
@@ -154,6 +155,7 @@ pub(crate) fn begin(w: &mut WorkerState, request: &Request) -> Result<Context, R
         translation: None,
         gemini: None,
         short_since_ms: None,
+        running: None,
         undecided: None,
         response: Response::Opaque,
         charged: Charged::default(),
@@ -162,6 +164,13 @@ pub(crate) fn begin(w: &mut WorkerState, request: &Request) -> Result<Context, R
     };
     if api.is_gemini() {
         context.gemini = GeminiRequest::of(request).map(Box::new);
+    }
+    if let Some((message, retry_after_s)) = context.generation.maintenance() {
+        let (id, kind) = (context.request_id(), ErrorKind::Unavailable);
+        let reply = Reply::error(context.api, 503, kind, "maintenance", message, id)
+            .header(b"Retry-After", retry_after_s.to_string());
+        context.reply = Some(Box::new(context.refuse(Class::Rule, reply)));
+        return Ok(context);
     }
     if let Some(stranger) = stranger
         && !(matches!(stranger, Stranger::NoChannel) && channel_may_stand_in_body(&context.generation))

@@ -15,6 +15,7 @@
 //! | a deployment of another protocol | translate |
 //! | what it cost | settle |
 //! | whether clients should come at all | health |
+//! | requests that an operator ends | stop |
 //! | counts that take longer than others should wait | slices |
 
 mod answers;
@@ -37,6 +38,7 @@ mod route;
 mod session;
 mod settle;
 mod slices;
+mod stop;
 mod terms;
 mod translate;
 mod upstream;
@@ -61,6 +63,7 @@ pub(crate) use route::next_deployment;
 pub(crate) use session::session_cookie;
 pub(crate) use settle::{count_unsettled, settle};
 pub(crate) use slices::turn;
+pub(crate) use stop::is_to_end;
 pub(crate) use translate::whole_answer;
 pub(crate) use upstream::Trust;
 pub(crate) use worker::WorkerState;

@@ -12,7 +12,7 @@ use super::attempt::MOST_ERROR;
 use super::context::Context;
 use super::reply::{ErrorKind, Reply};
 use super::worker::WorkerState;
-use super::{gemini, translate};
+use super::{gemini, stop, translate};
 
 /// Largest event that is kept until it is whole; a larger one passes unread, counted by its bytes.
 const MAX_EVENT: usize = 256 * 1024;
@@ -402,6 +402,7 @@ fn early_end(w: &mut WorkerState, context: &Context) -> Vec<u8> {
 /// the shape of the API that was called.
 pub(crate) fn failure(context: &Context, status: u16) -> String {
     let (code, message) = match status {
+        _ if context.stopped => (stop::CODE, stop::MESSAGE),
         400 => ("bad_request", "the request is malformed"),
         408 => ("request_timeout", "the request's body did not arrive in time"),
         413 => ("body_too_large", "the request's body is too large"),
@@ -462,10 +463,14 @@ fn unfinished_event(w: &mut WorkerState, context: &mut Context) -> Option<Vec<u8
 
 /// The upstream died in mid-stream: what to tell the client before the connection closes.
 pub(crate) fn broken_stream(context: &mut Context) -> Option<Vec<u8>> {
-    const MESSAGE: &str = "the upstream broke off its answer";
+    let (code, message) = if context.stopped {
+        (stop::CODE, stop::MESSAGE)
+    } else {
+        ("upstream_error", "the upstream broke off its answer")
+    };
     if context.translation.is_some()
         && !context.ended
-        && let Some(out) = translate::stream_broken(context, MESSAGE)
+        && let Some(out) = translate::stream_broken(context, code, message)
     {
         return Some(out);
     }
@@ -477,6 +482,6 @@ pub(crate) fn broken_stream(context: &mut Context) -> Option<Vec<u8>> {
     }
     sse.carry = Vec::new();
     let mut out = Vec::new();
-    write_error_event(context.api, &sse.state, "upstream_error", MESSAGE, &mut out);
+    write_error_event(context.api, &sse.state, code, message, &mut out);
     gemini::array_end(context, Some(&out)).or(Some(out))
 }

@@ -1,6 +1,7 @@
 //! Which deployment serves a request, at which address, with which credentials.
 
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::rc::Rc;
 
 use tollgate_meter::request::{FieldPath, RequestFacts, Scalar, scan};
@@ -67,8 +68,8 @@ pub(super) fn choose(w: &mut WorkerState, context: &mut Context) -> Option<u32> 
                 return Some(member.index);
             }
             Err(refusal) => {
-                let soonest = context.quota_retry_ms.unwrap_or(u64::MAX).min(refusal.retry_ms);
-                context.quota_retry_ms = Some(soonest);
+                let known = context.quota_retry_ms.map_or(u64::MAX, NonZeroU64::get);
+                context.quota_retry_ms = NonZeroU64::new(known.min(refusal.retry_ms).max(1));
             }
         }
     }

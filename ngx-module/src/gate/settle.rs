@@ -33,6 +33,7 @@ pub(crate) fn settle(w: &mut WorkerState, request: Option<&mut Request>, context
     }
     context.upstream_head = PoolText::EMPTY;
     context.undecided = None;
+    context.running = None;
     let status = request.as_ref().map_or(0, |r| r.response_status());
     let gone = request.as_ref().is_some_and(|r| r.client_is_gone());
     let admitted = context.stage == Stage::Admitted;
@@ -161,6 +162,7 @@ fn unread(gone: bool) -> Class {
 /// How a request that was let through has ended.
 fn classify(context: &Context, status: u16, gone: bool) -> Class {
     match context.upstream_status {
+        _ if context.stopped => Class::Rule,
         0 if status == 504 || status == 408 => Class::Timeout,
         0 if gone || status == 499 => Class::Abort,
         0 => Class::Upstream,
@@ -178,6 +180,7 @@ fn classify(context: &Context, status: u16, gone: bool) -> Class {
 /// Whether an upstream may have worked for the request: not if it refused, nor if it was never reached.
 fn is_billable(context: &Context, status: u16) -> bool {
     match context.upstream_status {
+        0 if context.stopped => true,
         0 => matches!(context.class, Class::Timeout | Class::Abort) && status != 502,
         s => s < 400,
     }

@@ -385,12 +385,17 @@ pub(super) fn stream_end(context: &mut Context, rest: Option<&[u8]>) -> Option<V
 }
 
 /// The upstream died in mid-stream: the client's error event. `None`: not translated.
-pub(super) fn stream_broken(context: &mut Context, message: &str) -> Option<Vec<u8>> {
+pub(super) fn stream_broken(context: &mut Context, code: &str, message: &str) -> Option<Vec<u8>> {
+    let kind = if context.stopped {
+        ErrorKind::Overloaded
+    } else {
+        ErrorKind::BadUpstream
+    };
     let (translation, _) = context.translated()?;
     let Answer::Stream(stream) = &mut translation.answer else {
         return None;
     };
     let mut out = Vec::new();
-    stream.abort(ErrorKind::BadUpstream, "upstream_error", message, &mut out);
+    stream.abort(kind, code, message, &mut out);
     Some(out)
 }

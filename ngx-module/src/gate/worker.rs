@@ -42,6 +42,11 @@ pub(crate) struct Generation {
     countings: Memo<Counting>,
     /// The longest body that any model takes.
     pub largest_body: u64,
+    in_maintenance: bool,
+    /// Requests that began later are ended by no order in it; Unix milliseconds, like [`Generation::wall_ms`].
+    pub newest_end_ms: u64,
+    /// The wall clock when nginx's clock was 0, as of when the generation was taken up.
+    epoch_ms: u64,
     /// What [`Generation::upstream`] has made, by provider index.
     pub(super) upstreams: Memo<Upstream>,
     pub(super) contexts: Rc<Contexts>,
@@ -79,8 +84,13 @@ impl Generation {
         };
         let number = snapshot.generation();
         let largest_body = snapshot.models().map(|m| m.max_body_bytes()).max().unwrap_or(0);
+        let settings = snapshot.settings();
+        let (in_maintenance, newest_end_ms) = (settings.maintenance().is_some(), settings.newest_end_ms());
         Ok(Generation {
             number,
+            in_maintenance,
+            newest_end_ms,
+            epoch_ms: wall_ms().saturating_sub(process::now_ms()),
             rules,
             countings: Memo::default(),
             largest_body,
@@ -95,6 +105,20 @@ impl Generation {
 
     pub fn snapshot(&self) -> Snapshot<'_> {
         *self.file.borrow_dependent()
+    }
+
+    /// A reading of nginx's clock, milliseconds, by the wall clock.
+    pub fn wall_ms(&self, clock_ms: u64) -> u64 {
+        self.epoch_ms + clock_ms
+    }
+
+    /// Whether all requests are refused: what clients are told, and when they should come again.
+    pub fn maintenance(&self) -> Option<(&str, u32)> {
+        if self.in_maintenance {
+            self.snapshot().settings().maintenance()
+        } else {
+            None
+        }
     }
 
     /// A model's deployments, looked up once per generation and worker.
@@ -148,6 +172,12 @@ impl Generation {
     }
 }
 
+fn wall_ms() -> u64 {
+    std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}
+
 /// A worker that is attached to a region.
 pub(crate) struct Attached {
     pub region: Arc<Region>,
@@ -170,6 +200,8 @@ pub(crate) struct WorkerState {
     reported: Option<String>,
     /// The generation of the last tick.
     ticked: u64,
+    /// The newest order to end streams that has been carried out.
+    ended_ms: u64,
     pub facts: RequestFacts,
     pub scratch: Vec<u8>,
     pub tokenizers: Tokenizers,
@@ -201,6 +233,7 @@ impl WorkerState {
             failed: None,
             reported: None,
             ticked: 0,
+            ended_ms: 0,
             facts: RequestFacts::new(),
             scratch: Vec::new(),
             tokenizers: Tokenizers::default(),
@@ -345,6 +378,12 @@ impl WorkerState {
             attached.region.sweep_dead_workers();
         }
         changed
+    }
+
+    /// Whether the configuration has an order to end streams that has not been carried out here.
+    pub fn has_order_to_end(&mut self) -> bool {
+        let newest = self.generation.as_ref().map_or(0, |g| g.newest_end_ms);
+        std::mem::replace(&mut self.ended_ms, newest) < newest
     }
 
     pub fn count_panic(&self) {

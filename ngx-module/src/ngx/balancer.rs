@@ -202,6 +202,9 @@ unsafe extern "C" fn get(pc: *mut ngx_peer_connection_t, data: *mut c_void) -> n
             };
             (*pc).set_cached(0);
             (*pc).connection = std::ptr::null_mut();
+            if context.stopped {
+                return BUSY;
+            }
             peer.status = None;
             peer.refused = None;
             request.hush(context);

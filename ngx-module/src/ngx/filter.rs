@@ -17,6 +17,7 @@ use super::{balancer, pool, process};
 use crate::gate::{self, Context, Mode, Piece, Plan, Stage};
 
 const BAD_GATEWAY: ngx_int_t = 502;
+const UNAVAILABLE: ngx_uint_t = 503;
 const HTTP_0_9: ngx_uint_t = 9;
 
 static mut NEXT_HEADER: ngx_http_output_header_filter_pt = None;
@@ -157,6 +158,15 @@ fn is_not_http(r: *mut ngx_http_request_t) -> bool {
 
 /// The head of nginx's own error page becomes that of the gateway's error.
 fn replace_page(request: &mut Request, context: &mut Context, status: u16) {
+    if context.stopped {
+        // nginx takes it for a time-out, or for want of a peer.
+        // SAFETY: the live request, whose head is about to be written.
+        unsafe {
+            let r = request.raw();
+            (*r).err_status = UNAVAILABLE;
+            (*r).headers_out.status = UNAVAILABLE;
+        }
+    }
     let body = gate::failure(context, status).into_bytes();
     request.add_response_header(b"x-request-id", &context.request_id);
     announce_json(request, body.len());
@@ -363,8 +373,15 @@ struct Stream<'a> {
 
 impl Stream<'_> {
     fn run(&mut self, r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> Option<ngx_int_t> {
-        if !self.context.ended && gate::is_overdue(self.context, process::now_ms()) {
-            return Some(self.give_up(r, chain));
+        if !self.context.ended {
+            if gate::is_overdue(self.context, process::now_ms()) {
+                self.context.overdue = true;
+                return Some(self.give_up(r, chain));
+            }
+            // Its regular end passes, with the error before it (`rest`).
+            if self.context.stopped && !bufs(chain).any(|buf| buf.last_buf() == 1) {
+                return Some(self.give_up(r, chain));
+            }
         }
         if chain.is_null() && self.output.busy.is_empty() {
             // nginx wants out what stands behind us: a chain that passed as it was and did not fit into the socket.
@@ -418,10 +435,9 @@ impl Stream<'_> {
         Some(self.send(r, links))
     }
 
-    /// The total time is over: an error event, and the upstream is let go.
+    /// The total time is over, or the operator has ended it: an error event, and the upstream is let go.
     fn give_up(&mut self, r: *mut ngx_http_request_t, chain: *mut ngx_chain_t) -> ngx_int_t {
         let text = gate::broken_stream(self.context).unwrap_or_default();
-        self.context.overdue = true;
         self.context.ended = true;
         self.context.cut = true;
         self.stop_upstream();
@@ -468,7 +484,12 @@ impl Stream<'_> {
     /// What is left of an event at the stream's regular end.
     fn rest(&mut self) -> Option<*mut ngx_chain_t> {
         let context = &mut *self.context;
-        let bytes = process::with_worker(|w| gate::last_event(w, context))?;
+        let bytes = if context.stopped && !context.ended {
+            context.cut = true;
+            gate::broken_stream(context)?
+        } else {
+            process::with_worker(|w| gate::last_event(w, context))?
+        };
         self.own_bytes(bytes)
     }
 

@@ -13,5 +13,6 @@ pub(crate) mod pool;
 pub(crate) mod process;
 pub(crate) mod reply;
 pub(crate) mod request;
+pub(crate) mod running;
 pub(crate) mod tls;
 pub(crate) mod variables;

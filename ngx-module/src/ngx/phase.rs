@@ -7,7 +7,7 @@ use ngx::ffi::{
 
 use super::guard::{AGAIN, DECLINED, DONE, ERROR, guarded};
 use super::request::Request;
-use super::{counting, process, reply};
+use super::{counting, process, reply, running};
 use crate::gate::{self, Stage, Verdict};
 
 const INTERNAL_SERVER_ERROR: ngx_int_t = 500;
@@ -57,8 +57,14 @@ fn step(request: &mut Request) -> ngx_int_t {
     match context.stage {
         Stage::BodyRead | Stage::Counted => match process::with_worker(|w| gate::decide(w, request, context))
         {
-            Verdict::Proxy { delay_ms: 0 } => DECLINED,
-            Verdict::Proxy { delay_ms } => delay(request, delay_ms),
+            Verdict::Proxy { delay_ms } => {
+                running::enter(request);
+                if delay_ms == 0 {
+                    DECLINED
+                } else {
+                    delay(request, delay_ms)
+                }
+            }
             Verdict::Count => counting::park(request),
             Verdict::Wait => delay(request, SHORT_MS),
             Verdict::Reply(answer) => reply::send(request, &answer),

@@ -166,6 +166,7 @@ unsafe extern "C" fn on_tick(event: *mut ngx_event_t) {
     guarded("tick", (), || {
         if with_worker(|w| w.tick(now_ms())) {
             super::keepalive::close_outdated();
+            super::running::end_ordered();
         }
     });
     // SAFETY: event is TICK, which lives as long as the process.

@@ -27,4 +27,4 @@ pub(super) use nested::{
     deployment, deployments, make_deployment, patch_deployment, remove_deployment, replace_deployment,
 };
 pub(super) use settings::{patch_settings, read_settings, replace_settings};
-pub(super) use write::{CreateQuery, WriteQuery, create, patch, put, remove, replace, set_field};
+pub(super) use write::{CreateQuery, Deed, WriteQuery, amend, create, patch, remove, replace};

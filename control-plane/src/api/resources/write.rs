@@ -47,11 +47,15 @@ pub(in crate::api) struct WriteQuery {
 /// Makes a change.
 pub(super) async fn run(state: &AppState, trail: &Trail, job: Job) -> Result<Written, ApiError> {
     trail.target(job.id.clone());
-    let job = Arc::new(job);
+    let (job, message) = {
+        let message = trail.message(job.message());
+        (Arc::new(job), message)
+    };
     let mut config = state.config.clone();
     for _ in 0..TRIES {
         let set = Arc::clone(&config.borrow_and_update().documents);
         let (planned, of, author) = (Arc::clone(&job), state.clone(), trail.who().to_owned());
+        let message = message.clone();
         let done = tokio::task::spawn_blocking(move || {
             let index = of.indexes.of(&set, &planned.sort);
             let plan = planned.plan(&of, &set, &index)?;
@@ -60,7 +64,7 @@ pub(super) async fn run(state: &AppState, trail: &Trail, job: Job) -> Result<Wri
             }
             let change = Change {
                 author: author.clone(),
-                message: planned.message(),
+                message,
                 edits: vec![DocumentEdit {
                     name: plan.document.name.clone(),
                     bytes: Some(Arc::clone(&plan.document.bytes)),
@@ -225,55 +229,33 @@ pub(super) fn merging(change: Json) -> Edit {
     })
 }
 
-/// Sets one field of an entry, whatever its version.
-pub(in crate::api) async fn set_field(
+/// What a deed does to an entry as it stands: a merge patch (RFC 7396).
+pub(in crate::api) type Deed = Box<dyn Fn(&Value) -> Result<Value, ApiError> + Send + Sync>;
+
+/// Changes an entry, whatever its version; of settings, of which there is one, also where nothing is written yet.
+pub(in crate::api) async fn amend(
     sort: Sort,
     (state, who, trail): (AppState, Principal, Trail),
     id: String,
-    field: &str,
-    value: Value,
+    deed: Deed,
 ) -> Result<Written, ApiError> {
     visible(&sort, &who, &id)?;
-    let change = Json::Object(vec![(field.to_owned(), Json::Scalar(value))]);
+    let begun = sort.is_single() && super::list::present(&state, sort).await?.entries.is_empty();
+    let edit: Edit = Box::new(move |present| {
+        let mut value = present.cloned().unwrap_or(Json::Object(Vec::new()));
+        let patch = deed(&value.to_value())?;
+        value.merge(&sent(patch.to_string().as_bytes())?);
+        Ok(Some(value))
+    });
     let job = Job {
         sort,
         id,
-        known: Known::Present,
+        known: if begun { Known::Absent } else { Known::Present },
         document: None,
-        edit: merging(change),
+        edit,
         dry_run: false,
     };
     run(&state, &trail, job).await
-}
-
-/// Puts an entry there, whatever there was.
-pub(in crate::api) async fn put(
-    sort: Sort,
-    (state, _, trail): (AppState, Principal, Trail),
-    id: &str,
-    value: &Value,
-) -> Result<Written, ApiError> {
-    let value = sent(value.to_string().as_bytes())?;
-    let index = super::list::present(&state, sort).await?;
-    let known = if index.get(id).is_some() {
-        Known::Present
-    } else {
-        Known::Absent
-    };
-    let edit: Edit = Box::new(move |_| Ok(Some(value.clone())));
-    run(
-        &state,
-        &trail,
-        Job {
-            sort,
-            id: id.to_owned(),
-            known,
-            document: None,
-            edit,
-            dry_run: false,
-        },
-    )
-    .await
 }
 
 /// Removes an entry.

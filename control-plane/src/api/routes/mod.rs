@@ -1,6 +1,7 @@
 //! The list of routes.
 
 mod channels;
+mod emergency;
 mod entries;
 mod people;
 mod running;
@@ -32,6 +33,7 @@ pub(super) fn all() -> Vec<Route> {
     all.extend(channels::channels());
     all.extend(channels::nested());
     all.extend(running::running());
+    all.extend(emergency::emergency());
     all
 }
 

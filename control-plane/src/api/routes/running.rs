@@ -3,10 +3,9 @@
 use super::may;
 use crate::accounts::Action::{Execute, Read};
 use crate::accounts::Resource;
-use crate::api::resources::Written;
 use crate::api::route::Route;
 use crate::api::{
-    deployments, emergency, experiments, explain, inflight, instance, instances, latency, limits, live,
+    deployments, experiments, explain, inflight, instance, instances, latency, limits, live, members,
     requests, series, tokenizers, usage,
 };
 
@@ -45,6 +44,29 @@ pub(super) fn running() -> Vec<Route> {
             instances::list,
         )
         .gives::<instances::Cluster>(),
+        Route::get(
+            "/instances/{id}/configuration",
+            may(Instance, Read),
+            "Says what a new instance of that name needs; no secrets",
+            members::configuration,
+        )
+        .query::<members::Place>()
+        .gives::<members::Joining>(),
+        Route::patch(
+            "/instances/{id}",
+            may(Emergency, Execute),
+            "Sets an instance's weight, or takes it out and in again",
+            members::change,
+        )
+        .takes::<members::Wanted>()
+        .gives::<members::Own>(),
+        Route::delete(
+            "/instances/{id}",
+            may(Emergency, Execute),
+            "Takes away what an instance that is gone had of its own",
+            members::remove,
+        )
+        .gives::<members::Own>(),
         Route::get(
             "/drain",
             may(Instance, Read),
@@ -151,30 +173,6 @@ pub(super) fn running() -> Vec<Route> {
         .query::<live::Wanted>()
         .gives_events::<live::Sample>()
         .narrowed(),
-        Route::post(
-            "/emergency/channels/{id}/block",
-            may(Emergency, Execute),
-            "Refuses all requests of a channel",
-            emergency::block,
-        )
-        .gives::<Written>()
-        .narrowed(),
-        Route::post(
-            "/emergency/channels/{id}/unblock",
-            may(Emergency, Execute),
-            "Serves a channel again",
-            emergency::unblock,
-        )
-        .gives::<Written>()
-        .narrowed(),
-        Route::post(
-            "/emergency/maintenance",
-            may(Emergency, Execute),
-            "Refuses all requests, or serves them again",
-            emergency::maintenance,
-        )
-        .takes::<emergency::Maintenance>()
-        .gives::<Written>(),
         Route::get(
             "/tokenizers",
             may(CountingRules, Read),

@@ -1,6 +1,6 @@
 //! Channels and the templates they extend.
 
-use super::{Enforcement, Instant, Limit, Route, Sha256Hex};
+use super::{Enforcement, Instant, Limit, Moment, Relief, Route, Sha256Hex};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -81,6 +81,11 @@ pub struct Channel {
     /// Free labels, added to the template's.
     #[serde(default)]
     pub tags: Vec<String>,
+    /// Limits that were reset or topped up, inherited ones among them.
+    #[serde(default)]
+    pub relief: Vec<Relief>,
+    /// Answers to requests that began before this instant are ended.
+    pub end_streams_before: Option<Moment>,
 }
 
 /// What channels extend. A channel's own words win.

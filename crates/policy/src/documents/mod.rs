@@ -10,6 +10,7 @@ mod limit;
 mod model;
 mod price;
 mod provider;
+mod relief;
 mod route;
 mod routing;
 mod rule;
@@ -19,7 +20,7 @@ pub use crate::{
     cidr::Cidr,
     decode::Location,
     duration::Span,
-    text::{Instant, Secret, Sha256Hex},
+    text::{Instant, Moment, Secret, Sha256Hex},
 };
 pub use admin::{Backup, Oidc, OidcRoles};
 pub use channel::{AbortPolicy, Channel, ChannelKey, ModelPatterns, Template};
@@ -31,12 +32,13 @@ pub use limit::{Algorithm, Enforcement, Limit, Metric, OnFull};
 pub use model::{Deployment, Model, Timeouts};
 pub use price::{Amount, Price};
 pub use provider::{Connections, CredentialKind, Credentials, Key, Protocol, Provider, Tls, TlsVersion};
+pub use relief::Relief;
 pub use route::Route;
 pub use routing::{Affinity, Balance, Breaker, Retry, Routing, SameSite, Session};
 pub use rule::{Action, Condition, Deny, Operator, Parameter, Rule, RuleTemplate, Shadow, Then, ZonedHours};
 pub use settings::{
-    Api, ChannelSource, Lease, LeasePolicy, NameResolution, Redis, RedisKind, Region, RequestLog, Retention,
-    Settings, Testing, UnknownChannel,
+    Api, Balancer, ChannelSource, Lease, LeasePolicy, Maintenance, NameResolution, Redis, RedisKind, Region,
+    RequestLog, Retention, Settings, Testing, UnknownChannel,
 };
 
 use crate::{decode, problem::Problem, strict_json, suggest};
@@ -175,6 +177,21 @@ impl Documents {
             .as_ref()
             .map(|entry| entry.value.clone())
             .unwrap_or_default()
+    }
+
+    /// When limits that were topped up have their written maximum again, Unix milliseconds, in order.
+    pub fn ends_of_relief(&self) -> Vec<u64> {
+        let channels = self.channels.iter().flat_map(|entry| &entry.value.relief);
+        let models = self.models.iter().flat_map(|entry| &entry.value.relief);
+        let settings = self.settings.iter().flat_map(|entry| &entry.value.relief);
+        let all = channels.chain(models).chain(settings);
+        let mut ends: Vec<u64> = all
+            .filter(|relief| relief.add > 0)
+            .filter_map(|relief| relief.until)
+            .map(|until| until.0)
+            .collect();
+        ends.sort_unstable();
+        ends
     }
 
     fn parse_file(&mut self, name: &str, bytes: &[u8], problems: &mut Vec<Problem>) {

@@ -1,6 +1,6 @@
 //! Public models and their deployments.
 
-use super::{Experiment, Limit, Price, Routing, Span, channel::yes};
+use super::{Experiment, Limit, Price, Relief, Routing, Span, channel::yes};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -84,6 +84,9 @@ pub struct Model {
     /// Limits over all channels together.
     #[serde(default)]
     pub limits: Vec<Limit>,
+    /// Limits of these that were reset or topped up.
+    #[serde(default)]
+    pub relief: Vec<Relief>,
     /// The most output tokens that a client may ask for.
     #[serde(default = "default_ceiling")]
     pub max_output_tokens: u64,

@@ -1,6 +1,6 @@
 //! Settings: everything that exists once.
 
-use super::{Backup, Cidr, Limit, Oidc, Span, channel::yes};
+use super::{Backup, Cidr, Limit, Moment, Oidc, Relief, Span, channel::yes};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -237,6 +237,44 @@ pub struct NameResolution {
     pub nameservers: Vec<SocketAddr>,
 }
 
+/// All requests are refused with 503 while this is there.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Maintenance {
+    /// What clients are told, at most 1,024 bytes.
+    pub message: String,
+    /// When they should come again (`Retry-After`), 1s..=1d.
+    pub retry_after: Span,
+}
+
+impl Default for Maintenance {
+    fn default() -> Self {
+        Self {
+            message: "the gateway is being maintained; try again later".to_owned(),
+            retry_after: Span::from_millis(60_000),
+        }
+    }
+}
+
+/// How the front balancer treats instances; a part of each instance's own settings.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Balancer {
+    /// Share of the clients beside other instances, 0..=256; 0 gets none.
+    pub weight: u32,
+    /// Takes the instance out when it becomes true, as `tollgate drain` does, and in again when it becomes false.
+    pub drain: bool,
+}
+
+impl Default for Balancer {
+    fn default() -> Self {
+        Self {
+            weight: 100,
+            drain: false,
+        }
+    }
+}
+
 /// What only tests should say.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -277,6 +315,14 @@ pub struct Settings {
     pub lease: Lease,
     /// How names of providers become addresses.
     pub resolver: NameResolution,
+    /// How the front balancer treats the instance.
+    pub balancer: Balancer,
+    /// Limits of these that were reset or topped up.
+    pub relief: Vec<Relief>,
+    /// Answers to requests that began before this instant are ended, of whatever channel.
+    pub end_streams_before: Option<Moment>,
+    /// All requests are refused while this is there.
+    pub maintenance: Option<Maintenance>,
     /// What only tests should say.
     pub testing: Testing,
 }
@@ -301,6 +347,10 @@ impl Default for Settings {
             redis: None,
             lease: Lease::default(),
             resolver: NameResolution::default(),
+            balancer: Balancer::default(),
+            relief: Vec::new(),
+            end_streams_before: None,
+            maintenance: None,
             testing: Testing::default(),
         }
     }

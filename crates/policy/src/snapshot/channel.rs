@@ -115,6 +115,11 @@ impl<'a> ChannelView<'a> {
         AbortPolicy::from_code(self.record.abort_policy, AbortPolicy::Counted)
     }
 
+    /// Answers to its requests that began before are to end, Unix milliseconds; 0 for none.
+    pub fn end_before_ms(&self) -> u64 {
+        self.record.end_before_ms.get()
+    }
+
     /// Free labels.
     pub fn tags(&self) -> impl ExactSizeIterator<Item = &'a str> + use<'a> {
         self.snapshot.texts(self.record.tags)

@@ -17,7 +17,7 @@ use zerocopy::{
 pub(crate) const MAGIC: [u8; 8] = *b"TGSNAP\r\n";
 
 /// Changes with every change of this module or of the meaning of its fields.
-pub(crate) const FORMAT: u32 = 8;
+pub(crate) const FORMAT: u32 = 9;
 
 macro_rules! records {
     ($($(#[$doc:meta])* struct $name:ident { $($field:ident: $type:ty),* $(,)? })*) => {$(
@@ -103,6 +103,10 @@ records! {
         sources: Range,
         proxies: Range,
         limits: Range,
+        end_before_ms: U64,
+        newest_end_ms: U64,
+        maintenance: Str,
+        retry_after_s: U32,
     }
 
     struct SourceRecord { kind: U32, name: Str }
@@ -125,6 +129,7 @@ records! {
         flags: u8,
         abort_policy: u8,
         reserved: [u8; 2],
+        end_before_ms: U64,
     }
 
     struct KeyRecord {

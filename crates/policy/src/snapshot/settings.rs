@@ -103,6 +103,22 @@ impl<'a> SettingsView<'a> {
             .map_or(0, |settings| settings.lease_wait_ms.get().into())
     }
 
+    /// Answers to requests that began before are to end, whosever they are, Unix milliseconds; 0 for none.
+    pub fn end_before_ms(&self) -> u64 {
+        self.record.map_or(0, |settings| settings.end_before_ms.get())
+    }
+
+    /// The newest instant of this kind, this one or a channel's: what an answer that began later need not look at.
+    pub fn newest_end_ms(&self) -> u64 {
+        self.record.map_or(0, |settings| settings.newest_end_ms.get())
+    }
+
+    /// Whether all requests are refused: what clients are told, and after how many seconds they should come again.
+    pub fn maintenance(&self) -> Option<(&'a str, u32)> {
+        let record = self.record.filter(|settings| settings.retry_after_s.get() > 0)?;
+        Some((self.snapshot.text(record.maintenance), record.retry_after_s.get()))
+    }
+
     /// Sizes of the region.
     pub fn region(&self) -> RegionSizes {
         self.record.map_or(

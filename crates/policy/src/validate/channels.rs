@@ -1,6 +1,6 @@
 //! Channels and templates.
 
-use super::{Context, Named, Path, check_name, limits, routing};
+use super::{Context, Named, Path, check_name, limits, relief, routing};
 use crate::{
     documents::{Entry, Location, ModelPatterns, Template},
     effective::{EffectiveChannel, Templates, unknown_template},
@@ -76,6 +76,12 @@ pub(super) fn check<'d>(context: &mut Context<'d>, templates: &Templates<'d>) ->
         routing::check_routes(context, at, &channel.routes);
         let effective = templates.channel(entry);
         limits::check_effective_names(context, &effective);
+        relief::check(
+            context,
+            at,
+            &channel.relief,
+            effective.limits.iter().map(|own| own.limit),
+        );
         channels.push(effective);
     }
     channels

@@ -6,6 +6,7 @@ mod health;
 mod limits;
 mod models;
 mod providers;
+mod relief;
 mod routing;
 mod rules;
 mod settings;

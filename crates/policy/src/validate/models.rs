@@ -1,6 +1,6 @@
 //! Models and deployments.
 
-use super::{Context, Named, Path, check_name, limits, routing, settings::check_factor};
+use super::{Context, Named, Path, check_name, limits, relief, routing, settings::check_factor};
 use crate::{
     documents::{Affinity, Algorithm, Entry, Kind, Location, Model, SameSite, Span},
     identity::Owner,
@@ -53,6 +53,7 @@ pub(super) fn check(context: &mut Context<'_>) {
         }
         check_deployments(context, at, model);
         limits::check_list(context, at, &model.limits, Owner::Model(&model.name));
+        relief::check(context, at, &model.relief, model.limits.iter());
         check_sizes(context, at, model);
         check_currency(context, at, model);
         if let Some(factor) = model.suspicious_usage_factor {

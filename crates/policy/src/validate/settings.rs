@@ -1,6 +1,6 @@
 //! Settings.
 
-use super::{Context, check_name, limits};
+use super::{Context, check_name, limits, relief};
 use crate::{
     documents::{ChannelSource, Entry, Location, Oidc, Settings, Span},
     identity::Owner,
@@ -14,6 +14,21 @@ pub(super) fn check(context: &mut Context<'_>) {
     };
     check_sources(context, at, settings);
     limits::check_list(context, at, &settings.limits, Owner::Global);
+    relief::check(context, at, &settings.relief, settings.limits.iter());
+    if let Some(maintenance) = &settings.maintenance {
+        if maintenance.message.len() > 1_024 || maintenance.message.chars().any(char::is_control) {
+            context.error(
+                at,
+                "maintenance.message",
+                "must be at most 1024 bytes without control characters",
+            );
+        }
+        let (least, most) = (Span::from_millis(1_000), Span::from_millis(86_400_000));
+        if maintenance.retry_after < least || maintenance.retry_after > most {
+            context.error(at, "maintenance.retry_after", format!("must be {least}..={most}"));
+        }
+        context.warning(at, "maintenance", "all requests are refused");
+    }
     check_region(context, at, settings);
     if !(1..=65_536).contains(&settings.min_output_reservation) {
         context.error(at, "min_output_reservation", "must be 1..=65536");
@@ -62,6 +77,9 @@ pub(super) fn check(context: &mut Context<'_>) {
         }
     }
     check_cluster(context, at, settings);
+    if settings.balancer.weight > 256 {
+        context.error(at, "balancer.weight", "must be 0..=256");
+    }
     if settings.testing.short_windows {
         context.warning(at, "testing.short_windows", "is for tests only");
     }

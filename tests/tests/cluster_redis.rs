@@ -1,0 +1,196 @@
+//! Every way to a Redis that the settings know, and what is said where there is none.
+
+use serde_json::{Value, json};
+use tollgate_tests::cluster::{Figures, documents};
+use tollgate_tests::documents::Documents;
+use tollgate_tests::gateway::Gateway;
+use tollgate_tests::http::Request;
+use tollgate_tests::redis::{Redis, RedisCluster, Sentinel};
+use tollgate_tests::tls::{Authority, TlsFront, Versions};
+use tollgate_tests::wait::{PATIENCE, wait_for};
+
+const USER: &str = "tollgate";
+const PASSWORD: &str = "a-redis-password-0123";
+
+/// What docs/cluster-limits.md says that the user needs.
+const ACL: &[&str] = &[
+    "--user",
+    USER,
+    "on",
+    ">a-redis-password-0123",
+    "~tollgate:*",
+    "&tollgate:*",
+    "+eval",
+    "+evalsha",
+    "+info",
+    "+time",
+    "+get",
+    "+set",
+    "+pexpire",
+    "+hset",
+    "+hdel",
+    "+hgetall",
+    "+publish",
+    "+subscribe",
+    "+sadd",
+    "+config|get",
+    "+ping",
+];
+
+fn with(redis: Value) -> Documents {
+    documents()
+        .limited(
+            "c",
+            json!([{ "metric": "total_tokens", "max": 10_000, "window": "10m" }]),
+        )
+        .setting("redis", redis)
+        .channel(json!({ "code": "free", "trusted": true }))
+}
+
+/// Waits until the instance has a lease of a limit that is far from full.
+async fn admits(gateway: &Gateway) {
+    wait_for("an allowance", PATIENCE, || async {
+        let answer = gateway.send(&Request::chat("m", " hello").channel("c")).await;
+        (answer.status() == 200).then_some(())
+    })
+    .await;
+}
+
+async fn figure(gateway: &Gateway, name: &str) -> u64 {
+    Figures::of(&gateway.daemon).await.get(name)
+}
+
+fn put_password(gateway: &Gateway, text: &str) {
+    let folder = gateway.site.state().join("credentials");
+    std::fs::create_dir_all(&folder).expect("a folder for credentials");
+    std::fs::write(folder.join("redis"), text).expect("the password's file");
+}
+
+/// Waits until the API says why Redis is not reached, and that it is in the log and the metrics as well.
+async fn is_told(gateway: &Gateway, kind: &str, why: &str) {
+    let failure = wait_for("Redis' trouble in the API", PATIENCE, || async {
+        let state = gateway.daemon.get("/instance").await;
+        let trouble = &state["redis"]["trouble"];
+        let text = trouble["text"].as_str()?.to_owned();
+        (trouble["kind"] == kind && text.to_lowercase().contains(why)).then_some(text)
+    })
+    .await;
+    assert!(!failure.contains(PASSWORD) && !gateway.daemon.log().contains(PASSWORD));
+    assert!(gateway.daemon.log().contains(&failure), "{failure}");
+    assert_eq!(figure(gateway, "tollgate_redis_connected").await, 0);
+    // Traffic goes on.
+    let answer = gateway.send(&Request::chat("m", " hello").channel("free")).await;
+    assert_eq!(answer.status(), 200, "{}", answer.text());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_with_a_password_over_tls() {
+    let redis = Redis::start_with(ACL).await;
+    let (authority, stranger) = (Authority::new("ours"), Authority::new("theirs"));
+    let front = TlsFront::start(redis.address(), &[authority.certify("localhost")], Versions::Both).await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, authority: &Authority| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, authority.pem()).expect("certificates");
+        path.display().to_string()
+    };
+    let settings = |ca: &str| {
+        json!({ "urls": [format!("rediss://localhost:{}", front.address().port())], "timeout": "500ms",
+            "username": USER, "password_ref": "redis", "ca_file": ca })
+    };
+    let theirs = file("theirs.pem", &stranger);
+    let gateway = Gateway::with(with(settings(&theirs))).start().await;
+    is_told(&gateway, "settings", "cannot").await;
+    put_password(&gateway, PASSWORD);
+    is_told(&gateway, "unreachable", "certificate").await;
+    gateway
+        .publish(with(settings(&file("ours.pem", &authority))))
+        .await;
+    admits(&gateway).await;
+    put_password(&gateway, "another one");
+    gateway
+        .publish(with(settings(&file("ours2.pem", &authority))))
+        .await;
+    is_told(&gateway, "refused", "pass").await;
+    // A password that is corrected is taken up without another word.
+    put_password(&gateway, PASSWORD);
+    wait_for("the connection", PATIENCE, || async {
+        let state = gateway.daemon.get("/instance").await;
+        let redis = &state["redis"];
+        (redis["connected"] == true && redis["trouble"].is_null()).then_some(())
+    })
+    .await;
+    admits(&gateway).await;
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sentinels_name_another_master() {
+    let mut master = Redis::start().await;
+    let replica =
+        Redis::start_with(&["--replicaof", "127.0.0.1", &master.address().port().to_string()]).await;
+    let sentinel = Sentinel::start(&master).await;
+    let settings =
+        json!({ "urls": [sentinel.url()], "kind": "sentinel", "master": "mymaster", "timeout": "500ms" });
+    let gateway = Gateway::with(with(settings)).start().await;
+    admits(&gateway).await;
+    wait_for("the replica to follow", PATIENCE, || async {
+        let state = replica.ask("INFO replication")?;
+        state.contains("master_link_status:up").then_some(())
+    })
+    .await;
+    master.kill();
+    wait_for("another master", PATIENCE, || async {
+        let state = replica.ask("INFO replication")?;
+        state.contains("role:master").then_some(())
+    })
+    .await;
+    let connections = figure(&gateway, "tollgate_redis_connections_total").await;
+    wait_for("a connection to it", PATIENCE, || async {
+        let now = figure(&gateway, "tollgate_redis_connections_total").await;
+        let connected = figure(&gateway, "tollgate_redis_connected").await;
+        (now > connections && connected == 1).then_some(())
+    })
+    .await;
+    admits(&gateway).await;
+    let kept = replica.ask("KEYS tollgate:*:lease:*").expect("an answer");
+    assert!(kept.contains("lease"), "{kept}");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_of_three_masters() {
+    let redis = RedisCluster::start().await;
+    let settings = json!({ "urls": redis.urls(), "kind": "cluster", "timeout": "500ms" });
+    let mut list = Vec::new();
+    for window in 1..=12 {
+        list.push(json!({ "metric": "total_tokens", "max": 10_000, "window": format!("{window}m") }));
+    }
+    let documents = with(settings).limited("many", json!(list));
+    let gateway = Gateway::with(documents).start().await;
+    admits(&gateway).await;
+    wait_for("leases of a dozen limits", PATIENCE, || async {
+        let answer = gateway.send(&Request::chat("m", " hello").channel("many")).await;
+        (answer.status() == 200).then_some(())
+    })
+    .await;
+    let with_leases = redis.nodes().iter().filter(|node| {
+        let keys = node.ask("KEYS tollgate:*:lease:*").expect("an answer");
+        keys.contains("lease")
+    });
+    assert!(with_leases.count() >= 2, "leases are spread over the masters");
+    gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_of_a_newer_version_are_left_alone() {
+    let redis = Redis::start().await;
+    assert_eq!(redis.ask("SET tollgate:schema 99").as_deref(), Some("+OK\r\n"));
+    let gateway = Gateway::with(with(json!({ "urls": [redis.url()], "timeout": "500ms" })))
+        .start()
+        .await;
+    is_told(&gateway, "settings", "schema 99").await;
+    assert_eq!(redis.ask("DEL tollgate:schema").as_deref(), Some(":1\r\n"));
+    admits(&gateway).await;
+    gateway.stop().await;
+}
