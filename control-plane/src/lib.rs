@@ -28,3 +28,4 @@ pub mod pulse;
 pub mod schedule;
 pub mod secrets;
 pub mod security;
+pub mod shared;

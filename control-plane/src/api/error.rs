@@ -13,6 +13,7 @@ use crate::accounts::{AccountsError, RecordsError};
 use crate::audit::{AuditError, Change};
 use crate::config::{PutError, VersionsError};
 use crate::ledger::StoreError;
+use crate::shared::SharedError;
 
 /// Something that is wrong with what was sent.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
@@ -284,6 +285,12 @@ impl ApiError {
 impl From<StoreError> for ApiError {
     fn from(error: StoreError) -> ApiError {
         ApiError::internal(error)
+    }
+}
+
+impl From<SharedError> for ApiError {
+    fn from(error: SharedError) -> ApiError {
+        ApiError::unavailable(error.to_string())
     }
 }
 

@@ -37,6 +37,7 @@ mod schedules;
 mod schema;
 mod series;
 mod session;
+mod shared_metrics;
 mod tokenizers;
 mod tokens;
 mod usage;
@@ -48,6 +49,7 @@ use std::time::Instant;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
+use tokio::sync::watch;
 use tollgate_shm::Region;
 
 use crate::accounts::{Accounts, Action, Resource};
@@ -61,6 +63,7 @@ use crate::naming::Naming;
 use crate::pulse::Pulses;
 use crate::schedule::Schedules;
 use crate::secrets::{ApiToken, Sealer};
+use crate::shared::{Role, RumourFigures, Shared, ShippingFigures, UsageReader};
 
 pub use error::ApiError;
 pub use guard::Peer;
@@ -110,6 +113,16 @@ pub struct AppState {
     pub probes: Board,
     /// What is known of limits over all instances.
     pub cluster: Arc<crate::cluster::Figures>,
+    /// What the instances share beside limits.
+    pub shared: Shared,
+    /// Usage of all instances.
+    pub usage: UsageReader,
+    /// How this instance's part of it is written.
+    pub shipping: Arc<ShippingFigures>,
+    /// How much the instances tell each other of deployments.
+    pub rumours: Arc<RumourFigures>,
+    /// Whether this instance does what one does for all.
+    pub role: watch::Receiver<Role>,
     /// Tokenizers, and what was learned about them.
     pub counting: Counting,
     /// This instance among the others.

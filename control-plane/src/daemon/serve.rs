@@ -5,9 +5,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tollgate_shm::Region;
 
 use super::tls::{TlsFiles, TlsListener};
@@ -22,12 +23,16 @@ use crate::config::{
     parse_set, region_sizes,
 };
 use crate::counting::Counting;
-use crate::health::{Board, Prober};
+use crate::health::{Board, Others, Prober};
 use crate::ledger::{Drain, SqliteReader, SqliteStore};
 use crate::naming::{Around, Naming, Registry};
 use crate::pulse::Pulses;
 use crate::schedule::{Runner, Schedules};
 use crate::secrets::{ApiToken, CredentialFolder, MasterKey, Sealer};
+use crate::shared::{Elector, Rumours, Shared, Shipper, UsageReader};
+
+/// How long the end waits for the cluster's usage to be written.
+const LAST_SHIPPING: Duration = Duration::from_secs(2);
 
 /// What `tollgate serve` is told.
 #[derive(Clone, Debug)]
@@ -240,6 +245,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     let ledger = state.file("tollgate.db");
     let store = SqliteStore::open(&ledger).map_err(DaemonError::from)?;
     let reader = SqliteReader::open(&ledger).map_err(DaemonError::from)?;
+    let marking = store.marking();
     let counting = Counting::new(options.config.as_deref(), &options.state);
     let mut drain = Drain::new(Arc::clone(&region), store)
         .map_err(DaemonError::from)?
@@ -255,14 +261,41 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     publisher.take_present().await;
     let config = publisher.status();
     let probes = Board::default();
+    let shared = Shared::new(config.clone(), sealer.folder.clone());
+    let name = options.instance.as_deref().unwrap_or("local");
+    let elector = Elector::new(shared.clone(), name, region.now_ms());
+    let (told, telling) = mpsc::unbounded_channel();
+    let (hearing, heard) = mpsc::unbounded_channel();
     let prober = Prober::new(
         Arc::clone(&region),
         config.clone(),
         sealer.key.clone(),
         probes.clone(),
+        Others {
+            role: elector.role(),
+            tell: told,
+            hear: heard,
+        },
     );
+    let rumours = Rumours::new(
+        shared.clone(),
+        Arc::clone(&region),
+        config.clone(),
+        &format!("{name} {:08x}", region.id() >> 32),
+        elector.role(),
+        (telling, hearing),
+    );
+    // Before the ledger is written to: what changes without a mark is found only by reading everything.
+    let shipper = Shipper::new(
+        shared.clone(),
+        SqliteReader::open(&ledger).map_err(DaemonError::from)?,
+        marking,
+        Arc::clone(&region),
+        config.clone(),
+    )
+    .map_err(DaemonError::from)?;
 
-    let naming = Naming::alone(options.instance.as_deref().unwrap_or("local"));
+    let naming = Naming::alone(name);
     let around = Around {
         region: Arc::clone(&region),
         config: config.clone(),
@@ -308,6 +341,11 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         naming,
         counting: counting.clone(),
         cluster: Arc::default(),
+        usage: UsageReader::new(shared.clone()),
+        shipping: shipper.figures(),
+        rumours: rumours.figures(),
+        role: elector.role(),
+        shared,
         open_metrics: listen.ip().is_loopback(),
         started: Instant::now(),
     };
@@ -346,6 +384,9 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     let leasing = tokio::spawn(cluster.run(stop.watch()));
     let publishing_later = tokio::spawn(publishing_later.run(stop.watch()));
     let backing_up = tokio::spawn(backing_up.run(stop.watch()));
+    let shipping = tokio::spawn(shipper.run(stop.watch()));
+    let electing = tokio::spawn(elector.run(stop.watch()));
+    let talking = tokio::spawn(rumours.run(stop.watch()));
 
     let listener = socket.listen(1_024).map_err(DaemonError::from)?;
     let scheme = if options.tls.is_some() { "https" } else { "http" };
@@ -387,14 +428,20 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     let _ = probing.await;
     let _ = meeting.await;
     let _ = leasing.await;
+    let _ = electing.await;
+    let _ = talking.await;
     let _ = auditing.await;
     let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok()));
     counting.learner.save();
+    if let Ok(mut shipper) = shipping.await {
+        // What the ledger has come to at the end; what does not get there in time goes at the next start.
+        let _ = tokio::time::timeout(LAST_SHIPPING, shipper.finish()).await;
+    }
     if !joined.await.unwrap_or(false) {
         return Err(DaemonError("a thread ended with a panic".into()));
     }
     // Connections that are idle or slow do not keep a stopped daemon alive.
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), server).await;
+    let _ = tokio::time::timeout(Duration::from_secs(2), server).await;
     tracing::info!("stopped");
     outcome
 }

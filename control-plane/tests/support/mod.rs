@@ -29,6 +29,7 @@ use tollgate::health::Board;
 use tollgate::ledger::{Drain, SqliteReader, SqliteStore};
 use tollgate::schedule::{Runner, Schedules};
 use tollgate::secrets::{ApiToken, CredentialFolder, MasterKey, Sealer};
+use tollgate::shared::{Shared, UsageReader, alone};
 use tollgate_shm::{Region, Sizes};
 use tower::ServiceExt;
 
@@ -138,6 +139,7 @@ impl Daemon {
             counting.clone(),
         );
         publisher.take_present().await;
+        let shared = Shared::new(publisher.status(), sealer.folder.clone());
         let state = AppState {
             region: Arc::clone(&region),
             config: publisher.status(),
@@ -156,6 +158,11 @@ impl Daemon {
             probes: Board::default(),
             naming: tollgate::naming::Naming::alone("one"),
             cluster: Arc::default(),
+            usage: UsageReader::new(shared.clone()),
+            shipping: Arc::default(),
+            rumours: Arc::default(),
+            role: alone(),
+            shared,
             counting,
             open_metrics: true,
             started: Instant::now(),
