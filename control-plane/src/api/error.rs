@@ -296,6 +296,9 @@ impl From<SharedError> for ApiError {
 
 impl From<RecordsError> for ApiError {
     fn from(error: RecordsError) -> ApiError {
+        if error.source.is::<SharedError>() {
+            return ApiError::unavailable(error.to_string());
+        }
         ApiError::internal(error)
     }
 }
@@ -309,7 +312,7 @@ impl From<AuditError> for ApiError {
 impl From<AccountsError> for ApiError {
     fn from(error: AccountsError) -> ApiError {
         match error {
-            AccountsError::Store(error) => ApiError::internal(error),
+            AccountsError::Store(error) => error.into(),
             AccountsError::Invalid(faults) => ApiError::invalid_fields(
                 faults
                     .into_iter()

@@ -52,7 +52,7 @@ use axum::routing::get;
 use tokio::sync::watch;
 use tollgate_shm::Region;
 
-use crate::accounts::{Accounts, Action, Resource};
+use crate::accounts::{Accounts, Action, CopyFigures, Resource};
 use crate::audit::Audit;
 use crate::backup::BackupFolder;
 use crate::config::{ConfigSource, ConfigStatus, StatusWatch};
@@ -99,6 +99,8 @@ pub struct AppState {
     pub token: ApiToken,
     /// Who else may do something.
     pub accounts: Accounts,
+    /// How their copy of what is shared is.
+    pub accounts_copy: Arc<CopyFigures>,
     /// What was done.
     pub audit: Audit,
     /// What will be done.

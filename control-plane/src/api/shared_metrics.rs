@@ -68,6 +68,12 @@ pub(super) fn write(text: &mut Text, state: &AppState) {
             get(&state.rumours.heard),
         ),
         (
+            "tollgate_accounts_copies_total",
+            "counter",
+            "Times that this instance's copy of the shared accounts was brought up to date.",
+            get(&state.accounts_copy.copies),
+        ),
+        (
             "tollgate_leader",
             "gauge",
             "1 if this instance does what one does for all.",

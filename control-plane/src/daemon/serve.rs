@@ -13,7 +13,7 @@ use tollgate_shm::Region;
 
 use super::tls::{TlsFiles, TlsListener};
 use super::{Checkpoint, LogFile, Stop, care};
-use crate::accounts::{Accounts, AccountsError, SqliteRecords};
+use crate::accounts::{Accounts, AccountsError, SharedRecords, SqliteRecords};
 use crate::api::{AppState, Indexes, Peer, app};
 use crate::audit::Audit;
 use crate::backup::{BackupFolder, Keeper};
@@ -165,9 +165,11 @@ fn token(options: &ServeOptions, state: &StateFolder) -> Result<ApiToken, Daemon
     .map_err(DaemonError::from)
 }
 
-fn accounts(state: &StateFolder) -> Result<Accounts, DaemonError> {
-    let records = SqliteRecords::open(&state.file("accounts.db")).map_err(DaemonError::from)?;
-    Accounts::new(Arc::new(records)).map_err(DaemonError::from)
+fn accounts(state: &StateFolder, shared: &Shared) -> Result<(Accounts, SharedRecords), DaemonError> {
+    let local = SqliteRecords::open(&state.file("accounts.db")).map_err(DaemonError::from)?;
+    let records = SharedRecords::new(local, shared.clone(), tokio::runtime::Handle::current());
+    let accounts = Accounts::new(Arc::new(records.clone())).map_err(DaemonError::from)?;
+    Ok((accounts, records))
 }
 
 /// Makes the first account, and tells its password to whoever started the daemon: past the log's filters and files,
@@ -185,6 +187,43 @@ fn first_run(accounts: &Accounts, scheme: &str, address: SocketAddr) -> Result<(
         io::Write::write_all(&mut io::stderr(), text.as_bytes()).map_err(DaemonError::from)?;
     }
     Ok(())
+}
+
+/// The first account, if there is none. Where accounts are shared, Redis says so; as long as it does not answer, a start does not
+/// wait for it.
+async fn begin_accounts(
+    accounts: Accounts,
+    records: SharedRecords,
+    scheme: &'static str,
+    address: SocketAddr,
+) -> Result<(), DaemonError> {
+    let shared = records.is_shared();
+    let begin = move || {
+        if shared {
+            records.sync().map_err(DaemonError::from)?;
+        }
+        first_run(&accounts, scheme, address)
+    };
+    let attempt = {
+        let begin = begin.clone();
+        move || tokio::task::spawn_blocking(begin.clone())
+    };
+    match attempt().await.map_err(DaemonError::from)? {
+        Ok(()) => Ok(()),
+        Err(error) if !shared => Err(error),
+        Err(error) => {
+            tracing::warn!(%error, "the instances' accounts are not known yet");
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    if matches!(attempt().await, Ok(Ok(()))) {
+                        return;
+                    }
+                }
+            });
+            Ok(())
+        }
+    }
 }
 
 /// A bound socket that does not listen yet: a busy address is found before anything is touched, and nobody connects
@@ -304,7 +343,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     };
     let meeting = naming.clone().run(registry, around);
 
-    let accounts = accounts(&state)?;
+    let (accounts, records) = accounts(&state, &shared)?;
     let schedules = Schedules::new(accounts.records());
     let audit = Audit::open(&options.state, &sealer.key).map_err(DaemonError::from)?;
     let publishing_later = Runner {
@@ -325,6 +364,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     let app_state = AppState {
         backups,
         accounts: accounts.clone(),
+        accounts_copy: records.figures(),
         audit: audit.clone(),
         schedules,
         indexes: Indexes::default(),
@@ -390,9 +430,8 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
 
     let listener = socket.listen(1_024).map_err(DaemonError::from)?;
     let scheme = if options.tls.is_some() { "https" } else { "http" };
-    tokio::task::spawn_blocking(move || first_run(&accounts, scheme, listen))
-        .await
-        .map_err(DaemonError::from)??;
+    begin_accounts(accounts, records.clone(), scheme, listen).await?;
+    let keeping = tokio::spawn(records.keep(stop.watch()));
     tracing::info!(address = %listen, region = %options.region.display(), version = env!("CARGO_PKG_VERSION"), "ready");
     let mut ending = stop.watch();
     let service = app(app_state).into_make_service_with_connect_info::<Peer>();
@@ -430,6 +469,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     let _ = leasing.await;
     let _ = electing.await;
     let _ = talking.await;
+    let _ = keeping.await;
     let _ = auditing.await;
     let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok()));
     counting.learner.save();

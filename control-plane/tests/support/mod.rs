@@ -161,6 +161,7 @@ impl Daemon {
             usage: UsageReader::new(shared.clone()),
             shipping: Arc::default(),
             rumours: Arc::default(),
+            accounts_copy: Arc::default(),
             role: alone(),
             shared,
             counting,
