@@ -29,7 +29,7 @@ use crate::naming::{Around, Naming, Registry};
 use crate::pulse::Pulses;
 use crate::schedule::{Runner, Schedules};
 use crate::secrets::{ApiToken, CredentialFolder, MasterKey, Sealer};
-use crate::shared::{Elector, Rumours, Shared, Shipper, UsageReader};
+use crate::shared::{Elector, Rumours, Shared, SharedLock, Shipper, UsageReader};
 
 /// How long the end waits for the cluster's usage to be written.
 const LAST_SHIPPING: Duration = Duration::from_secs(2);
@@ -106,10 +106,12 @@ fn sample() -> Fixed {
 /// The documents, and where the other instances are to be found.
 type Source = (Arc<dyn ConfigSource>, Option<Registry>);
 
-fn open_source(options: &ServeOptions) -> Result<Source, DaemonError> {
+fn open_source(options: &ServeOptions, lock: &SharedLock) -> Result<Source, DaemonError> {
     match (&options.nacos, &options.config) {
         (Some(nacos), _) => {
-            let source = Nacos::open(nacos.clone(), &options.state).map_err(DaemonError::from)?;
+            let source = Nacos::open(nacos.clone(), &options.state)
+                .map_err(DaemonError::from)?
+                .locked_by(Arc::new(lock.clone()));
             let registry = Registry::new(nacos.clone(), source.login());
             Ok((Arc::new(source), Some(registry)))
         }
@@ -261,7 +263,8 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         )),
         _ => DaemonError::at("use the state folder", &options.state)(error),
     })?;
-    let (source, registry) = open_source(&options)?;
+    let lock = SharedLock::new(tokio::runtime::Handle::current());
+    let (source, registry) = open_source(&options, &lock)?;
     let listen = match options.listen {
         Some(address) => address,
         None => {
@@ -301,6 +304,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     let config = publisher.status();
     let probes = Board::default();
     let shared = Shared::new(config.clone(), sealer.folder.clone());
+    lock.over(shared.clone());
     let name = options.instance.as_deref().unwrap_or("local");
     let elector = Elector::new(shared.clone(), name, region.now_ms());
     let (told, telling) = mpsc::unbounded_channel();

@@ -9,10 +9,12 @@
 
 mod connection;
 mod leader;
+mod publication;
 mod rumours;
 mod usage;
 
 pub use connection::{Script, Shared, SharedError, SharedFigures};
 pub use leader::{Elector, Role, alone};
+pub use publication::SharedLock;
 pub use rumours::{RumourFigures, Rumours};
 pub use usage::{Shipper, ShippingFigures, UsageReader};
