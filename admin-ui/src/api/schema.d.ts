@@ -3321,6 +3321,8 @@ export interface components {
             problems: components["schemas"]["Problem"][];
             /** Format: uint64 */
             published_age_ms: number;
+            /** @description Null without a Redis in the settings. */
+            redis: components["schemas"]["RedisState"] | null;
             region: components["schemas"]["RegionState"];
             ring: components["schemas"]["RingState"];
             /** Format: uint64 */
@@ -4299,6 +4301,26 @@ export interface components {
         };
         /** @description How Redis is run. */
         RedisKind: "single" | "cluster" | "sentinel";
+        /** @description What is shared over Redis, and how that goes. */
+        RedisState: {
+            /**
+             * Format: uint64
+             * @description How far this instance's clock is from Redis'.
+             */
+            clock_offset_ms: number;
+            /** @description Whether Redis answers. */
+            connected: boolean;
+            /**
+             * Format: uint64
+             * @description Time since Redis last took this instance's sign of life; null if it never did.
+             */
+            heartbeat_age_ms: number | null;
+            /** @description `leader`, `follower`, `cut_off` or `alone`: who does what one does for all. */
+            role: string;
+            /** @description Settings of Redis that should be others, and why; none if they may not be looked at. */
+            unsuitable_settings: string[];
+            usage: components["schemas"]["UsageCopyState"];
+        };
         /** @description Sizes of the shared-memory region; changing one takes a restart. */
         Region: {
             /**
@@ -4539,6 +4561,16 @@ export interface components {
         };
         /** @description How long usage is kept. */
         Retention: {
+            /**
+             * @description The whole cluster's usage in buckets of one minute; it lies in Redis' memory.
+             * @default 6h
+             */
+            cluster_minutes?: components["schemas"]["Duration"];
+            /**
+             * @description The whole cluster's usage in buckets of ten minutes.
+             * @default 14d
+             */
+            cluster_ten_minutes?: components["schemas"]["Duration"];
             /**
              * @description Usage in buckets of one minute.
              * @default 2d
@@ -5038,7 +5070,11 @@ export interface components {
              * @description Begin of the first bucket, Unix seconds.
              */
             from: number;
+            /** @description Why it is not what it would be otherwise; null if it is. */
+            note: string | null;
             points: components["schemas"]["UsagePoint"][];
+            /** @description Whose usage this is. */
+            scope: components["schemas"]["UsageScope"];
             /**
              * Format: uint64
              * @description Length of a bucket in seconds; 0 for all time.
@@ -5053,6 +5089,24 @@ export interface components {
             total: components["schemas"]["Counters"];
             /** @description Whether there are more points than these; `total` is of these alone. */
             truncated: boolean;
+        };
+        /** @description How the copy of this instance's usage in Redis is. */
+        UsageCopyState: {
+            /**
+             * Format: uint64
+             * @description Time since Redis last had everything; null if it never had.
+             */
+            complete_age_ms: number | null;
+            /**
+             * Format: uint64
+             * @description Times that Redis was found to have lost usage, which was written again.
+             */
+            repaired: number;
+            /**
+             * Format: uint64
+             * @description Minutes of a channel and model that are not in Redis yet.
+             */
+            waiting: number;
         };
         /** @description One channel's, one model's, or all usage over time. */
         UsageLine: {
@@ -5119,6 +5173,8 @@ export interface components {
             /** Format: int64 */
             upstream: number;
         };
+        /** @description Whose usage. */
+        UsageScope: "cluster" | "instance";
         /** @description Usage over time. */
         UsageSeries: {
             /**
@@ -5126,8 +5182,12 @@ export interface components {
              * @description Begin of the first bucket, Unix seconds.
              */
             from: number;
+            /** @description Why it is not what it would be otherwise; null if it is. */
+            note: string | null;
             /** @description All others together; null if there are none. */
             others: components["schemas"]["UsageLine"] | null;
+            /** @description Whose usage this is. */
+            scope: components["schemas"]["UsageScope"];
             /** @description Those with the most requests first. */
             series: components["schemas"]["UsageLine"][];
             /**
@@ -5468,6 +5528,7 @@ export type Publication = components['schemas']['Publication'];
 export type Published = components['schemas']['Published'];
 export type Redis = components['schemas']['Redis'];
 export type RedisKind = components['schemas']['RedisKind'];
+export type RedisState = components['schemas']['RedisState'];
 export type Region = components['schemas']['Region'];
 export type RegionSizes = components['schemas']['RegionSizes'];
 export type RegionState = components['schemas']['RegionState'];
@@ -5512,8 +5573,10 @@ export type TokenList = components['schemas']['TokenList'];
 export type TokenizerList = components['schemas']['TokenizerList'];
 export type UnknownChannel = components['schemas']['UnknownChannel'];
 export type Usage = components['schemas']['Usage'];
+export type UsageCopyState = components['schemas']['UsageCopyState'];
 export type UsageLine = components['schemas']['UsageLine'];
 export type UsagePoint = components['schemas']['UsagePoint'];
+export type UsageScope = components['schemas']['UsageScope'];
 export type UsageSeries = components['schemas']['UsageSeries'];
 export type Validation = components['schemas']['Validation'];
 export type Valued = components['schemas']['Valued'];
@@ -10801,6 +10864,8 @@ export interface operations {
                 from?: number;
                 /** @description Only this model. */
                 model?: string;
+                /** @description The whole cluster's usage or this instance's; the cluster's by default if the instances share a Redis. */
+                scope?: "cluster" | "instance";
                 /** @description 60, 600, or 0 for all time. */
                 step?: number;
                 /** @description Unix seconds, not included; now by default. */
@@ -10852,6 +10917,8 @@ export interface operations {
                 group_by?: "none" | "channel" | "model" | "channel_model";
                 /** @description Only this model. */
                 model?: string;
+                /** @description The whole cluster's usage or this instance's; the cluster's by default if the instances share a Redis. */
+                scope?: "cluster" | "instance";
                 /** @description Length of a bucket in seconds, a multiple of 60; 600 by default. Multiples of 600 reach back furthest. */
                 step?: number;
                 /** @description Unix seconds, not included; now by default. */

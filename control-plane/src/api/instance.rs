@@ -79,6 +79,33 @@ struct LedgerState {
     failures: u64,
 }
 
+/// How the copy of this instance's usage in Redis is.
+#[derive(Serialize, JsonSchema)]
+struct UsageCopyState {
+    /// Minutes of a channel and model that are not in Redis yet.
+    waiting: u64,
+    /// Time since Redis last had everything; null if it never had.
+    complete_age_ms: Option<u64>,
+    /// Times that Redis was found to have lost usage, which was written again.
+    repaired: u64,
+}
+
+/// What is shared over Redis, and how that goes.
+#[derive(Serialize, JsonSchema)]
+struct RedisState {
+    /// Whether Redis answers.
+    connected: bool,
+    /// Settings of Redis that should be others, and why; none if they may not be looked at.
+    unsuitable_settings: Vec<String>,
+    /// Time since Redis last took this instance's sign of life; null if it never did.
+    heartbeat_age_ms: Option<u64>,
+    /// How far this instance's clock is from Redis'.
+    clock_offset_ms: u64,
+    /// `leader`, `follower`, `cut_off` or `alone`: who does what one does for all.
+    role: &'static str,
+    usage: UsageCopyState,
+}
+
 /// This instance.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Instance {
@@ -101,7 +128,26 @@ pub(super) struct Instance {
     region: RegionState,
     ring: RingState,
     ledger: LedgerState,
+    /// Null without a Redis in the settings.
+    redis: Option<RedisState>,
     workers: Vec<Worker>,
+}
+
+fn redis(state: &AppState) -> Option<RedisState> {
+    let now = state.region.now_ms();
+    let age = |ms: u64| Some(now.saturating_sub(ms)).filter(|_| ms > 0);
+    state.shared.is_configured().then(|| RedisState {
+        connected: state.cluster.connected.load(Relaxed) > 0,
+        unsuitable_settings: state.cluster.unsuitable(),
+        heartbeat_age_ms: age(state.cluster.beat_ms.load(Relaxed)),
+        clock_offset_ms: state.cluster.clock_offset_ms.load(Relaxed),
+        role: state.role.borrow().name(),
+        usage: UsageCopyState {
+            waiting: state.shipping.depth.load(Relaxed),
+            complete_age_ms: age(state.shipping.caught_up_ms.load(Relaxed)),
+            repaired: state.shipping.repaired.load(Relaxed),
+        },
+    })
 }
 
 /// The instance's state.
@@ -161,6 +207,7 @@ pub(super) async fn read(State(state): State<AppState>) -> Json<Instance> {
             commits: state.drain.commits.load(Relaxed),
             failures: state.drain.failures.load(Relaxed),
         },
+        redis: redis(&state),
         workers,
     })
 }

@@ -88,7 +88,22 @@ pub(super) fn write(text: &mut Text, state: &AppState) {
         "Time that answers of Redis about what instances share took.",
         get(&redis.waited_us) as f64 / 1e6,
     );
+    text.one(
+        "tollgate_redis_unsuitable_settings",
+        "gauge",
+        "Settings of Redis that should be others; `/api/v1/instance` says which.",
+        state.cluster.unsuitable().len(),
+    );
     let now = state.region.now_ms();
+    let beat = get(&state.cluster.beat_ms);
+    if beat > 0 {
+        text.one(
+            "tollgate_redis_heartbeat_age_seconds",
+            "gauge",
+            "Time since Redis last took this instance's sign of life.",
+            now.saturating_sub(beat) as f64 / 1e3,
+        );
+    }
     let caught_up = get(&shipping.caught_up_ms);
     if caught_up > 0 {
         text.one(

@@ -1,6 +1,7 @@
 //! What metrics tell of limits over all instances.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
 /// Counters that only grow, and gauges.
 #[derive(Debug, Default)]
@@ -29,9 +30,26 @@ pub struct Figures {
     pub stranded: AtomicU64,
     /// How far region time is from Redis' clock, milliseconds.
     pub clock_offset_ms: AtomicU64,
+    /// When Redis last took this instance's sign of life, region time in milliseconds; 0 for never.
+    pub beat_ms: AtomicU64,
+    /// What of Redis' settings does not suit.
+    unsuitable: Mutex<Vec<String>>,
 }
 
 impl Figures {
+    /// What of Redis' settings does not suit, in an operator's words; nothing if that is not known.
+    pub fn unsuitable(&self) -> Vec<String> {
+        self.unsuitable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Notes what was found at a connection.
+    pub fn set_unsuitable(&self, found: Vec<String>) {
+        *self.unsuitable.lock().unwrap_or_else(PoisonError::into_inner) = found;
+    }
+
     /// Name, kind, text and value of each.
     pub fn all(&self) -> [(&'static str, &'static str, &'static str, u64); 12] {
         let get = |word: &AtomicU64| word.load(Relaxed);

@@ -224,9 +224,10 @@ impl Session {
             Event::Short => {}
             Event::Connected(link, unsuitable) => {
                 tracing::info!("limits over all instances: Redis answers");
-                for text in unsuitable {
+                for text in &unsuitable {
                     tracing::warn!("Redis: {text}");
                 }
+                self.figures.set_unsuitable(unsuitable);
                 self.connecting = false;
                 self.attempt = 0;
                 self.link = Some(link);
@@ -314,6 +315,7 @@ impl Session {
     /// Registers the instance, and compares the clocks.
     fn beat(&self, mut link: Link) {
         let (region, events) = (Arc::clone(&self.region), self.events.clone());
+        let figures = Arc::clone(&self.figures);
         tokio::spawn(async move {
             let about = format!(
                 r#"{{"version":"{}","generation":{}}}"#,
@@ -321,7 +323,9 @@ impl Session {
                 region.generation()
             );
             let ttl = u64::try_from(BEAT.as_millis()).unwrap_or(u64::MAX) * 3;
-            let _ = link.beat(region.id(), &about, ttl).await;
+            if link.beat(region.id(), &about, ttl).await.is_ok() {
+                figures.beat_ms.store(region.now_ms(), Relaxed);
+            }
             let before = region.now_ms();
             if let Ok(theirs) = link.time_ms().await {
                 let ours = before.midpoint(region.now_ms());
