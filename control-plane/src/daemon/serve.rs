@@ -477,11 +477,12 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     let _ = auditing.await;
     let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok()));
     counting.learner.save();
+    let joined = joined.await;
     if let Ok(mut shipper) = shipping.await {
         // What the ledger has come to at the end; what does not get there in time goes at the next start.
         let _ = tokio::time::timeout(LAST_SHIPPING, shipper.finish()).await;
     }
-    if !joined.await.unwrap_or(false) {
+    if !joined.unwrap_or(false) {
         return Err(DaemonError("a thread ended with a panic".into()));
     }
     // Connections that are idle or slow do not keep a stopped daemon alive.
