@@ -31,3 +31,4 @@ pub mod rotation;
 pub mod schedule;
 pub mod secrets;
 pub mod security;
+pub mod shared;

@@ -1,18 +1,20 @@
-//! Every way to a Redis that the settings know, and what is said where there is none.
+//! Every way to a Redis that the settings know, what is said where there is none, and where it does not suit.
 
 use serde_json::{Value, json};
 use tollgate_tests::cluster::{Figures, documents};
+use tollgate_tests::daemon::Daemon;
 use tollgate_tests::documents::Documents;
 use tollgate_tests::gateway::Gateway;
 use tollgate_tests::http::Request;
 use tollgate_tests::redis::{Redis, RedisCluster, Sentinel};
+use tollgate_tests::site::Site;
 use tollgate_tests::tls::{Authority, TlsFront, Versions};
 use tollgate_tests::wait::{PATIENCE, wait_for};
 
 const USER: &str = "tollgate";
 const PASSWORD: &str = "a-redis-password-0123";
 
-/// What docs/cluster-limits.md says that the user needs.
+/// What docs/cluster-limits.md and docs/redis.md say that the user needs.
 const ACL: &[&str] = &[
     "--user",
     USER,
@@ -35,6 +37,16 @@ const ACL: &[&str] = &[
     "+sadd",
     "+config|get",
     "+ping",
+    "+hget",
+    "+smembers",
+    "+zadd",
+    "+zrangebyscore",
+    "+zremrangebyscore",
+    "+del",
+    "+mget",
+    "+incr",
+    "+multi",
+    "+exec",
 ];
 
 fn with(redis: Value) -> Documents {
@@ -193,4 +205,56 @@ async fn keys_of_a_newer_version_are_left_alone() {
     assert_eq!(redis.ask("DEL tollgate:schema").as_deref(), Some(":1\r\n"));
     admits(&gateway).await;
     gateway.stop().await;
+}
+
+async fn daemon_with(redis: &Redis) -> (Site, Daemon) {
+    let site = Site::new();
+    Documents::new()
+        .model("m", "mock")
+        .any("mock", "http://127.0.0.1:9")
+        .limited("c", json!([]))
+        .setting("redis", json!({ "urls": [redis.url()], "timeout": "500ms" }))
+        .write(&site);
+    let daemon = Daemon::start(&site).await;
+    (site, daemon)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_do_not_suit_are_said_in_log_api_and_metrics() {
+    let redis = Redis::start().await;
+    let (_site, good) = daemon_with(&redis).await;
+    let state = wait_for("a sign of life", PATIENCE, || async {
+        let state = good.get("/instance").await["redis"].clone();
+        (state["connected"] == true && state["heartbeat_age_ms"].is_number()).then_some(state)
+    })
+    .await;
+    assert_eq!(state["unsuitable_settings"], json!([]), "{state}");
+
+    for setting in ["appendonly no", "maxmemory-policy allkeys-lru"] {
+        let answer = redis.ask(&format!("CONFIG SET {setting}"));
+        assert!(answer.is_some_and(|a| a.starts_with("+OK")));
+    }
+    let (_site, bad) = daemon_with(&redis).await;
+    let state = wait_for("a connection", PATIENCE, || async {
+        let state = bad.get("/instance").await["redis"].clone();
+        (state["connected"] == true).then_some(state)
+    })
+    .await;
+    let said = state["unsuitable_settings"].to_string();
+    assert!(
+        said.contains("appendonly") && said.contains("noeviction"),
+        "{state}"
+    );
+    let metrics = bad.api(Request::get("/metrics")).await.text();
+    assert!(
+        metrics
+            .lines()
+            .any(|l| l == "tollgate_redis_unsuitable_settings 2"),
+        "{metrics}"
+    );
+    assert!(
+        bad.log().contains("`maxmemory-policy` is `allkeys-lru`"),
+        "{}",
+        bad.log()
+    );
 }

@@ -5069,6 +5069,16 @@ export interface components {
         /** @description How long usage is kept. */
         Retention: {
             /**
+             * @description The whole cluster's usage in buckets of one minute; it lies in Redis' memory.
+             * @default 6h
+             */
+            cluster_minutes?: components["schemas"]["Duration"];
+            /**
+             * @description The whole cluster's usage in buckets of ten minutes.
+             * @default 14d
+             */
+            cluster_ten_minutes?: components["schemas"]["Duration"];
+            /**
              * @description Usage in buckets of one minute.
              * @default 2d
              */
@@ -5627,7 +5637,11 @@ export interface components {
              * @description Begin of the first bucket, Unix seconds.
              */
             from: number;
+            /** @description Why it is not what it would be otherwise; null if it is. */
+            note: string | null;
             points: components["schemas"]["UsagePoint"][];
+            /** @description Whose usage this is. */
+            scope: components["schemas"]["UsageScope"];
             /**
              * Format: uint64
              * @description Length of a bucket in seconds; 0 for all time.
@@ -5642,6 +5656,24 @@ export interface components {
             total: components["schemas"]["Counters"];
             /** @description Whether there are more points than these; `total` is of these alone. */
             truncated: boolean;
+        };
+        /** @description How the copy of this instance's usage in Redis is. */
+        UsageCopyState: {
+            /**
+             * Format: uint64
+             * @description Time since Redis last had everything; null if it never had.
+             */
+            complete_age_ms: number | null;
+            /**
+             * Format: uint64
+             * @description Times that Redis was found to have lost usage, which was written again.
+             */
+            repaired: number;
+            /**
+             * Format: uint64
+             * @description Minutes of a channel and model that are not in Redis yet.
+             */
+            waiting: number;
         };
         /** @description One channel's, one model's, or all usage over time. */
         UsageLine: {
@@ -5708,6 +5740,8 @@ export interface components {
             /** Format: int64 */
             upstream: number;
         };
+        /** @description Whose usage. */
+        UsageScope: "cluster" | "instance";
         /** @description Usage over time. */
         UsageSeries: {
             /**
@@ -5715,8 +5749,12 @@ export interface components {
              * @description Begin of the first bucket, Unix seconds.
              */
             from: number;
+            /** @description Why it is not what it would be otherwise; null if it is. */
+            note: string | null;
             /** @description All others together; null if there are none. */
             others: components["schemas"]["UsageLine"] | null;
+            /** @description Whose usage this is. */
+            scope: components["schemas"]["UsageScope"];
             /** @description Those with the most requests first. */
             series: components["schemas"]["UsageLine"][];
             /**
@@ -6143,8 +6181,10 @@ export type TokenizerList = components['schemas']['TokenizerList'];
 export type TopUp = components['schemas']['TopUp'];
 export type UnknownChannel = components['schemas']['UnknownChannel'];
 export type Usage = components['schemas']['Usage'];
+export type UsageCopyState = components['schemas']['UsageCopyState'];
 export type UsageLine = components['schemas']['UsageLine'];
 export type UsagePoint = components['schemas']['UsagePoint'];
+export type UsageScope = components['schemas']['UsageScope'];
 export type UsageSeries = components['schemas']['UsageSeries'];
 export type Validation = components['schemas']['Validation'];
 export type Valued = components['schemas']['Valued'];
@@ -12072,6 +12112,8 @@ export interface operations {
                 from?: number;
                 /** @description Only this model. */
                 model?: string;
+                /** @description The whole cluster's usage or this instance's; the cluster's by default if the instances share a Redis. */
+                scope?: "cluster" | "instance";
                 /** @description 60, 600, or 0 for all time. */
                 step?: number;
                 /** @description Unix seconds, not included; now by default. */
@@ -12123,6 +12165,8 @@ export interface operations {
                 group_by?: "none" | "channel" | "model" | "channel_model";
                 /** @description Only this model. */
                 model?: string;
+                /** @description The whole cluster's usage or this instance's; the cluster's by default if the instances share a Redis. */
+                scope?: "cluster" | "instance";
                 /** @description Length of a bucket in seconds, a multiple of 60; 600 by default. Multiples of 600 reach back furthest. */
                 step?: number;
                 /** @description Unix seconds, not included; now by default. */

@@ -3,7 +3,7 @@
 //! ```text
 //! request ─Credentials─► Accounts::identify ─► Principal (permissions, channels)
 //!                             │
-//!                          Records (SQLite now; whatever the instances share later)
+//!                          Records (a file; with Redis what the instances share, and a copy in the file)
 //! ```
 //! Everything is decided from the store at each request, so that a changed role, a disabled account or a new password
 //! takes effect at once. Secrets stand in the store as digests (tokens, sessions) or argon2id (passwords).
@@ -16,9 +16,11 @@ mod keep;
 mod password;
 mod principal;
 mod records;
+mod redis;
 mod roles;
 mod secret;
 mod session;
+mod shared;
 mod sign_in;
 mod sqlite;
 mod throttle;
@@ -30,8 +32,10 @@ pub use keep::KeptRecord;
 pub use password::{Hasher, generated};
 pub use principal::{Credentials, Principal, Via};
 pub use records::{Expected, Record, Records, RecordsError, Table};
+pub use redis::RedisRecords;
 pub use roles::{Action, Permissions, Resource, Role, Wanted, built_in};
 pub use secret::random_text;
 pub use session::{ABSOLUTE_MS, IDLE_MS};
+pub use shared::{CopyFigures, SharedRecords};
 pub use sqlite::SqliteRecords;
 pub use tokens::{NewToken, TokenView};

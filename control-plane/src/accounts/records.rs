@@ -20,6 +20,30 @@ pub enum Table {
 }
 
 impl Table {
+    /// All of them.
+    pub const ALL: [Table; 6] = [
+        Table::Accounts,
+        Table::Roles,
+        Table::Sessions,
+        Table::Tokens,
+        Table::Throttles,
+        Table::Schedules,
+    ];
+
+    /// Those that an instance keeps a copy of when they lie elsewhere.
+    pub const KEPT: [Table; 5] = [
+        Table::Accounts,
+        Table::Roles,
+        Table::Sessions,
+        Table::Tokens,
+        Table::Schedules,
+    ];
+
+    /// Whether its records are of the moment, so that nothing is lost with them but a login.
+    pub const fn is_momentary(self) -> bool {
+        matches!(self, Table::Sessions | Table::Throttles)
+    }
+
     /// Its name in the store.
     pub const fn name(self) -> &'static str {
         match self {
@@ -111,63 +135,4 @@ pub trait Records: Send + Sync {
     /// # Errors
     /// If the store fails.
     fn prune(&self, now_ms: u64) -> Result<(), RecordsError>;
-}
-
-/// What every store must do, as a test.
-#[cfg(test)]
-pub(crate) fn conformance(store: &dyn Records) {
-    let record = |key: &str, value: &str, expires_ms| Record {
-        key: key.into(),
-        version: 0,
-        value: value.as_bytes().to_vec(),
-        expires_ms,
-    };
-    let put = |r: &Record, expected, now| {
-        store
-            .put(Table::Accounts, r, expected, now)
-            .expect("the store works")
-    };
-    let get = |key: &str, now| {
-        store
-            .get(Table::Accounts, key, now)
-            .expect("the store works")
-            .map(|r| (r.version, String::from_utf8(r.value).expect("text")))
-    };
-    assert_eq!(get("a", 0), None);
-    let first = put(&record("a", "1", None), Expected::Absent, 0).expect("nothing was there");
-    assert_eq!(put(&record("a", "2", None), Expected::Absent, 0), None);
-    assert_eq!(
-        put(&record("a", "2", None), Expected::Version(first + 7), 0),
-        None
-    );
-    assert_eq!(get("a", 0), Some((first, "1".into())));
-    let second = put(&record("a", "2", None), Expected::Version(first), 0).expect("the version was right");
-    assert!(second > first);
-    assert_eq!(put(&record("a", "3", None), Expected::Version(first), 0), None);
-    assert!(put(&record("a", "3", None), Expected::Anything, 0).is_some());
-    assert_eq!(
-        store.get(Table::Roles, "a", 0).expect("the store works"),
-        None,
-        "tables are apart"
-    );
-
-    // What has expired is absent for every call, and a new record may take its place.
-    put(&record("b", "x", Some(100)), Expected::Absent, 0);
-    assert!(get("b", 99).is_some() && get("b", 100).is_none());
-    let keys = |now| -> Vec<String> {
-        let all = store.list(Table::Accounts, now).expect("the store works");
-        all.into_iter().map(|r| r.key).collect()
-    };
-    assert_eq!(keys(99), ["a", "b"]);
-    assert_eq!(keys(100), ["a"]);
-    assert_eq!(put(&record("b", "y", None), Expected::Version(1), 100), None);
-    assert!(put(&record("b", "y", Some(200)), Expected::Absent, 100).is_some());
-    store.prune(300).expect("the store works");
-    assert_eq!(keys(0), ["a"]);
-    assert!(store.remove(Table::Accounts, "a").expect("the store works"));
-    assert!(!store.remove(Table::Accounts, "a").expect("the store works"));
-
-    // A key that comes back does not come back as a version that somebody may still know.
-    let again = put(&record("a", "1", None), Expected::Absent, 0).expect("nothing was there");
-    assert!(again > second, "{again} after {second}");
 }

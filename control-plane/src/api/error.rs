@@ -13,6 +13,7 @@ use crate::accounts::{AccountsError, RecordsError};
 use crate::audit::{AuditError, Change};
 use crate::config::{DocumentDiff, PutError, VersionsError};
 use crate::ledger::StoreError;
+use crate::shared::SharedError;
 
 /// Something that is wrong with what was sent.
 #[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
@@ -297,8 +298,17 @@ impl From<StoreError> for ApiError {
     }
 }
 
+impl From<SharedError> for ApiError {
+    fn from(error: SharedError) -> ApiError {
+        ApiError::unavailable(error.to_string())
+    }
+}
+
 impl From<RecordsError> for ApiError {
     fn from(error: RecordsError) -> ApiError {
+        if error.source.is::<SharedError>() {
+            return ApiError::unavailable(error.to_string());
+        }
         ApiError::internal(error)
     }
 }
@@ -312,7 +322,7 @@ impl From<AuditError> for ApiError {
 impl From<AccountsError> for ApiError {
     fn from(error: AccountsError) -> ApiError {
         match error {
-            AccountsError::Store(error) => ApiError::internal(error),
+            AccountsError::Store(error) => error.into(),
             AccountsError::Invalid(faults) => ApiError::invalid_fields(
                 faults
                     .into_iter()

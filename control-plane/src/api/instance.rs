@@ -103,17 +103,36 @@ struct LeaseState {
     stranded_units: u64,
 }
 
-/// The Redis of limits over all instances.
+/// How the copy of this instance's usage in Redis is.
+#[derive(Serialize, JsonSchema)]
+struct UsageCopyState {
+    /// Minutes of a channel and model that are not in Redis yet.
+    waiting: u64,
+    /// Time since Redis last had everything; null if it never had.
+    complete_age_ms: Option<u64>,
+    /// Times that Redis was found to have lost usage, which was written again.
+    repaired: u64,
+}
+
+/// What is shared over Redis, and how that goes.
 #[derive(Serialize, JsonSchema)]
 struct RedisState {
+    /// Whether Redis answers.
     connected: bool,
     /// What is wrong with it now.
     trouble: Option<RedisTrouble>,
+    /// Settings of Redis that should be others, and why; none if they may not be looked at.
+    unsuitable_settings: Vec<String>,
+    /// Time since Redis last took this instance's sign of life; null if it never did.
+    heartbeat_age_ms: Option<u64>,
+    /// How far this instance's clock is from Redis'.
+    clock_offset_ms: u64,
     leases: LeaseState,
     /// Requests decided by the lease policy, because a lease that they needed had ended.
     degraded_requests: u64,
-    /// How far this instance's clock is from Redis'.
-    clock_offset_ms: u64,
+    /// `leader`, `follower`, `cut_off` or `alone`: who does what one does for all.
+    role: &'static str,
+    usage: UsageCopyState,
 }
 
 /// This instance.
@@ -138,7 +157,7 @@ pub(super) struct Instance {
     region: RegionState,
     ring: RingState,
     ledger: LedgerState,
-    /// Null if each instance limits for itself.
+    /// Null without a Redis in the settings.
     redis: Option<RedisState>,
     workers: Vec<Worker>,
     /// Where the documents come from, if that is a server; null for a folder.
@@ -154,6 +173,37 @@ struct SourceState {
     reason: String,
     /// Time since its last answer; null if there was none.
     answered_ms_ago: Option<u64>,
+}
+
+fn redis(state: &AppState) -> Option<RedisState> {
+    let now = state.region.now_ms();
+    let age = |ms: u64| Some(now.saturating_sub(ms)).filter(|_| ms > 0);
+    let figures = &state.cluster;
+    let trouble = figures.found().map(|found| RedisTrouble {
+        kind: found.trouble.name(),
+        text: found.text,
+        for_ms: u64::try_from(found.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+    });
+    state.shared.is_configured().then(|| RedisState {
+        connected: figures.connected.load(Relaxed) > 0,
+        trouble,
+        unsuitable_settings: figures.unsuitable(),
+        heartbeat_age_ms: age(figures.beat_ms.load(Relaxed)),
+        clock_offset_ms: figures.clock_offset_ms.load(Relaxed),
+        leases: LeaseState {
+            held: figures.held.load(Relaxed),
+            ended: figures.fenced.load(Relaxed),
+            quarantined: figures.quarantined.load(Relaxed),
+            stranded_units: figures.stranded.load(Relaxed),
+        },
+        degraded_requests: state.region.degraded_requests(),
+        role: state.role.borrow().name(),
+        usage: UsageCopyState {
+            waiting: state.shipping.depth.load(Relaxed),
+            complete_age_ms: age(state.shipping.caught_up_ms.load(Relaxed)),
+            repaired: state.shipping.repaired.load(Relaxed),
+        },
+    })
 }
 
 /// The instance's state.
@@ -220,30 +270,5 @@ pub(super) async fn read(State(state): State<AppState>) -> Json<Instance> {
             reason: health.reason.clone(),
             answered_ms_ago: health.answered_ms_ago,
         }),
-    })
-}
-
-/// Limits over all instances: whether Redis does what they need, and how many are decided without it.
-fn redis(state: &AppState) -> Option<RedisState> {
-    let figures = &state.cluster;
-    if figures.configured.load(Relaxed) == 0 {
-        return None;
-    }
-    let trouble = figures.found().map(|found| RedisTrouble {
-        kind: found.trouble.name(),
-        text: found.text,
-        for_ms: u64::try_from(found.since.elapsed().as_millis()).unwrap_or(u64::MAX),
-    });
-    Some(RedisState {
-        connected: figures.connected.load(Relaxed) == 1,
-        trouble,
-        leases: LeaseState {
-            held: figures.held.load(Relaxed),
-            ended: figures.fenced.load(Relaxed),
-            quarantined: figures.quarantined.load(Relaxed),
-            stranded_units: figures.stranded.load(Relaxed),
-        },
-        degraded_requests: state.region.degraded_requests(),
-        clock_offset_ms: figures.clock_offset_ms.load(Relaxed),
     })
 }

@@ -40,6 +40,7 @@ mod schedules;
 mod schema;
 mod series;
 mod session;
+mod shared_metrics;
 mod tokenizers;
 mod tokens;
 mod usage;
@@ -51,9 +52,10 @@ use std::time::Instant;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::get;
+use tokio::sync::watch;
 use tollgate_shm::Region;
 
-use crate::accounts::{Accounts, Action, Resource};
+use crate::accounts::{Accounts, Action, CopyFigures, Resource};
 use crate::audit::Audit;
 use crate::backup::BackupFolder;
 use crate::balancer::Balancers;
@@ -66,6 +68,7 @@ use crate::oidc::SignIns;
 use crate::pulse::Pulses;
 use crate::schedule::Schedules;
 use crate::secrets::{ApiToken, Sealer};
+use crate::shared::{Role, RumourFigures, Shared, ShippingFigures, UsageReader};
 
 pub use error::ApiError;
 pub use guard::Peer;
@@ -103,6 +106,8 @@ pub struct AppState {
     pub accounts: Accounts,
     /// Sign-ins at an identity provider.
     pub sign_ins: SignIns,
+    /// How their copy of what is shared is.
+    pub accounts_copy: Arc<CopyFigures>,
     /// What was done.
     pub audit: Audit,
     /// What will be done.
@@ -117,6 +122,16 @@ pub struct AppState {
     pub probes: Board,
     /// What is known of limits over all instances.
     pub cluster: Arc<crate::cluster::Figures>,
+    /// What the instances share beside limits.
+    pub shared: Shared,
+    /// Usage of all instances.
+    pub usage: UsageReader,
+    /// How this instance's part of it is written.
+    pub shipping: Arc<ShippingFigures>,
+    /// How much the instances tell each other of deployments.
+    pub rumours: Arc<RumourFigures>,
+    /// Whether this instance does what one does for all.
+    pub role: watch::Receiver<Role>,
     /// Tokenizers, and what was learned about them.
     pub counting: Counting,
     /// This instance among the others.

@@ -1,6 +1,7 @@
 //! Usage over time, for charts: made of roll-ups, one query for any range.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::extract::State;
 use axum::{Extension, Json};
@@ -8,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::extract::Query;
-use super::usage::Tally;
+use super::usage::{Scope, Tally, scoped};
 use super::{ApiError, AppState};
 use crate::accounts::Principal;
 use crate::ledger::{Counters, Series, SeriesQuery};
@@ -48,6 +49,8 @@ pub(super) struct Wanted {
     channel: Option<String>,
     /// Only this model.
     model: Option<String>,
+    /// The whole cluster's usage or this instance's; the cluster's by default if the instances share a Redis.
+    scope: Option<Scope>,
     /// So many series with the most requests by themselves, all others as one; 10 by default, at most 100.
     top: Option<usize>,
 }
@@ -79,6 +82,10 @@ pub(super) struct Answer {
     from: u64,
     /// End, Unix seconds.
     to: u64,
+    /// Whose usage this is.
+    scope: Scope,
+    /// Why it is not what it would be otherwise; null if it is.
+    note: Option<String>,
     /// Begin of each bucket, Unix seconds.
     times: Vec<u64>,
     /// Those with the most requests first.
@@ -171,8 +178,13 @@ pub(super) async fn read(
         model: wanted.model,
     };
     let top = wanted.top.unwrap_or(10).clamp(1, 100);
+    let sees = |channel: &str| who.sees(channel);
+    let cluster = state.usage.series(&query, &sees);
+    let (ledger, wanted_here) = (Arc::clone(&state.ledger), query.clone());
+    let (found, scope, note) =
+        scoped(&state, wanted.scope, cluster, move || ledger.series(&wanted_here)).await?;
     tokio::task::spawn_blocking(move || {
-        let found = narrowed(state.ledger.series(&query)?, &who, by_channel);
+        let found = narrowed(found, &who, by_channel);
         let times: Vec<u64> = (0..buckets).map(|n| from + n * step).collect();
         let mut found: Vec<_> = found.into_iter().collect();
         found.sort_by_key(|(_, points)| std::cmp::Reverse(requests(points)));
@@ -185,6 +197,8 @@ pub(super) async fn read(
             step,
             from,
             to,
+            scope,
+            note,
             series: found
                 .into_iter()
                 .map(|(key, points)| line(Some(key), &points, &times))

@@ -1,5 +1,7 @@
 //! Usage from the ledger.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::{Extension, Json};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -9,7 +11,8 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::extract::Query;
 use super::{ApiError, AppState};
 use crate::accounts::Principal;
-use crate::ledger::{COUNTER_NAMES, Counters, STEPS, UsageQuery};
+use crate::ledger::{COUNTER_NAMES, Counters, STEPS, StoreError, UsageQuery};
+use crate::shared::SharedError;
 
 /// Most points in one answer.
 const MOST: usize = 20_000;
@@ -29,6 +32,48 @@ pub(super) struct Wanted {
     /// 60, 600, or 0 for all time.
     #[serde(default = "minute")]
     step: u64,
+    /// The whole cluster's usage or this instance's; the cluster's by default if the instances share a Redis.
+    scope: Option<Scope>,
+}
+
+/// Whose usage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "UsageScope")]
+pub(super) enum Scope {
+    /// All instances together.
+    Cluster,
+    /// This one.
+    Instance,
+}
+
+/// Usage of the scope that is asked for. Without a wish, this instance's stands in when Redis does not answer, and says so.
+pub(super) async fn scoped<T>(
+    state: &AppState,
+    wish: Option<Scope>,
+    cluster: impl Future<Output = Result<T, SharedError>>,
+    instance: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<(T, Scope, Option<String>), ApiError>
+where
+    T: Send + 'static,
+{
+    let configured = state.usage.is_configured();
+    let mut without = None;
+    match wish {
+        Some(Scope::Cluster) if !configured => {
+            return Err(ApiError::bad_request(
+                "`scope`: without `redis` in the settings each instance knows its own usage only",
+            ));
+        }
+        Some(Scope::Cluster) => return Ok((cluster.await?, Scope::Cluster, None)),
+        None if configured => match cluster.await {
+            Ok(found) => return Ok((found, Scope::Cluster, None)),
+            Err(error) => without = Some(format!("this instance's usage only: {error}")),
+        },
+        _ => {}
+    }
+    let found = tokio::task::spawn_blocking(instance).await??;
+    Ok((found, Scope::Instance, without))
 }
 
 fn minute() -> u64 {
@@ -98,6 +143,10 @@ pub(super) struct Answer {
     to: u64,
     /// Whether there are more points than these; `total` is of these alone.
     truncated: bool,
+    /// Whose usage this is.
+    scope: Scope,
+    /// Why it is not what it would be otherwise; null if it is.
+    note: Option<String>,
     /// The sum of all points.
     total: Tally,
     points: Vec<UsagePoint>,
@@ -154,7 +203,11 @@ pub(super) async fn read(
         limit: MOST + 1,
     };
     let first = query.from;
-    let mut points = tokio::task::spawn_blocking(move || state.ledger.usage(&query)).await??;
+    let sees = |channel: &str| who.sees(channel);
+    let cluster = state.usage.usage(&query, &sees);
+    let (ledger, wanted_here) = (Arc::clone(&state.ledger), query.clone());
+    let (mut points, scope, note) =
+        scoped(&state, wanted.scope, cluster, move || ledger.usage(&wanted_here)).await?;
     points.retain(|p| who.sees(&p.channel));
     let truncated = points.len() > MOST;
     points.truncate(MOST);
@@ -172,6 +225,8 @@ pub(super) async fn read(
         from: first,
         to: range.shown_to,
         truncated,
+        scope,
+        note,
         total: Tally(total),
         points: points.collect(),
     }))

@@ -49,6 +49,10 @@ pub struct Figures {
     /// Failures by [`Trouble`].
     failures_by: [AtomicU64; Trouble::ALL.len()],
     found: Mutex<Option<Found>>,
+    /// When Redis last took this instance's sign of life, region time in milliseconds; 0 for never.
+    pub beat_ms: AtomicU64,
+    /// What of Redis' settings does not suit.
+    unsuitable: Mutex<Vec<String>>,
 }
 
 impl Figures {
@@ -83,6 +87,19 @@ impl Figures {
     pub fn failures_by_kind(&self) -> impl Iterator<Item = (Trouble, u64)> + '_ {
         let counts = self.failures_by.iter().map(|count| count.load(Relaxed));
         Trouble::ALL.into_iter().zip(counts)
+    }
+
+    /// What of Redis' settings does not suit, in an operator's words; nothing if that is not known.
+    pub fn unsuitable(&self) -> Vec<String> {
+        self.unsuitable
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Notes what was found at a connection.
+    pub fn set_unsuitable(&self, found: Vec<String>) {
+        *self.unsuitable.lock().unwrap_or_else(PoisonError::into_inner) = found;
     }
 
     /// Name, kind, text and value of each.

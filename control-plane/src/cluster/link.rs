@@ -8,7 +8,7 @@ use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo,
-    RedisResult, ServerErrorKind, TlsCertificates, TlsMode,
+    Pipeline, RedisResult, ServerErrorKind, TlsCertificates, TlsMode,
 };
 use tollgate_lease::script::{self, SCRIPT};
 use tollgate_lease::{Answer, Report};
@@ -167,8 +167,16 @@ impl LinkOptions {
     /// # Errors
     /// As [`LinkOptions::connect`].
     pub async fn listen(&self, attempt: usize) -> Result<PubSub, LinkError> {
+        self.subscribe(attempt, &script::channel(&self.prefix)).await
+    }
+
+    /// Listens to one channel.
+    ///
+    /// # Errors
+    /// As [`LinkOptions::connect`].
+    pub async fn subscribe(&self, attempt: usize, channel: &str) -> Result<PubSub, LinkError> {
         let mut listener = self.client(attempt).await?.get_async_pubsub().await?;
-        listener.subscribe(script::channel(&self.prefix)).await?;
+        listener.subscribe(channel).await?;
         Ok(listener)
     }
 }
@@ -208,6 +216,54 @@ impl Link {
                 self.ask(&command("EVAL", SCRIPT)).await
             }
             other => other,
+        }
+    }
+
+    /// What all keys begin with.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Sends one command.
+    ///
+    /// # Errors
+    /// If there is no answer, or another one than expected.
+    pub async fn query<T: FromRedisValue>(&mut self, command: &Cmd) -> Result<T, LinkError> {
+        Ok(self.ask(command).await?)
+    }
+
+    /// Sends several commands at once; in a cluster they must be about keys of one tag.
+    ///
+    /// # Errors
+    /// As [`Link::query`].
+    pub async fn pipe<T: FromRedisValue>(&mut self, commands: &Pipeline) -> Result<T, LinkError> {
+        Ok(match &mut self.wire {
+            Wire::One(one) => commands.query_async(one).await?,
+            Wire::Cluster(cluster) => commands.query_async(cluster).await?,
+        })
+    }
+
+    /// Runs a script by its digest; by its text where that is not known.
+    ///
+    /// # Errors
+    /// As [`Link::query`].
+    pub async fn script<T: FromRedisValue>(
+        &mut self,
+        text: &str,
+        sha: &str,
+        keys: &[String],
+        arguments: &[Vec<u8>],
+    ) -> Result<T, LinkError> {
+        let command = |name: &str, script: &str| {
+            let mut command = redis::cmd(name);
+            command.arg(script).arg(keys.len()).arg(keys).arg(arguments);
+            command
+        };
+        match self.ask(&command("EVALSHA", sha)).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                Ok(self.ask(&command("EVAL", text)).await?)
+            }
+            other => Ok(other?),
         }
     }
 

@@ -261,6 +261,7 @@ impl Session {
                 for text in unsuitable.iter().filter(|_| !self.was_well) {
                     tracing::warn!("Redis: {text}");
                 }
+                self.figures.set_unsuitable(unsuitable);
                 self.connecting = false;
                 self.link = Some(link);
                 self.beat_at = Instant::now();
@@ -373,6 +374,7 @@ impl Session {
     /// Registers the instance, and compares the clocks.
     fn beat(&self, mut link: Link) {
         let (region, events) = (Arc::clone(&self.region), self.events.clone());
+        let figures = Arc::clone(&self.figures);
         tokio::spawn(async move {
             let about = format!(
                 r#"{{"version":"{}","generation":{}}}"#,
@@ -386,6 +388,7 @@ impl Session {
             if !lives {
                 return;
             }
+            figures.beat_ms.store(region.now_ms(), Relaxed);
             let before = region.now_ms();
             if let Ok(theirs) = link.time_ms().await {
                 let ours = before.midpoint(region.now_ms());

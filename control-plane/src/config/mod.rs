@@ -29,7 +29,7 @@ pub use credentials::{REDACTED, has_plain_keys, redacted, resealed, sealed, with
 pub use diff::{Difference, DocumentDiff, diff};
 pub use directory::Directory;
 pub use inherit::{Effective, Override, document_of, effective, instance_of};
-pub use nacos::{Account, Nacos, NacosOptions, PublicationLock, props as nacos_props};
+pub use nacos::{Account, Nacos, NacosOptions, PublicationGuard, PublicationLock, props as nacos_props};
 pub use parsed::parse_set;
 pub use publish::Publisher;
 pub use resolve::{Answers, Resolver, Target, Upstream, ask};

@@ -21,6 +21,7 @@ pub fn keep(settings: &Settings, now_ms: u64) -> Keep {
     let seconds_ago = |ms: u64| now_ms.saturating_sub(ms) / 1_000;
     let log = &settings.request_log;
     Keep {
+        now: now_ms / 1_000,
         minutes_from: seconds_ago(settings.retention.minutes.as_millis()),
         ten_minutes_from: seconds_ago(settings.retention.ten_minutes.as_millis()),
         requests_from_ms: now_ms.saturating_sub(log.max_age.as_millis()),

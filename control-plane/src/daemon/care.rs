@@ -120,7 +120,7 @@ pub(super) fn keep_ledger<S: Store>(
             _ => {}
         }
         failing = result.is_err();
-        if due(pruned, PRUNE) && !ending {
+        if due(pruned, PRUNE) || ending {
             pruned = Some(Instant::now());
             if let Err(error) = drain.store().prune(&keep(&status.settings, region.now_ms())) {
                 tracing::warn!(%error, "the ledger grows");

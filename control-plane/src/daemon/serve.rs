@@ -5,14 +5,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 use tollgate_shm::Region;
 
 use super::tls::{TlsFiles, TlsListener};
 use super::{Checkpoint, LogFile, Stop, care};
-use crate::accounts::{Accounts, AccountsError, SqliteRecords};
+use crate::accounts::{Accounts, AccountsError, SharedRecords, SqliteRecords};
 use crate::api::{AppState, Indexes, Peer, app};
 use crate::audit::Audit;
 use crate::backup::{BackupFolder, Keeper};
@@ -23,13 +24,17 @@ use crate::config::{
     parse_set, region_sizes,
 };
 use crate::counting::Counting;
-use crate::health::{Board, Prober};
+use crate::health::{Board, Others, Prober};
 use crate::ledger::{Drain, SqliteReader, SqliteStore};
 use crate::naming::{Around, Naming, Registry};
 use crate::oidc::SignIns;
 use crate::pulse::Pulses;
 use crate::schedule::{Runner, Schedules};
 use crate::secrets::{ApiToken, CredentialFolder, MasterKey, Sealer};
+use crate::shared::{Elector, Rumours, Shared, SharedLock, Shipper, UsageReader};
+
+/// How long the end waits for the cluster's usage to be written.
+const LAST_SHIPPING: Duration = Duration::from_secs(2);
 
 /// What `tollgate serve` is told.
 #[derive(Clone, Debug)]
@@ -105,10 +110,12 @@ fn sample() -> Fixed {
 /// The documents, and where the other instances are to be found.
 type Source = (Arc<dyn ConfigSource>, Option<Registry>);
 
-fn open_source(options: &ServeOptions) -> Result<Source, DaemonError> {
+fn open_source(options: &ServeOptions, lock: &SharedLock) -> Result<Source, DaemonError> {
     match (&options.nacos, &options.config) {
         (Some(nacos), _) => {
-            let source = Nacos::open(nacos.clone(), &options.state).map_err(DaemonError::from)?;
+            let source = Nacos::open(nacos.clone(), &options.state)
+                .map_err(DaemonError::from)?
+                .locked_by(Arc::new(lock.clone()));
             let registry = Registry::new(nacos.clone(), source.login());
             Ok((Arc::new(source), Some(registry)))
         }
@@ -164,9 +171,11 @@ fn token(options: &ServeOptions, state: &StateFolder) -> Result<ApiToken, Daemon
     .map_err(DaemonError::from)
 }
 
-fn accounts(state: &StateFolder) -> Result<Accounts, DaemonError> {
-    let records = SqliteRecords::open(&state.file("accounts.db")).map_err(DaemonError::from)?;
-    Accounts::new(Arc::new(records)).map_err(DaemonError::from)
+fn accounts(state: &StateFolder, shared: &Shared) -> Result<(Accounts, SharedRecords), DaemonError> {
+    let local = SqliteRecords::open(&state.file("accounts.db")).map_err(DaemonError::from)?;
+    let records = SharedRecords::new(local, shared.clone(), tokio::runtime::Handle::current());
+    let accounts = Accounts::new(Arc::new(records.clone())).map_err(DaemonError::from)?;
+    Ok((accounts, records))
 }
 
 /// Makes the first account, and tells its password to whoever started the daemon: past the log's filters and files,
@@ -184,6 +193,43 @@ fn first_run(accounts: &Accounts, scheme: &str, address: SocketAddr) -> Result<(
         io::Write::write_all(&mut io::stderr(), text.as_bytes()).map_err(DaemonError::from)?;
     }
     Ok(())
+}
+
+/// The first account, if there is none. Where accounts are shared, Redis says so; as long as it does not answer, a start does not
+/// wait for it.
+async fn begin_accounts(
+    accounts: Accounts,
+    records: SharedRecords,
+    scheme: &'static str,
+    address: SocketAddr,
+) -> Result<(), DaemonError> {
+    let shared = records.is_shared();
+    let begin = move || {
+        if shared {
+            records.sync().map_err(DaemonError::from)?;
+        }
+        first_run(&accounts, scheme, address)
+    };
+    let attempt = {
+        let begin = begin.clone();
+        move || tokio::task::spawn_blocking(begin.clone())
+    };
+    match attempt().await.map_err(DaemonError::from)? {
+        Ok(()) => Ok(()),
+        Err(error) if !shared => Err(error),
+        Err(error) => {
+            tracing::warn!(%error, "the instances' accounts are not known yet");
+            tokio::spawn(async move {
+                loop {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    if matches!(attempt().await, Ok(Ok(()))) {
+                        return;
+                    }
+                }
+            });
+            Ok(())
+        }
+    }
 }
 
 /// A bound socket that does not listen yet: a busy address is found before anything is touched, and nobody connects
@@ -221,7 +267,8 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         )),
         _ => DaemonError::at("use the state folder", &options.state)(error),
     })?;
-    let (source, registry) = open_source(&options)?;
+    let lock = SharedLock::new(tokio::runtime::Handle::current());
+    let (source, registry) = open_source(&options, &lock)?;
     let listen = match options.listen {
         Some(address) => address,
         None => {
@@ -244,6 +291,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     let ledger = state.file("tollgate.db");
     let store = SqliteStore::open(&ledger).map_err(DaemonError::from)?;
     let reader = SqliteReader::open(&ledger).map_err(DaemonError::from)?;
+    let marking = store.marking();
     let counting = Counting::new(options.config.as_deref(), &options.state);
     let mut drain = Drain::new(Arc::clone(&region), store)
         .map_err(DaemonError::from)?
@@ -259,15 +307,43 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     publisher.take_present().await;
     let config = publisher.status();
     let probes = Board::default();
+    let shared = Shared::new(config.clone(), sealer.folder.clone());
+    lock.over(shared.clone());
+    let name = options.instance.as_deref().unwrap_or("local");
+    let elector = Elector::new(shared.clone(), name, region.now_ms());
+    let (told, telling) = mpsc::unbounded_channel();
+    let (hearing, heard) = mpsc::unbounded_channel();
     let prober = Prober::new(
         Arc::clone(&region),
         config.clone(),
         sealer.key.clone(),
         probes.clone(),
+        Others {
+            role: elector.role(),
+            tell: told,
+            hear: heard,
+        },
     );
+    let rumours = Rumours::new(
+        shared.clone(),
+        Arc::clone(&region),
+        config.clone(),
+        &format!("{name} {:08x}", region.id() >> 32),
+        elector.role(),
+        (telling, hearing),
+    );
+    // Before the ledger is written to: what changes without a mark is found only by reading everything.
+    let shipper = Shipper::new(
+        shared.clone(),
+        SqliteReader::open(&ledger).map_err(DaemonError::from)?,
+        marking,
+        Arc::clone(&region),
+        config.clone(),
+    )
+    .map_err(DaemonError::from)?;
 
     let figures = Arc::<Figures>::default();
-    let naming = Naming::alone(options.instance.as_deref().unwrap_or("local"));
+    let naming = Naming::alone(name);
     let around = Around {
         region: Arc::clone(&region),
         config: config.clone(),
@@ -282,7 +358,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         .clone()
         .map(|balancer| tokio::spawn(balancers.clone().run(balancer, naming.clone())));
 
-    let accounts = accounts(&state)?;
+    let (accounts, records) = accounts(&state, &shared)?;
     let schedules = Schedules::new(accounts.records());
     let audit = Audit::open(&options.state, &sealer.key).map_err(DaemonError::from)?;
     let publishing_later = Runner {
@@ -305,6 +381,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         sign_ins,
         backups,
         accounts: accounts.clone(),
+        accounts_copy: records.figures(),
         audit: audit.clone(),
         schedules,
         indexes: Indexes::default(),
@@ -323,6 +400,11 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         balancers,
         nacos: options.nacos.clone().map(Arc::new),
         cluster: Arc::clone(&figures),
+        usage: UsageReader::new(shared.clone()),
+        shipping: shipper.figures(),
+        rumours: rumours.figures(),
+        role: elector.role(),
+        shared,
         open_metrics: listen.ip().is_loopback(),
         started: Instant::now(),
     };
@@ -360,12 +442,14 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     let leasing = tokio::spawn(cluster.run(stop.watch()));
     let publishing_later = tokio::spawn(publishing_later.run(stop.watch()));
     let backing_up = tokio::spawn(backing_up.run(stop.watch()));
+    let shipping = tokio::spawn(shipper.run(stop.watch()));
+    let electing = tokio::spawn(elector.run(stop.watch()));
+    let talking = tokio::spawn(rumours.run(stop.watch()));
 
     let listener = socket.listen(1_024).map_err(DaemonError::from)?;
     let scheme = if options.tls.is_some() { "https" } else { "http" };
-    tokio::task::spawn_blocking(move || first_run(&accounts, scheme, listen))
-        .await
-        .map_err(DaemonError::from)??;
+    begin_accounts(accounts, records.clone(), scheme, listen).await?;
+    let keeping = tokio::spawn(records.keep(stop.watch()));
     tracing::info!(address = %listen, region = %options.region.display(), version = env!("CARGO_PKG_VERSION"), "ready");
     let mut ending = stop.watch();
     let service = app(app_state).into_make_service_with_connect_info::<Peer>();
@@ -404,14 +488,22 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     let _ = probing.await;
     let _ = meeting.await;
     let _ = leasing.await;
+    let _ = electing.await;
+    let _ = talking.await;
+    let _ = keeping.await;
     let _ = auditing.await;
     let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok()));
     counting.learner.save();
-    if !joined.await.unwrap_or(false) {
+    let joined = joined.await;
+    if let Ok(mut shipper) = shipping.await {
+        // What the ledger has come to at the end; what does not get there in time goes at the next start.
+        let _ = tokio::time::timeout(LAST_SHIPPING, shipper.finish()).await;
+    }
+    if !joined.unwrap_or(false) {
         return Err(DaemonError("a thread ended with a panic".into()));
     }
     // Connections that are idle or slow do not keep a stopped daemon alive.
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(2), server).await;
+    let _ = tokio::time::timeout(Duration::from_secs(2), server).await;
     tracing::info!("stopped");
     outcome
 }

@@ -11,6 +11,7 @@ use tollgate_shm::Verdict;
 use super::plan::{Key, Target};
 use super::probe::Finding;
 use super::standing::{Change, Outcome, Standing, verdict_name};
+use super::told::Told;
 
 /// Probes that are remembered of each target.
 pub const KEPT: usize = 100;
@@ -78,6 +79,13 @@ struct Record {
 }
 
 impl Record {
+    fn remember(&mut self, entry: Entry) {
+        if self.history.len() >= KEPT {
+            self.history.pop_front();
+        }
+        self.history.push_back(entry);
+    }
+
     fn probed(&self) -> Probed {
         Probed {
             kind: self.target.check.kind,
@@ -109,6 +117,8 @@ pub(super) struct Noted {
     pub verdict: Verdict,
     /// The new verdict and why, if it changed.
     pub change: Option<(Change, String)>,
+    /// Why the verdict is what it is.
+    pub reason: String,
     /// Whether an undecided probe says something that was not said before.
     pub news: bool,
 }
@@ -194,10 +204,7 @@ impl Board {
         }
         counts.input_tokens = counts.input_tokens.saturating_add(finding.tokens.0);
         counts.output_tokens = counts.output_tokens.saturating_add(finding.tokens.1);
-        if record.history.len() >= KEPT {
-            record.history.pop_front();
-        }
-        record.history.push_back(Entry {
+        record.remember(Entry {
             at_ms: now_ms,
             kind: check.kind.name(),
             outcome: finding.outcome,
@@ -214,9 +221,35 @@ impl Board {
         }
         Some(Noted {
             verdict: record.standing.verdict,
+            reason: record.standing.reason.clone(),
             change,
             news,
         })
+    }
+
+    /// Takes another instance's word; `None` if the target is gone, otherwise the new verdict and why, if it changed.
+    pub(super) fn take_word(&self, key: &Key, told: &Told, now_ms: u64) -> Option<Option<Change>> {
+        let mut inner = self.lock();
+        let record = inner.records.get_mut(key)?;
+        let (from, to) = (record.standing.verdict, told.verdict());
+        let change = (from != to).then_some(Change { from, to });
+        if change.is_some() {
+            record.standing.verdict = to;
+            record.standing.since_ms = now_ms;
+        }
+        record.standing.reason = format!("{} says: {}", told.from, told.reason);
+        // Whoever probes next begins to count.
+        record.standing.in_row = 0;
+        record.standing.last = None;
+        record.remember(Entry {
+            at_ms: now_ms,
+            kind: record.target.check.kind.name(),
+            outcome: told.outcome,
+            latency_us: told.latency_us,
+            reason: format!("{} says: {}", told.from, told.found),
+            verdict: verdict_name(to),
+        });
+        Some(change)
     }
 
     /// What is held of a deployment.

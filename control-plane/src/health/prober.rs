@@ -15,7 +15,9 @@ use super::board::Board;
 use super::budget::Budget;
 use super::plan::{Key, Target};
 use super::probe::{Finding, Reach, probe};
+use super::standing::verdict_name;
 use super::tls::TlsConfigs;
+use super::told::{Others, Told, healthy};
 use crate::config::{ConfigStatus, StatusWatch};
 use crate::secrets::MasterKey;
 
@@ -23,6 +25,9 @@ use crate::secrets::MasterKey;
 const AT_ONCE: usize = 64;
 /// The longest wait for a first probe, and between probes of what nobody knows yet.
 const SOON: Duration = Duration::from_secs(1);
+
+/// How much longer than three intervals nothing may be heard of a target.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// A target and when it is its turn.
 struct Watched {
@@ -47,6 +52,9 @@ pub struct Prober {
     free: Arc<Semaphore>,
     budget: Budget,
     tls: TlsConfigs,
+    others: Others,
+    /// Whether this instance probes for all.
+    leads: bool,
 }
 
 /// A duration between `from` and `to`; without random numbers the middle.
@@ -55,9 +63,21 @@ fn between(from: Duration, to: Duration) -> Duration {
     from + to.saturating_sub(from).mul_f64(share)
 }
 
+/// How long nothing may be heard of a target before one asks oneself.
+fn silence(target: &Target) -> Duration {
+    Duration::from_millis(target.check.interval.as_millis()) * 3 + SILENCE
+}
+
 impl Prober {
-    /// A prober that has not probed anything yet. `board` is what others look at.
-    pub fn new(region: Arc<Region>, config: StatusWatch, key: MasterKey, board: Board) -> Prober {
+    /// A prober that has not probed anything yet. `board` is what the API looks at.
+    pub fn new(
+        region: Arc<Region>,
+        config: StatusWatch,
+        key: MasterKey,
+        board: Board,
+        others: Others,
+    ) -> Prober {
+        let leads = others.role.borrow().works();
         Prober {
             region,
             config,
@@ -69,6 +89,8 @@ impl Prober {
             free: Arc::new(Semaphore::new(AT_ONCE)),
             budget: Budget::default(),
             tls: TlsConfigs::default(),
+            leads,
+            others,
         }
     }
 
@@ -91,6 +113,8 @@ impl Prober {
                     Ok((id, (key, finding))) => self.take(id, &key, &finding),
                     Err(error) => self.lost(error.id()),
                 },
+                Ok(()) = self.others.role.changed() => self.take_role(),
+                Some(told) = self.others.hear.recv() => self.take_word(&told),
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => self.launch_due(),
             }
         }
@@ -125,7 +149,11 @@ impl Prober {
                 // Whatever runs now asks the wrong question.
                 _ => Watched {
                     target: target.clone(),
-                    due: now + between(Duration::ZERO, SOON),
+                    due: if self.leads {
+                        now + between(Duration::ZERO, SOON)
+                    } else {
+                        now + silence(target)
+                    },
                     slot: false,
                     running: None,
                 },
@@ -147,6 +175,49 @@ impl Prober {
         }
         for gone in before {
             self.tell(&gone, Verdict::Unknown);
+        }
+    }
+
+    /// Begins to probe what others have probed so far, or leaves it to them.
+    fn take_role(&mut self) {
+        let leads = self.others.role.borrow_and_update().works();
+        if leads == self.leads {
+            return;
+        }
+        self.leads = leads;
+        let now = Instant::now();
+        for watched in self.watched.values_mut() {
+            watched.due = if leads {
+                now + between(Duration::ZERO, SOON)
+            } else {
+                now + silence(&watched.target)
+            };
+        }
+    }
+
+    /// Takes the word of the instance that probes, if it asks what we would ask.
+    fn take_word(&mut self, told: &Told) {
+        let named = |w: &&mut Watched| w.target.name() == told.name && w.target.about() == told.about;
+        let Some(watched) = self.watched.values_mut().find(named).filter(|_| !self.leads) else {
+            return;
+        };
+        watched.due = Instant::now() + silence(&watched.target);
+        let key = watched.target.key();
+        let Some(change) = self.board.take_word(&key, told, self.region.now_ms()) else {
+            return;
+        };
+        let deployments = watched.target.deployments.clone();
+        if let Some(change) = change {
+            let (to, names) = (verdict_name(change.to), deployments.join(" "));
+            tracing::info!(
+                provider = watched.target.provider,
+                deployments = names,
+                "{to}: {} says so",
+                told.from
+            );
+        }
+        for deployment in &deployments {
+            self.tell(deployment, told.verdict());
         }
     }
 
@@ -204,6 +275,20 @@ impl Prober {
         let Some(noted) = noted else {
             return;
         };
+        if self.leads {
+            // Nobody hears it where nothing is shared.
+            let _ = self.others.tell.send(Told {
+                name: watched.target.name(),
+                about: watched.target.about(),
+                outcome: finding.outcome,
+                found: finding.reason.clone(),
+                latency_us: u64::try_from(finding.took.as_micros()).unwrap_or(u64::MAX),
+                healthy: healthy(noted.verdict),
+                reason: noted.reason.clone(),
+                for_ms: u64::try_from(silence(&watched.target).as_millis()).unwrap_or(u64::MAX),
+                from: String::new(),
+            });
+        }
         let (provider, kind) = (&watched.target.provider, check.kind.name());
         let told = watched.target.deployments.clone();
         let deployments = told.join(" ");

@@ -1,12 +1,12 @@
 //! From findings to a verdict: rise and fall.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tollgate_policy::documents::HealthCheck;
 use tollgate_shm::Verdict;
 
 /// What a probe found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "ProbeOutcome")]
 pub enum Outcome {

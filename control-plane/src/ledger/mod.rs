@@ -26,7 +26,9 @@ pub use drain::{Drain, DrainStatus, RegionNames};
 pub use lines::{Line, Lines};
 pub use record::{RequestRecord, flag_bit, flag_names, source_name};
 pub use results::{Histogram, Results, quantile_us};
-pub use sqlite::{RequestPage, RequestSearch, Series, SeriesQuery, SqliteReader, SqliteStore};
+pub use sqlite::{
+    Changed, Changes, Marking, RequestPage, RequestSearch, Series, SeriesQuery, SqliteReader, SqliteStore,
+};
 pub use store::{
     Batch, BookedRow, Delta, GroupDelta, Keep, Position, RequestQuery, ResultsPoint, ResultsQuery, STEPS,
     Store, StoreError, UsagePoint, UsageQuery,

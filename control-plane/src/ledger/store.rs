@@ -100,6 +100,8 @@ impl Batch {
 /// What is kept when a store is pruned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keep {
+    /// The present, Unix seconds.
+    pub now: u64,
     /// Buckets of one minute that begin before this go, Unix seconds.
     pub minutes_from: u64,
     /// Buckets of ten minutes that begin before this go, Unix seconds.
@@ -424,6 +426,7 @@ pub(crate) mod conformance {
         assert_eq!(read(0, "e")[0].2, all_a.plus(&results(13)));
         assert!(read(60, "f").is_empty());
         s.prune(&Keep {
+            now: 0,
             minutes_from: 60,
             ten_minutes_from: 600,
             requests_from_ms: 0,
@@ -656,6 +659,7 @@ pub(crate) mod conformance {
         };
         s.commit(&batch).unwrap();
         let keep = Keep {
+            now: 0,
             minutes_from: 1200,
             ten_minutes_from: 600,
             requests_from_ms: 10,
@@ -673,6 +677,7 @@ pub(crate) mod conformance {
         };
         assert_eq!(s.requests(&query).unwrap().len(), 20);
         s.prune(&Keep {
+            now: 0,
             minutes_from: 0,
             ten_minutes_from: 0,
             requests_from_ms: 0,

@@ -30,6 +30,7 @@ use tollgate::ledger::{Drain, SqliteReader, SqliteStore};
 use tollgate::oidc::SignIns;
 use tollgate::schedule::{Runner, Schedules};
 use tollgate::secrets::{ApiToken, CredentialFolder, MasterKey, Sealer};
+use tollgate::shared::{Shared, UsageReader, alone};
 use tollgate_shm::{Region, Sizes};
 use tower::ServiceExt;
 
@@ -140,6 +141,7 @@ impl Daemon {
         );
         publisher.take_present().await;
         let accounts = Accounts::new(Arc::clone(&records)).unwrap();
+        let shared = Shared::new(publisher.status(), sealer.folder.clone());
         let state = AppState {
             sign_ins: SignIns::new(accounts.clone(), sealer.folder.clone()),
             region: Arc::clone(&region),
@@ -161,6 +163,12 @@ impl Daemon {
             balancers: Default::default(),
             nacos: None,
             cluster: Arc::default(),
+            usage: UsageReader::new(shared.clone()),
+            shipping: Arc::default(),
+            rumours: Arc::default(),
+            accounts_copy: Arc::default(),
+            role: alone(),
+            shared,
             counting,
             open_metrics: true,
             started: Instant::now(),

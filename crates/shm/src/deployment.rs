@@ -461,6 +461,29 @@ impl Region {
         }
     }
 
+    /// The breaker of another instance has opened, for what is the deployment's own fault: ours opens until the same time.
+    /// `false`: it is not closed, so this instance knows by itself.
+    pub fn open_breaker(&self, index: DeploymentIndex, until_ms: u64) -> bool {
+        let Some(row) = self.deployment_row(index) else {
+            return false;
+        };
+        let next = pack(OPEN, 1, until_ms);
+        let done = row.breaker.compare_exchange(CLOSED, next, SeqCst, SeqCst).is_ok();
+        if done {
+            row.opened.fetch_add(1, Relaxed);
+        }
+        done
+    }
+
+    /// The breaker of another instance has opened, perhaps for want of a way from there: the next failure here is as good as
+    /// `failures` in a row, and a success ends that.
+    pub fn suspect_deployment(&self, index: DeploymentIndex, failures: u32) {
+        if let Some(row) = self.deployment_row(index) {
+            row.failures
+                .fetch_max(u64::from(failures.saturating_sub(1)), SeqCst);
+        }
+    }
+
     /// It asked to be left alone for a time.
     pub fn cool_down(&self, index: DeploymentIndex, until_ms: u64) {
         if let Some(row) = self.deployment_row(index) {
@@ -646,6 +669,32 @@ mod tests {
         assert_eq!(r.set_verdict(d, 20, Verdict::Healthy), Verdict::Unhealthy);
         assert_eq!(r.deployment_readiness(d, 20), Readiness::Ready);
         assert_eq!(r.deployment_recovered_ms(d), 20);
+    }
+
+    #[test]
+    fn what_others_say_opens_a_closed_breaker_or_makes_one_failure_enough() {
+        let (_dir, region, at) = region();
+        region.suspect_deployment(at, SPEC.failures);
+        assert_eq!(region.deployment_readiness(at, 10), Readiness::Ready);
+        region.note_success(at, 10, None);
+        assert!(
+            !region.note_failure(at, 10, Failure::Connect, &SPEC).opened,
+            "a success ended it"
+        );
+        region.note_success(at, 10, None);
+        region.suspect_deployment(at, SPEC.failures);
+        assert!(region.note_failure(at, 20, Failure::Connect, &SPEC).opened);
+        assert!(!region.open_breaker(at, 9_999), "it knows by itself");
+        assert_eq!(region.deployment_readiness(at, 120), Readiness::Trial);
+        assert!(region.take_trial(at, 120));
+        region.note_success(at, 130, None);
+        assert!(region.open_breaker(at, 500));
+        assert_eq!(region.deployment_readiness(at, 499), Readiness::Broken);
+        assert_eq!(
+            region.deployment_readiness(at, 500),
+            Readiness::Trial,
+            "it ends by time like any other"
+        );
     }
 
     #[test]

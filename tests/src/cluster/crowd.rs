@@ -2,7 +2,7 @@
 
 use super::Cluster;
 use crate::http::{Connection, Request};
-use crate::wait::{PATIENCE, wait_for};
+use crate::wait::{PATIENCE, wait_for, wait_until};
 use serde_json::json;
 use std::io;
 use std::net::SocketAddr;
@@ -123,15 +123,34 @@ impl Crowd {
                 quiet = (Instant::now(), figures());
             }
         }
-        self.counts.stop.store(true, Ordering::Relaxed);
-        for task in std::mem::take(&mut self.tasks) {
-            task.await.expect("a client's verdict");
-        }
+        self.finish().await;
         wait_for("nothing in flight", PATIENCE, || async {
             let idle = regions.iter().all(|region| region.inflight(1).is_empty());
             idle.then_some(())
         })
         .await;
+    }
+
+    /// Waits until so many more requests were served.
+    pub async fn served(&self, more: u64) {
+        let admitted = || self.counts.admitted.load(Ordering::Relaxed);
+        let wanted = admitted() + more;
+        wait_until("requests to be served", PATIENCE, || admitted() >= wanted).await;
+    }
+
+    /// Ends it when each client has had its answer.
+    ///
+    /// # Panics
+    /// If a client got another answer than 200 or 429.
+    pub async fn end(mut self) {
+        self.finish().await;
+    }
+
+    async fn finish(&mut self) {
+        self.counts.stop.store(true, Ordering::Relaxed);
+        for task in std::mem::take(&mut self.tasks) {
+            task.await.expect("a client's verdict");
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use std::sync::mpsc::RecvTimeoutError;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch as watched};
 use tollgate_policy::Problem;
@@ -109,11 +110,18 @@ impl NacosOptions {
 
 /// A lock in front of the claim, for a store that has real ones: whoever publishes holds it while it claims.
 pub trait PublicationLock: Send + Sync {
-    /// Waits for the lock; it is given back when the result is dropped. May block.
+    /// Waits for the lock, to write these documents; it is given back when the result is dropped. `None`: there is no such store now, and
+    /// the claim alone decides. May block.
     ///
     /// # Errors
     /// If it cannot be had for now.
-    fn lock(&self) -> Result<Box<dyn Send>, PutError>;
+    fn lock(&self, documents: &[String]) -> Result<Option<Arc<dyn PublicationGuard>>, PutError>;
+}
+
+/// A lock that is held.
+pub trait PublicationGuard: Send + Sync {
+    /// Whether it still is, and nobody who had it later has begun to write the same. Asked before each step that others would see.
+    fn holds(&self) -> BoxFuture<'static, bool>;
 }
 
 /// Documents in Nacos.
@@ -243,11 +251,15 @@ impl Nacos {
             .publishing
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let _held = self.lock.as_ref().map(|l| l.lock()).transpose()?;
+        let documents: Vec<String> = change.edits.iter().map(|e| e.name.clone()).collect();
+        let held = match &self.lock {
+            Some(lock) => lock.lock(&documents)?,
+            None => None,
+        };
         let (client, owner) = (Arc::clone(&self.client), self.options.instance.clone());
         let change = Arc::new(change.clone());
         let published = self.wait(PUBLISHING, async move {
-            publish::publish(&client, &owner, &change).await
+            publish::publish(&client, &owner, &change, held.as_deref()).await
         });
         let version = published.map_err(|e| PutError::Failed { source: e.into() })??;
         let _ = self.changed.send(MANIFEST.to_owned());

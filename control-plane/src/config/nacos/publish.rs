@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use super::claim::Claim;
 use super::client::{Client, NacosError};
 use super::{GROUP, MANIFEST, MOST_BYTES, VERSIONS, content_id, version_id};
+use crate::config::nacos::PublicationGuard;
 use crate::config::versions::decode;
 use crate::config::{Change, Edit, Etag, PutError, Version, VersionsError};
 
@@ -131,6 +132,7 @@ pub(super) async fn publish(
     client: &Arc<Client>,
     owner: &str,
     change: &Arc<Change>,
+    held: Option<&dyn PublicationGuard>,
 ) -> Result<Version, PutError> {
     let target = |edit: &Edit| edit.bytes.as_deref().map(Etag::of);
     let intent = || change.edits.iter().map(|e| (e.name.clone(), target(e)));
@@ -141,7 +143,7 @@ pub(super) async fn publish(
         };
         let (claim, prepared) = Claim::take(client, owner, intent().collect(), prepare).await?;
         let published = match prepared {
-            Ok((before, ())) => claimed(client, &claim, before, change).await,
+            Ok((before, ())) => claimed(client, &claim, before, change, held).await,
             Err(error) => Err(error),
         };
         claim.release(client).await;
@@ -152,11 +154,20 @@ pub(super) async fn publish(
     Err(PutError::Busy)
 }
 
+/// Whether the lock in front of the claim is still ours, if there is one.
+async fn may_write(held: Option<&dyn PublicationGuard>) -> bool {
+    match held {
+        Some(held) => held.holds().await,
+        None => true,
+    }
+}
+
 async fn claimed(
     client: &Arc<Client>,
     claim: &Claim,
     before: Before,
     change: &Change,
+    held: Option<&dyn PublicationGuard>,
 ) -> Result<Version, PutError> {
     let present = before.manifest.as_ref().map(|(version, _)| version);
     let mut documents = present.map(|v| v.documents.clone()).unwrap_or_default();
@@ -165,6 +176,9 @@ async fn claimed(
             Some(bytes) => documents.insert(edit.name.clone(), Etag::of(bytes)),
             None => documents.remove(&edit.name),
         };
+    }
+    if !may_write(held).await {
+        return Err(PutError::Busy);
     }
     if let Some(present) = present.filter(|p| p.documents == documents) {
         write_documents(client, claim, change, &before.documents).await?;
@@ -178,7 +192,7 @@ async fn claimed(
         recorded,
         write_documents(client, claim, change, &before.documents)
     )?;
-    if !claim.stands(client).await.map_err(failed)? {
+    if !claim.stands(client).await.map_err(failed)? || !may_write(held).await {
         return Err(PutError::Busy);
     }
     let md5 = before.manifest.as_ref().map(|(_, md5)| md5.as_str());

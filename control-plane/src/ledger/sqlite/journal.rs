@@ -185,6 +185,11 @@ impl Journal {
         self.entries >= MOST || long_ago && self.entries > 0
     }
 
+    /// Whether the next call of [`Self::fold`] folds something.
+    pub fn is_folding(&self) -> bool {
+        self.fold.is_some() || self.due()
+    }
+
     /// Folds a part if it is time to, within a transaction.
     pub fn fold(
         &mut self,

@@ -12,17 +12,19 @@ mod block;
 mod bytes;
 mod journal;
 mod log;
+mod marks;
 mod names;
 mod results;
 mod search;
 mod series;
 
+pub use marks::{Changed, Changes, Marking};
 pub use search::{RequestPage, RequestSearch};
 pub use series::{Series, SeriesQuery};
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rusqlite::types::{Type, Value};
@@ -52,6 +54,7 @@ pub struct SqliteStore {
     unflushed: bool,
     /// Whether commits flush.
     synchronous: bool,
+    marking: Arc<marks::Marking>,
 }
 
 /// A reader with its own connection; shared by the API's requests, one at a time.
@@ -64,6 +67,7 @@ struct Known {
     names: names::Names,
     journal: journal::Journal,
     log: log::LogWriter,
+    marks: marks::Marks,
 }
 
 /// Something in the file is not what this program writes.
@@ -164,8 +168,18 @@ impl SqliteStore {
                 });
             }
         }
-        db.execute_batch(&format!("{} {}", names::GROUPS_TABLE, results::TABLE))
-            .map_err(fail("create the ledger's tables"))?;
+        db.execute_batch(&format!(
+            "{} {} {}",
+            names::GROUPS_TABLE,
+            results::TABLE,
+            marks::TABLES
+        ))
+        .map_err(fail("create the ledger's tables"))?;
+        let id = getrandom::u64().map_err(|e| StoreError {
+            action: "give the ledger a number",
+            source: std::io::Error::other(e.to_string()).into(),
+        })?;
+        marks::open(&db, id).map_err(&open)?;
         Ok(SqliteStore {
             db,
             add_usage: journal::add_usage(),
@@ -173,7 +187,13 @@ impl SqliteStore {
             flushed: Instant::now(),
             unflushed: true,
             synchronous: true,
+            marking: Arc::default(),
         })
+    }
+
+    /// What whoever keeps a copy of usage tells this writer.
+    pub fn marking(&self) -> Arc<marks::Marking> {
+        Arc::clone(&self.marking)
     }
 
     /// Does something in a transaction. After a failure nothing of it has taken effect, and what is known is read
@@ -192,7 +212,7 @@ impl SqliteStore {
         let t = self.db.transaction()?;
         let mut known = match self.known.take() {
             Some(known) => known,
-            None => Known::load(&t)?,
+            None => Known::load(&t, &self.marking)?,
         };
         work(&t, &mut known, &self.add_usage)?;
         t.commit()?;
@@ -206,7 +226,7 @@ impl SqliteStore {
 }
 
 impl Known {
-    fn load(db: &Connection) -> rusqlite::Result<Known> {
+    fn load(db: &Connection, marking: &Arc<marks::Marking>) -> rusqlite::Result<Known> {
         let region = db
             .query_row("SELECT id FROM region", [], |r| r.get(0))
             .optional()?;
@@ -215,6 +235,7 @@ impl Known {
             names: names::Names::default(),
             journal: journal::Journal::load(db, region)?,
             log: log::LogWriter::default(),
+            marks: marks::Marks::load(db, Arc::clone(marking))?,
         })
     }
 
@@ -237,6 +258,8 @@ impl Known {
         self.journal.append(t, &mut self.names, region, batch)?;
         self.log.append(t, &mut self.names, &batch.requests)?;
         results::add(t, &mut self.names, &batch.groups)?;
+        let leaving = self.journal.is_folding();
+        self.marks.note(t, &mut self.names, batch, leaving)?;
         self.journal.fold(t, &mut self.names, region, add_usage)
     }
 }
@@ -395,6 +418,7 @@ impl Store for SqliteStore {
 
     fn prune(&mut self, keep: &Keep) -> Result<(), StoreError> {
         self.transact(false, |t, known, add_usage| {
+            known.marks.prune(t, keep.now)?;
             // Where nothing comes any more, this is what folds the rest.
             if let Some(region) = known.region {
                 known.journal.fold(t, &mut known.names, region, add_usage)?;
@@ -449,6 +473,38 @@ impl SqliteReader {
     /// Usage over time, summed up.
     pub fn series(&self, query: &SeriesQuery) -> Result<Series, StoreError> {
         at_once(&self.db(), |db| series::read(db, query)).map_err(fail("read usage"))
+    }
+
+    /// This ledger's number among those whose usage is added up.
+    pub fn origin(&self) -> Result<u64, StoreError> {
+        at_once(&self.db(), marks::origin).map_err(fail("read the ledger's number"))
+    }
+
+    /// The number that marks of changes have come to, and the one below which they are not complete.
+    pub fn reach(&self) -> Result<(u64, u64), StoreError> {
+        at_once(&self.db(), marks::reach).map_err(fail("read what has changed"))
+    }
+
+    /// Minutes of a channel × model that a copy lacks which stands at a number.
+    pub fn lacking(&self, after: u64) -> Result<u64, StoreError> {
+        at_once(&self.db(), |db| marks::count(db, after)).map_err(fail("read what has changed"))
+    }
+
+    /// What a copy lacks which stands at a number, about `most` minutes of it; `None` if it needs everything.
+    pub fn changes(&self, after: u64, most: usize) -> Result<Option<Changes>, StoreError> {
+        at_once(&self.db(), |db| marks::changes(db, after, most)).map_err(fail("read what has changed"))
+    }
+
+    /// A page of one step's usage for a copy that needs everything: buckets that begin at `from` or later, after the last
+    /// point of the page before. What has not come into the tables yet is among the changes.
+    pub fn page(
+        &self,
+        step: u64,
+        from: u64,
+        after: Option<&UsagePoint>,
+        most: usize,
+    ) -> Result<Vec<UsagePoint>, StoreError> {
+        at_once(&self.db(), |db| marks::page(db, step, from, after, most)).map_err(fail("read usage"))
     }
 
     /// A page of the request log, of channels that `sees` accepts.
@@ -541,6 +597,9 @@ mod tests {
         store: SqliteStore,
         model: super::super::memory::MemoryStore,
         booked: i64,
+        /// What was copied, and where the copy stands.
+        copy: BTreeMap<(u64, u64, String, String), Counters>,
+        through: u64,
     }
 
     impl Twin {
@@ -587,9 +646,81 @@ mod tests {
                     assert_eq!(reader.usage(&query).unwrap(), self.model.usage(&query).unwrap());
                 }
             }
+            self.copy(&reader);
             let mut position = self.store.position(region).unwrap();
             position.rows.sort_by_key(|r| r.row);
             assert_eq!(position, self.model.position(region).unwrap());
+        }
+    }
+
+    impl Twin {
+        /// Takes what the copy lacks, which is what has changed and nothing that would be missed.
+        fn copy(&mut self, reader: &SqliteReader) {
+            let mut values = Vec::new();
+            loop {
+                match reader.changes(self.through, 5).unwrap() {
+                    Some(changes) => {
+                        values.extend(changes.values);
+                        if changes.through == self.through {
+                            break;
+                        }
+                        self.through = changes.through;
+                    }
+                    None => {
+                        self.through = reader.reach().unwrap().1;
+                        for step in super::super::STEPS {
+                            let mut last: Option<UsagePoint> = None;
+                            loop {
+                                let page = reader.page(step, 0, last.as_ref(), 3).unwrap();
+                                let Some(end) = page.last() else { break };
+                                last = Some(end.clone());
+                                values.extend(page.into_iter().map(|point| Changed { seq: 0, step, point }));
+                            }
+                        }
+                    }
+                }
+            }
+            for Changed { step, point, .. } in values {
+                let key = (step, point.bucket, point.channel, point.model);
+                self.copy.insert(key, point.counters);
+            }
+        }
+
+        fn check_copy(&mut self) {
+            // Marks wait for a second; a pruning does not let them wait.
+            let keep = Keep {
+                now: 1_200,
+                minutes_from: 0,
+                ten_minutes_from: 0,
+                requests_from_ms: 0,
+                requests: u64::MAX >> 1,
+            };
+            self.store.prune(&keep).unwrap();
+            let reader = SqliteReader::open(&self.path).unwrap();
+            self.copy(&reader);
+            for step in super::super::STEPS {
+                let all = UsageQuery {
+                    step,
+                    from: 0,
+                    to: u64::MAX,
+                    channel: None,
+                    model: None,
+                    limit: 10_000,
+                };
+                let copied: Vec<UsagePoint> = self
+                    .copy
+                    .iter()
+                    .filter(|((of, ..), _)| *of == step)
+                    .map(|((_, bucket, channel, model), counters)| UsagePoint {
+                        bucket: *bucket,
+                        channel: channel.clone(),
+                        model: model.clone(),
+                        counters: *counters,
+                    })
+                    .collect();
+                assert_eq!(copied, self.model.usage(&all).unwrap());
+            }
+            self.store.marking().copied(self.through);
         }
     }
 
@@ -603,9 +734,13 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().join("t.db");
             let store = SqliteStore::open(&path).unwrap();
-            let mut twin = Twin { path, store, model: Default::default(), booked: 0 };
+            let mut twin = Twin {
+                path, store, model: Default::default(), booked: 0, copy: BTreeMap::new(), through: 0,
+            };
             let mut region = 1;
+            let mut wanted = false;
             for (kind, who) in moves {
+                twin.store.marking().want(wanted);
                 match kind {
                     // The commit fails at its end.
                     0 => {
@@ -624,12 +759,17 @@ mod tests {
                             known.journal.hurry();
                         }
                     }
+                    5 => wanted = !wanted,
                     _ => {}
                 }
+                twin.store.marking().want(wanted);
                 let batch = twin.batch(region, &who);
                 twin.store.commit(&batch).unwrap();
                 twin.model.commit(&batch).unwrap();
                 twin.check(region);
+                if wanted && kind % 2 == 0 {
+                    twin.check_copy();
+                }
             }
         }
     }

@@ -31,8 +31,8 @@ pub struct SeriesQuery {
 pub type Series = BTreeMap<(String, String), BTreeMap<u64, Counters>>;
 
 impl SeriesQuery {
-    /// The buckets that the store has and that make these up.
-    fn stored(&self) -> u64 {
+    /// The buckets that stores have and that make these up.
+    pub fn stored(&self) -> u64 {
         if self.step.is_multiple_of(600) && self.from.is_multiple_of(600) {
             600
         } else {

@@ -88,6 +88,10 @@ pub struct Retention {
     pub minutes: Span,
     /// Usage in buckets of ten minutes.
     pub ten_minutes: Span,
+    /// The whole cluster's usage in buckets of one minute; it lies in Redis' memory.
+    pub cluster_minutes: Span,
+    /// The whole cluster's usage in buckets of ten minutes.
+    pub cluster_ten_minutes: Span,
 }
 
 impl Default for Retention {
@@ -95,6 +99,8 @@ impl Default for Retention {
         Self {
             minutes: Span::from_millis(2 * 86_400_000),
             ten_minutes: Span::from_millis(90 * 86_400_000),
+            cluster_minutes: Span::from_millis(6 * 3_600_000),
+            cluster_ten_minutes: Span::from_millis(14 * 86_400_000),
         }
     }
 }

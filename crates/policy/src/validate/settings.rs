@@ -45,6 +45,11 @@ pub(super) fn check(context: &mut Context<'_>) {
         ("request_log.max_age", settings.request_log.max_age),
         ("retention.minutes", settings.retention.minutes),
         ("retention.ten_minutes", settings.retention.ten_minutes),
+        ("retention.cluster_minutes", settings.retention.cluster_minutes),
+        (
+            "retention.cluster_ten_minutes",
+            settings.retention.cluster_ten_minutes,
+        ),
     ] {
         if span < minute {
             context.error(at, path, "must be at least 1m");
