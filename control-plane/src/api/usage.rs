@@ -98,6 +98,8 @@ pub(super) struct Answer {
     to: u64,
     /// Whether there are more points than these; `total` is of these alone.
     truncated: bool,
+    /// The currency of all prices in force, by its three letters.
+    currency: String,
     /// The sum of all points.
     total: Tally,
     points: Vec<UsagePoint>,
@@ -154,6 +156,7 @@ pub(super) async fn read(
         limit: MOST + 1,
     };
     let first = query.from;
+    let currency = state.status().currency().to_owned();
     let mut points = tokio::task::spawn_blocking(move || state.ledger.usage(&query)).await??;
     points.retain(|p| who.sees(&p.channel));
     let truncated = points.len() > MOST;
@@ -172,6 +175,7 @@ pub(super) async fn read(
         from: first,
         to: range.shown_to,
         truncated,
+        currency,
         total: Tally(total),
         points: points.collect(),
     }))

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use tollgate_meter::Api;
 use tollgate_policy::snapshot::{ChannelView, DeploymentView, GroupView, ModelView};
-use tollgate_shm::{Class, Grant, InflightIndex, UsageIndex};
+use tollgate_shm::{Class, Failure, Grant, InflightIndex, UsageIndex};
 
 use super::counting::Counting;
 use super::decide::Undecided;
@@ -125,6 +125,8 @@ pub(crate) struct Context {
     pub quota_retry_ms: Option<u64>,
     /// When the current attempt began.
     pub attempt_ms: u64,
+    /// The status of the last attempt that has ended and why it gave no answer.
+    pub attempt_end: (u16, Option<Failure>),
     pub deployment: Option<u32>,
     pub usage: Option<UsageIndex>,
     pub grant: Option<Grant>,

@@ -126,6 +126,7 @@ pub(crate) fn begin(w: &mut WorkerState, request: &Request) -> Result<Context, R
         quota: None,
         quota_retry_ms: None,
         attempt_ms: 0,
+        attempt_end: (0, None),
         deployment: None,
         usage: None,
         grant: None,

@@ -33,6 +33,8 @@ pub struct RequestSearch {
     pub deployment: Option<String>,
     /// Only this request id, 32 hexadecimal digits.
     pub id: Option<String>,
+    /// Also attempts that another one followed.
+    pub attempts: bool,
     /// Not older, Unix milliseconds.
     pub from_ms: Option<u64>,
     /// Older than this, Unix milliseconds.
@@ -135,6 +137,7 @@ pub fn search(
             if (kept..before).contains(&number)
                 && class & classes != 0
                 && is_wanted(line.who)
+                && (q.attempts || !line.event.is_attempt())
                 && is_in(line.group)
                 && times.contains(&line.time_ms)
                 && q.status.is_none_or(|s| s == line.event.status)
