@@ -125,8 +125,9 @@ pub(crate) struct Context {
     pub quota_retry_ms: Option<u64>,
     /// When the current attempt began.
     pub attempt_ms: u64,
-    /// The status of the last attempt that has ended and why it gave no answer.
-    pub attempt_end: (u16, Option<Failure>),
+    /// The status of the last attempt that has ended, and why it gave no answer.
+    pub attempt_status: u16,
+    pub attempt_failure: Option<Failure>,
     pub deployment: Option<u32>,
     pub usage: Option<UsageIndex>,
     pub grant: Option<Grant>,

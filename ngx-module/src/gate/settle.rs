@@ -481,7 +481,7 @@ pub(super) fn failed_attempt(w: &WorkerState, context: &Context) -> Option<Event
     let region = &w.attached.as_ref()?.region;
     let usage = context.usage?;
     let now_ms = process::now_ms();
-    let (status, failure) = context.attempt_end;
+    let (status, failure) = (context.attempt_status, context.attempt_failure);
     let worked = status == 0 && matches!(failure, Some(Failure::Timeout | Failure::Malformed));
     let input = if worked { context.input } else { 0 };
     let price = context.deployment_view().and_then(|d| d.cost());
