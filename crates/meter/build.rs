@@ -52,14 +52,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let out = Path::new(&out);
     // Pattern ids as in `Pattern::id`.
     fs::write(
-        out.join("cl100k_base.vocabulary"),
-        compiled(&tiktoken_rs::cl100k_base()?, 1)?,
-    )?;
-    fs::write(
         out.join("o200k_base.vocabulary"),
         compiled(&tiktoken_rs::o200k_base()?, 2)?,
     )?;
     if env::var_os("CARGO_FEATURE_ONBOARD").is_some() {
+        fs::write(
+            out.join("cl100k_base.vocabulary"),
+            compiled(&tiktoken_rs::cl100k_base()?, 1)?,
+        )?;
         fs::write(out.join("p50k_base.ranks"), packed(&tiktoken_rs::p50k_base()?))?;
         fs::write(out.join("r50k_base.ranks"), packed(&tiktoken_rs::r50k_base()?))?;
     }
@@ -77,6 +77,7 @@ fn compiled(encoding: &tiktoken_rs::CoreBPE, pattern: u32) -> Result<Vec<u8>, co
     };
     let settings = compile::Settings {
         pattern,
+        source: xxhash_rust::xxh3::xxh3_64(&packed(encoding)),
         ..compile::Settings::default()
     };
     compile::compile(&pairing, &settings)

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tollgate_meter::Api;
 use tollgate_meter::request::{Formula, count_input};
-use tollgate_meter::tokenizer::{Counter, Encoding, builtin};
+use tollgate_meter::tokenizer::{Counter, builtin};
 use tollgate_tests::access;
 use tollgate_tests::documents::Documents;
 use tollgate_tests::gateway::Gateway;
@@ -36,7 +36,7 @@ fn texts() -> [String; 3] {
 
 /// The input by the formulas, counted at once.
 fn exact(request: &Request) -> u64 {
-    let mut counter = Counter::new(builtin(Encoding::O200kBase).unwrap());
+    let mut counter = Counter::new(builtin().unwrap());
     count_input(
         &request.body,
         Api::ChatCompletions,

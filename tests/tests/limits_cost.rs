@@ -226,3 +226,77 @@ async fn many_at_once_never_spend_more_than_there_is() {
     assert!(statuses.contains(&200) && statuses.contains(&429), "{statuses:?}");
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn each_attempt_that_another_one_followed_has_a_line_with_what_its_provider_may_take() {
+    let (a, b) = (MockLlm::start().await, MockLlm::start().await);
+    let model = |name: &str, first: &str| {
+        json!({ "name": name, "tokenizer": "o200k_base", "price": price(PRICE),
+            "routing": { "balance": "weighted" }, "timeouts": { "first_token": "300ms" }, "deployments": [
+                { "id": format!("{name}-a"), "provider": "a", "upstream_model": first, "weight": 1_000, "cost": price(COST_A) },
+                { "id": format!("{name}-b"), "provider": "b", "upstream_model": "mock?tokens=9", "weight": 1, "cost": price(COST_B) }] })
+    };
+    let documents = Documents::new()
+        .openai("a", &a.url())
+        .openai("b", &b.url())
+        .model_value(model("refuses", "mock?status=503"))
+        .model_value(model("hangs", "mock?hang=before"))
+        .limited("c", json!([]));
+    let gateway = Gateway::with(documents).start().await;
+    let input = 8;
+    for (name, status, class, source, cost) in [
+        ("refuses", 503, "upstream", "none", 0),
+        ("hangs", 0, "timeout", "estimated", input * COST_A.0),
+    ] {
+        // The first deployment is asked first in 1,000 of 1,001 requests.
+        let lines = wait_for("an attempt", PATIENCE, || async {
+            let answer = gateway.send(&Request::chat(name, " hello").channel("c")).await;
+            assert_eq!(answer.status(), 200, "{}", answer.text());
+            let id = answer.header("x-request-id").expect("a request id").to_owned();
+            let lines = wait_for("its line", PATIENCE, || async {
+                let log = gateway.daemon.get(&format!("/requests?id={id}")).await;
+                log["requests"]
+                    .as_array()
+                    .filter(|lines| !lines.is_empty())
+                    .cloned()
+            })
+            .await;
+            (lines.len() == 2).then_some(lines)
+        })
+        .await;
+        let [request, attempt] = lines.try_into().expect("two lines");
+        assert_eq!(
+            (&request["attempts"], &attempt["attempts"]),
+            (&json!(2), &json!(1))
+        );
+        assert_eq!(
+            (&*request["flags"].to_string(), &attempt["flags"]),
+            ("\"\"", &json!("attempt"))
+        );
+        assert_eq!(request["deployment"], format!("{name}-b"));
+        assert_eq!(attempt["deployment"], format!("{name}-a"));
+        let told = ["status", "class", "source", "cost_micro", "bill_micro"].map(|field| &attempt[field]);
+        assert_eq!(
+            told,
+            [
+                &json!(status),
+                &json!(class),
+                &json!(source),
+                &json!(cost),
+                &json!(0)
+            ],
+            "{attempt}"
+        );
+        assert_eq!(request["cost_micro"], input * COST_B.0 + 9 * COST_B.1);
+    }
+    // They are in no sum and in no ordinary page of the log.
+    let log = gateway.daemon.get("/requests?limit=100").await;
+    let lines = log["requests"].as_array().expect("requests");
+    assert!(lines.iter().all(|line| line["flags"] == ""), "{log}");
+    let usage = booked(&gateway, lines.len() as u64).await;
+    assert_eq!(
+        usage["cost_micro"].as_u64(),
+        lines.iter().map(|line| line["cost_micro"].as_u64()).sum()
+    );
+    gateway.stop().await;
+}

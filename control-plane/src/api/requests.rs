@@ -39,6 +39,8 @@ pub(super) struct Wanted {
     flag: Option<String>,
     /// Only this request id, 32 hexadecimal digits.
     id: Option<String>,
+    /// Whether attempts that another one followed are lines too: by default only with `id`.
+    attempts: Option<bool>,
     /// Not older, Unix milliseconds.
     from_ms: Option<u64>,
     /// Older than this, Unix milliseconds.
@@ -138,6 +140,7 @@ pub(super) async fn read(
         experiment: wanted.experiment,
         group: wanted.group,
         status: wanted.status,
+        attempts: wanted.attempts.unwrap_or(wanted.id.is_some()),
         deployment: wanted.deployment,
         id: wanted.id,
         from_ms: wanted.from_ms,
@@ -155,6 +158,7 @@ pub(super) async fn one(
 ) -> Result<Json<RequestLine>, ApiError> {
     let query = RequestSearch {
         before: number.checked_add(1),
+        attempts: true,
         limit: 1,
         ..RequestSearch::default()
     };

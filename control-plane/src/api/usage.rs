@@ -147,6 +147,8 @@ pub(super) struct Answer {
     scope: Scope,
     /// Why it is not what it would be otherwise; null if it is.
     note: Option<String>,
+    /// The currency of all prices in force, by its three letters.
+    currency: String,
     /// The sum of all points.
     total: Tally,
     points: Vec<UsagePoint>,
@@ -203,6 +205,7 @@ pub(super) async fn read(
         limit: MOST + 1,
     };
     let first = query.from;
+    let currency = state.status().currency().to_owned();
     let sees = |channel: &str| who.sees(channel);
     let cluster = state.usage.usage(&query, &sees);
     let (ledger, wanted_here) = (Arc::clone(&state.ledger), query.clone());
@@ -227,6 +230,7 @@ pub(super) async fn read(
         truncated,
         scope,
         note,
+        currency,
         total: Tally(total),
         points: points.collect(),
     }))

@@ -3,11 +3,15 @@
 use tollgate_policy::{RuleSet, Snapshot};
 use tollgate_shm::MappedFile;
 
+/// The currency of a configuration without prices, as documents have it by default.
+pub(super) const NO_CURRENCY: &str = "USD";
+
 /// A snapshot with its rules decoded.
 pub struct Active {
     file: MappedFile,
     rules: RuleSet,
     generation: u64,
+    currency: String,
 }
 
 impl std::fmt::Debug for Active {
@@ -28,10 +32,16 @@ impl Active {
         snapshot.verify().map_err(|e| e.to_string())?;
         let rules = RuleSet::decode(snapshot.rules_blob()).map_err(|e| e.to_string())?;
         let generation = snapshot.generation();
+        let prices = snapshot.models().filter_map(|model| model.price());
+        let costs = snapshot.deployments().filter_map(|deployment| deployment.cost());
+        // All are in one currency.
+        let currency = prices.chain(costs).map(|price| price.currency).next();
+        let currency = currency.unwrap_or(NO_CURRENCY).to_owned();
         Ok(Active {
             file,
             rules,
             generation,
+            currency,
         })
     }
 
@@ -43,6 +53,11 @@ impl Active {
     /// Its rules.
     pub fn rules(&self) -> &RuleSet {
         &self.rules
+    }
+
+    /// The currency of all prices, by its three letters; `USD` if there are none.
+    pub fn currency(&self) -> &str {
+        &self.currency
     }
 
     /// Its generation.

@@ -7,6 +7,7 @@ use tokio::sync::watch;
 use tollgate_policy::documents::Settings;
 use tollgate_policy::{Problem, Severity};
 
+use super::active::NO_CURRENCY;
 use super::{Active, DocumentSet, Override};
 use crate::health::Target;
 
@@ -45,6 +46,11 @@ impl ConfigStatus {
     /// The snapshot in force.
     pub fn active(&self) -> Option<&Arc<Active>> {
         self.recent.first()
+    }
+
+    /// The currency of all prices in force, by its three letters; `USD` without any.
+    pub fn currency(&self) -> &str {
+        self.active().map_or(NO_CURRENCY, |active| active.currency())
     }
 
     /// Generation in force; 0 for none.

@@ -18,7 +18,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use tollgate_meter::tokenizer::{Normalizer, Pattern, Vocabulary, compile_on_board, load, on_board_checksum};
+use tollgate_meter::tokenizer::{
+    Normalizer, Pattern, Vocabulary, compile_on_board, is_compiled_on_board, load, on_board_checksum,
+};
 use tollgate_policy::{Problem, VocabularyFile};
 use tollgate_shm::write_atomically;
 
@@ -178,7 +180,16 @@ impl Tokenizers {
                 Err(reason) => (None, Some(reason)),
             };
             let refused = source.and_then(|sum| self.known().refused.get(&(name.clone(), sum)).cloned());
-            let found = source.and_then(|sum| self.verified(&self.compiled_path(name, sum)?));
+            let mut found = source.and_then(|sum| self.verified(&self.compiled_path(name, sum)?));
+            if found.is_none()
+                && self.compiled.is_some()
+                && is_compiled_on_board(name)
+                && matches!(self.source(name), Some(Source::OnBoard))
+            {
+                // It only has to be written.
+                self.compile(name);
+                found = source.and_then(|sum| self.verified(&self.compiled_path(name, sum)?));
+            }
             if found.is_none() && source.is_some() && refused.is_none() {
                 look.missing.push(name.clone());
             }

@@ -256,11 +256,16 @@ impl Booking {
                     *new.insert(all.sums.len() - 1)
                 }
             };
-            let group = all.add_group(event, at_ms, seen.names);
+            let group = match event.is_attempt() {
+                true => u32::MAX,
+                false => all.add_group(event, at_ms, seen.names),
+            };
             let Some(sum) = all.sums.get_mut(place) else {
                 continue;
             };
-            sum.counters.add_event(event);
+            if !event.is_attempt() {
+                sum.counters.add_event(event);
+            }
             if !seen.log_requests {
                 continue;
             }
@@ -294,7 +299,7 @@ impl Booking {
         let mut changed: BTreeMap<u32, Counters> = BTreeMap::new();
         self.corrected.clear();
         let events = self.sum_up(seen);
-        for sum in &events.sums {
+        for sum in events.sums.iter().filter(|sum| !sum.counters.is_zero()) {
             let row = if sum.named { self.rows.get(&sum.row) } else { None };
             let (channel, model) = match row {
                 Some(row) => {

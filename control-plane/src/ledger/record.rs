@@ -61,9 +61,11 @@ pub struct RequestRecord {
     pub price: String,
     /// See `price`.
     pub cost_price: String,
-    /// Upstream attempts; the last one's usage is what is charged and what costs: those before ended without an answer.
+    /// Upstream attempts; the last one's usage is what is charged and what costs. Those before ended without an answer:
+    /// each has a line of its own with the flag `attempt`, its number here, and in `cost_micro` what its provider may take
+    /// for the input (`source` is `estimated` then), which is in no sum.
     pub attempts: u8,
-    /// `stream`, `suspicious`, `cut`, `shadow`; comma-separated.
+    /// `stream`, `suspicious`, `cut`, `shadow`, `attempt`; comma-separated.
     pub flags: String,
     /// Key of the limit that refused it, 16 hexadecimal digits; empty for none.
     pub limit_key: String,
@@ -82,7 +84,7 @@ pub fn source_name(source: u8) -> &'static str {
 }
 
 /// Names of an event's flags by their bits.
-const FLAGS: [&str; 4] = ["stream", "suspicious", "cut", "shadow"];
+const FLAGS: [&str; 5] = ["stream", "suspicious", "cut", "shadow", "attempt"];
 
 /// The bit of a flag by its name.
 pub fn flag_bit(name: &str) -> Option<u32> {
@@ -181,7 +183,7 @@ mod tests {
             request_id: [1, 2],
             class: 3,
             source: 2,
-            flags: 0xabc_0045,
+            flags: 0xabc_0055,
             bill: 7,
             cost: 5,
             prices: [0xab, 0],
@@ -193,7 +195,7 @@ mod tests {
         assert_eq!(record.request_id, "00000000000000010000000000000002");
         assert_eq!(
             (&*record.class, &*record.source, &*record.flags),
-            ("limit", "counted", "stream,cut")
+            ("limit", "counted", "stream,cut,attempt")
         );
         assert_eq!((record.first_token_us, &*record.rule), (None, ""));
         assert_eq!(record.counting, "0abc00");

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
 use redis::{Cmd, FromRedisValue, Pipeline};
 use tokio::sync::Mutex;
 use tollgate_policy::documents::Settings;
@@ -144,11 +145,13 @@ impl Shared {
             let unreachable = |e: LinkError| SharedError::Unreachable(e.to_string());
             let options = LinkOptions::of(redis, &self.folder).map_err(unreachable)?;
             let patience = Duration::from_millis(redis.timeout.as_millis()) * 2;
+            // Boxed: whatever asks for something shared would have this within its own future.
             let connect = async {
                 let mut link = options.connect(attempt as usize).await?;
                 link.agree().await?;
                 Ok::<_, LinkError>(link)
-            };
+            }
+            .boxed();
             match tokio::time::timeout(patience, connect).await {
                 Ok(connected) => connected.map_err(unreachable),
                 Err(_) => Err(SharedError::Unreachable("no connection in time".to_owned())),

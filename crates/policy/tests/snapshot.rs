@@ -211,7 +211,7 @@ fn models_lead_to_deployments_and_providers() {
             counting.is_estimate(),
             counting.suspicious_factor()
         ),
-        ("cl100k_base", false, 2_000)
+        ("o200k_harmony", false, 2_000)
     );
     assert_eq!((qwen.timeouts().idle, qwen.timeouts().total), (5_000, 600_000));
     assert_eq!(qwen.fallback().collect::<Vec<_>>(), ["gpt-4o"]);
@@ -609,7 +609,7 @@ mod counting {
         let of = |name: &str| snapshot.model(name.as_bytes()).unwrap().counting().unwrap();
         let house = of("qwen-max");
         // The model's own tokenizer wins over every rule's.
-        assert_eq!((house.rule(), house.tokenizer()), ("house", "cl100k_base"));
+        assert_eq!((house.rule(), house.tokenizer()), ("house", "o200k_harmony"));
         assert_eq!((house.minimum(), house.maximum()), (2, 900));
         assert_eq!(house.patterns().collect::<Vec<_>>(), [(r"\d{16}", 48_000)]);
         // 48 tokens of 16 bytes are more than a token a byte.

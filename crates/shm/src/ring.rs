@@ -9,7 +9,7 @@ use crate::layout::EVENT_WORDS;
 use crate::region::Region;
 use crate::workers::{Worker, WorkerSlot};
 
-/// One finished request.
+/// One finished request, or an attempt of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Event {
     /// When it ended, region time in milliseconds.
@@ -42,8 +42,9 @@ pub struct Event {
     pub first_token_us: u32,
     /// Tokens.
     pub debt_tokens: u32,
-    /// Bit 0 stream, bit 1 suspicious usage, bit 2 cut at its reservation, bit 3 shadow rule hit; from bit 5 on the
-    /// number of upstream attempts, at most 7; from bit 8 on the version of the counting rule.
+    /// Bit 0 stream, bit 1 suspicious usage, bit 2 cut at its reservation, bit 3 shadow rule hit, bit 4
+    /// [`Event::ATTEMPT`]; from bit 5 on the number of upstream attempts, at most 7; from bit 8 on the version of the
+    /// counting rule.
     pub flags: u32,
     /// Key of the limit that refused it, 0 for none.
     pub limit_key: u64,
@@ -79,6 +80,14 @@ fn unpair(word: u64) -> (u32, u32) {
 }
 
 impl Event {
+    /// In the flags of what is no request but an attempt of one, after which another one followed: in no statistics.
+    pub const ATTEMPT: u32 = 1 << 4;
+
+    /// Whether this is an attempt and not a request.
+    pub fn is_attempt(&self) -> bool {
+        self.flags & Event::ATTEMPT != 0
+    }
+
     fn encode(&self) -> [u64; EVENT_WORDS] {
         let kind = u32::from(self.status) | u32::from(self.class) << 16 | u32::from(self.source) << 24;
         let [id0, id1] = self.request_id;

@@ -292,6 +292,8 @@ fn is_not_json(context: &Context) -> bool {
 
 /// An attempt has ended: what it says of the deployment is known to all workers at once.
 pub(crate) fn attempt_ended(w: &WorkerState, context: &mut Context, row: DeploymentIndex, outcome: &Outcome) {
+    context.attempt_status = outcome.status;
+    context.attempt_failure = outcome.trouble.as_ref().map(|(failure, _)| *failure);
     let Some(attached) = w.attached.as_ref() else {
         return;
     };

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use tollgate_meter::Api;
 use tollgate_policy::documents::LeasePolicy;
 use tollgate_policy::snapshot::{ChannelView, DeploymentView, GroupView, ModelView};
-use tollgate_shm::{Class, Grant, InflightIndex, UsageIndex};
+use tollgate_shm::{Class, Failure, Grant, InflightIndex, UsageIndex};
 
 use super::counting::Counting;
 use super::decide::Undecided;
@@ -132,6 +132,9 @@ pub(crate) struct Context {
     pub quota_retry_ms: Option<NonZeroU64>,
     /// When the current attempt began.
     pub attempt_ms: u64,
+    /// The status of the last attempt that has ended, and why it gave no answer.
+    pub attempt_status: u16,
+    pub attempt_failure: Option<Failure>,
     pub deployment: Option<u32>,
     pub usage: Option<UsageIndex>,
     pub grant: Option<Grant>,

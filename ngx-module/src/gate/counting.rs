@@ -5,7 +5,7 @@ use std::path::Path;
 use self_cell::self_cell;
 use tollgate_meter::counting::{Engine, ModelCounter, TextPattern, TextRule};
 use tollgate_meter::request::{Formula, ImagePrice};
-use tollgate_meter::tokenizer::{Counter, Encoding, StepCounter, StreamCounter, Vocabulary, builtin};
+use tollgate_meter::tokenizer::{Counter, StepCounter, StreamCounter, Vocabulary, builtin};
 use tollgate_policy::documents::Images;
 use tollgate_policy::{CountingView, Snapshot};
 use tollgate_shm::MappedFile;
@@ -29,8 +29,7 @@ pub(crate) struct Counting {
 
 #[derive(Clone, PartialEq, Eq)]
 enum Tokenizer {
-    O200k,
-    Cl100k,
+    BuiltIn,
     /// By the checksum of what it was compiled from; of that name.
     File {
         source: u64,
@@ -78,8 +77,7 @@ impl Counting {
                     source,
                     name: name.into(),
                 },
-                (None, "cl100k_base") => Tokenizer::Cl100k,
-                _ => Tokenizer::O200k,
+                _ => Tokenizer::BuiltIn,
             },
         }
     }
@@ -167,12 +165,11 @@ impl FromFile {
     }
 }
 
-/// The tokenizers of this worker. Those that are part of the binary are made at first use, the others when a generation
+/// The tokenizers of this worker. The one that is part of the binary is made at first use, the others when a generation
 /// comes that uses them, so that no request waits for a file.
 #[derive(Default)]
 pub(crate) struct Tokenizers {
-    o200k: Option<Counter<'static>>,
-    cl100k: Option<Counter<'static>>,
+    built_in: Option<Counter<'static>>,
     files: Vec<FromFile>,
 }
 
@@ -236,13 +233,9 @@ impl Tokenizers {
                 return Some(&mut found.counter);
             }
         }
-        let (slot, encoding) = match tokenizer {
-            Tokenizer::Cl100k => (&mut self.cl100k, Encoding::Cl100kBase),
-            _ => (&mut self.o200k, Encoding::O200kBase),
-        };
-        if slot.is_none() {
-            *slot = builtin(encoding).ok().map(Counter::new);
+        if self.built_in.is_none() {
+            self.built_in = builtin().ok().map(Counter::new);
         }
-        slot.as_mut().map(|counter| counter as &mut dyn Engine)
+        self.built_in.as_mut().map(|counter| counter as &mut dyn Engine)
     }
 }

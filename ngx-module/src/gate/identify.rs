@@ -128,6 +128,8 @@ pub(crate) fn begin(w: &mut WorkerState, request: &Request) -> Result<Context, R
         quota: None,
         quota_retry_ms: None,
         attempt_ms: 0,
+        attempt_status: 0,
+        attempt_failure: None,
         deployment: None,
         usage: None,
         grant: None,

@@ -241,6 +241,7 @@ pub(crate) fn next_deployment(
     }
     // It was asked and gave nothing.
     settle_quota(w, context, Settlement::default());
+    let ended = super::settle::failed_attempt(w, context);
     let upstream_model = |context: &Context| context.deployment_view().map(|d| d.upstream_model().to_owned());
     let former = upstream_model(context);
     let mut clamp = None;
@@ -265,6 +266,9 @@ pub(crate) fn next_deployment(
                 return Err(());
             }
         }
+    }
+    if let (Some(event), Some(attached)) = (ended, &w.attached) {
+        attached.region.push_event(&attached.worker, &event);
     }
     let name = upstream_model(context).ok_or(())?;
     match context.translation.as_deref().map(|t| t.is_active()) {

@@ -7,7 +7,7 @@ use tollgate_meter::request::count_input;
 use tollgate_meter::response::Usage;
 use tollgate_policy::Rates;
 use tollgate_policy::documents::AbortPolicy;
-use tollgate_shm::{Class, Event, Grant, InflightIndex, Settlement, UsageDelta, UsageIndex};
+use tollgate_shm::{Class, Event, Failure, Grant, InflightIndex, Settlement, UsageDelta, UsageIndex};
 
 use super::context::{Charged, Context, Source, Stage};
 use super::response::Response;
@@ -475,6 +475,42 @@ fn draft(w: &mut WorkerState, context: &mut Context, status: u16, sum: &Sum) -> 
         first_token_us,
         class: context.class,
         event,
+    })
+}
+
+/// An attempt that another one follows, for the log: its deployment, how it ended, and what its provider may take. Who
+/// refused or was never reached takes nothing; who had the whole request and gave no answer may take its input.
+pub(super) fn failed_attempt(w: &WorkerState, context: &Context) -> Option<Event> {
+    let region = &w.attached.as_ref()?.region;
+    let usage = context.usage?;
+    let now_ms = process::now_ms();
+    let (status, failure) = (context.attempt_status, context.attempt_failure);
+    let worked = status == 0 && matches!(failure, Some(Failure::Timeout | Failure::Malformed));
+    let input = if worked { context.input } else { 0 };
+    let price = context.deployment_view().and_then(|d| d.cost());
+    let price = price.map(|price| price.rates).unwrap_or_default();
+    let (class, source) = match failure {
+        Some(Failure::Timeout) => (Class::Timeout, Source::Estimated),
+        _ if worked => (Class::Upstream, Source::Estimated),
+        _ => (Class::Upstream, Source::None),
+    };
+    Some(Event {
+        time_ms: region.time_at(now_ms),
+        usage: usage.number(),
+        deployment: context.deployment?,
+        request_id: context.id_number,
+        generation: small(context.generation.number),
+        status,
+        class: class as u8,
+        source: source as u8,
+        input_tokens: small(input),
+        estimated_tokens: small(input),
+        latency_us: small(now_ms.saturating_sub(context.attempt_ms) * 1_000),
+        first_token_us: u32::MAX,
+        flags: u32::from(context.stream) | Event::ATTEMPT | u32::from(context.attempts.min(7)) << 5,
+        cost: small(price.cost(input, 0, 0, 0)),
+        prices: [0, price.version],
+        ..Event::default()
     })
 }
 

@@ -21,7 +21,10 @@ pub const BLOCK_LINES: u32 = 512;
 /// Lines that are enough for a block when its batch ends. Until there are, it is written anew with each batch.
 pub const ENOUGH_LINES: u32 = BLOCK_LINES / 2;
 
-/// Bit of a line's flags, which events leave free: a group follows.
+/// Stands where a group's number would: the line is an attempt, which is in none.
+const IN_NO_GROUP: u32 = u32::MAX;
+
+/// Bit of a line's flags, in the place of [`Event::ATTEMPT`]: a group follows.
 const GROUPED: u32 = 1 << 4;
 
 /// A line as blocks hold it; names are numbers of the store's own.
@@ -125,7 +128,11 @@ impl Block {
             out.extend_from_slice(&half.to_le_bytes());
         }
         let (limit, rule) = (event.limit_key != 0, event.rule_hash != 0);
-        let grouped = if line.group == 0 { 0 } else { GROUPED };
+        let group = match event.is_attempt() {
+            true => IN_NO_GROUP,
+            false => line.group,
+        };
+        let grouped = if group == 0 { 0 } else { GROUPED };
         put(
             out,
             u64::from(event.flags & !GROUPED | grouped) << 2 | u64::from(limit) << 1 | u64::from(rule),
@@ -156,8 +163,8 @@ impl Block {
                 out.extend_from_slice(&word.to_le_bytes());
             }
         }
-        if line.group != 0 {
-            put(out, line.group.into());
+        if group != 0 {
+            put(out, group.into());
         }
     }
 }
@@ -229,6 +236,10 @@ fn line(bytes: &mut Bytes<'_>, last_ms: u64) -> Option<StoredLine> {
     let rule_hash = if flags & 1 == 0 { 0 } else { bytes.word()? };
     let flags = u32::try_from(flags >> 2).ok()?;
     let group = if flags & GROUPED == 0 { 0 } else { bytes.small()? };
+    let (group, attempt) = match group {
+        IN_NO_GROUP => (0, Event::ATTEMPT),
+        group => (group, 0),
+    };
     Some(StoredLine {
         time_ms,
         who,
@@ -248,7 +259,7 @@ fn line(bytes: &mut Bytes<'_>, last_ms: u64) -> Option<StoredLine> {
             latency_us,
             first_token_us: first_token_us.wrapping_sub(1),
             debt_tokens,
-            flags: flags & !GROUPED,
+            flags: flags & !GROUPED | attempt,
             limit_key,
             rule_hash,
             reserved: [reserved_input, reserved_output],
@@ -275,7 +286,11 @@ mod tests {
                 time_ms,
                 who: n[0],
                 deployment: n[1],
-                group: if source < 4 { 0 } else { n[15] },
+                group: if source < 4 || n[10] & Event::ATTEMPT != 0 {
+                    0
+                } else {
+                    n[15]
+                },
                 event: Event {
                     time_ms,
                     request_id: [high, low],
@@ -290,7 +305,7 @@ mod tests {
                     latency_us: n[7],
                     first_token_us: n[8],
                     debt_tokens: n[9],
-                    flags: n[10] & !GROUPED,
+                    flags: n[10],
                     limit_key: if there & 1 == 0 { 0 } else { limit },
                     rule_hash: if there & 2 == 0 { 0 } else { rule },
                     reserved: [n[11], n[12]],

@@ -35,6 +35,8 @@ pub struct RequestSearch {
     pub flags: u32,
     /// Only this request id, 32 hexadecimal digits.
     pub id: Option<String>,
+    /// Also attempts that another one followed.
+    pub attempts: bool,
     /// Not older, Unix milliseconds.
     pub from_ms: Option<u64>,
     /// Older than this, Unix milliseconds.
@@ -137,6 +139,7 @@ pub fn search(
             if (kept..before).contains(&number)
                 && class & classes != 0
                 && is_wanted(line.who)
+                && (q.attempts || !line.event.is_attempt())
                 && is_in(line.group)
                 && line.event.flags & q.flags == q.flags
                 && times.contains(&line.time_ms)

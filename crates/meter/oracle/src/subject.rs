@@ -409,3 +409,32 @@ fn hugging_face(ranks: &Ranks, expressions: &[&str], normalizer: Option<&str>) -
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compare::counter;
+
+    /// The definition: of all neighbours that form a token those of lowest rank join first, leftmost first.
+    fn by_definition(ranks: &HashMap<Vec<u8>, u32>, piece: &str) -> Vec<u32> {
+        let mut parts: Vec<Vec<u8>> = piece.bytes().map(|byte| vec![byte]).collect();
+        loop {
+            let joined = |at: usize| [parts[at].as_slice(), parts[at + 1].as_slice()].concat();
+            let best = (0..parts.len().saturating_sub(1))
+                .filter_map(|at| Some((*ranks.get(&joined(at))?, at)))
+                .min();
+            let Some((_, at)) = best else { break };
+            parts[at] = joined(at);
+            parts.remove(at + 1);
+        }
+        parts.iter().map(|part| ranks[part]).collect()
+    }
+
+    #[test]
+    fn a_piece_on_which_a_library_stands_alone_is_counted_by_the_definition() {
+        let text = "元的件排列方向";
+        let ranks = packed(splintr_vocab_glm::GLM4_VOCAB_PACKED).into_iter().collect();
+        let glm = on_board("glm");
+        assert_eq!(counter(&glm).encode(text), by_definition(&ranks, text));
+    }
+}

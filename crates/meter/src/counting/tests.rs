@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::tokenizer::{Encoding, builtin};
+use crate::tokenizer::builtin;
 
 fn rule(patterns: &[(&str, u32)], ratios: Option<[u32; 6]>, factor: u32) -> TextRule {
     TextRule {
@@ -16,12 +16,12 @@ fn rule(patterns: &[(&str, u32)], ratios: Option<[u32; 6]>, factor: u32) -> Text
 }
 
 fn count(rule: &TextRule, text: &str) -> u64 {
-    let mut engine = Counter::new(builtin(Encoding::O200kBase).unwrap());
+    let mut engine = Counter::new(builtin().unwrap());
     ModelCounter::new(rule, Some(&mut engine)).text(text)
 }
 
 fn in_pieces(rule: &TextRule, pieces: &[&str]) -> u64 {
-    let mut engine = Counter::new(builtin(Encoding::O200kBase).unwrap());
+    let mut engine = Counter::new(builtin().unwrap());
     let mut counter = ModelCounter::new(rule, Some(&mut engine));
     let mut text = TextCount::new();
     for piece in pieces {

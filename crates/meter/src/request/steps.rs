@@ -234,7 +234,7 @@ mod tests {
     use super::super::count_input;
     use super::*;
     use crate::counting::{CharacterClass, TextPattern, TextRule};
-    use crate::tokenizer::{Counter, Encoding, builtin};
+    use crate::tokenizer::{Counter, builtin};
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -273,15 +273,13 @@ mod tests {
     }
 
     fn same(body: &[u8], api: Api) {
-        for encoding in [Encoding::O200kBase, Encoding::Cl100kBase] {
-            for rule in rules() {
-                let mut engine = Counter::new(builtin(encoding).unwrap());
-                let mut counter = ModelCounter::new(&rule, Some(&mut engine));
-                let expected = whole(body, api, &mut counter);
-                for bytes in [1, 100, 4096, usize::MAX] {
-                    let counted = in_steps(body, api, &mut counter, bytes);
-                    assert_eq!(counted, expected, "{bytes} bytes a step, {rule:?}");
-                }
+        for rule in rules() {
+            let mut engine = Counter::new(builtin().unwrap());
+            let mut counter = ModelCounter::new(&rule, Some(&mut engine));
+            let expected = whole(body, api, &mut counter);
+            for bytes in [1, 100, 4096, usize::MAX] {
+                let counted = in_steps(body, api, &mut counter, bytes);
+                assert_eq!(counted, expected, "{bytes} bytes a step, {rule:?}");
             }
         }
         let rule = TextRule::default();
@@ -361,7 +359,7 @@ mod tests {
     fn a_step_does_not_count_much_more_than_it_may() {
         let body = chat(&"-".repeat(200_000));
         let rule = TextRule::default();
-        let mut engine = Counter::new(builtin(Encoding::O200kBase).unwrap());
+        let mut engine = Counter::new(builtin().unwrap());
         let mut counter = ModelCounter::new(&rule, Some(&mut engine));
         let mut steps = InputSteps::begin(&body, Api::ChatCompletions, &Formula::default()).unwrap();
         let mut number = 1;
@@ -374,7 +372,7 @@ mod tests {
     #[test]
     fn what_is_no_utf8_ends_all_the_same() {
         let rule = TextRule::default();
-        let mut engine = Counter::new(builtin(Encoding::O200kBase).unwrap());
+        let mut engine = Counter::new(builtin().unwrap());
         let mut counter = ModelCounter::new(&rule, Some(&mut engine));
         let mut body = chat(&"x".repeat(20_000));
         let steps = InputSteps::begin(&body, Api::ChatCompletions, &Formula::default());
@@ -391,7 +389,7 @@ mod tests {
             which in 0_usize..4,
         ) {
             let rules = rules();
-        let mut engine = Counter::new(builtin(Encoding::O200kBase).unwrap());
+        let mut engine = Counter::new(builtin().unwrap());
         let mut counter = ModelCounter::new(&rules[which], Some(&mut engine));
             let messages: Vec<_> = texts.iter().map(|text| json!({ "role": "user", "content": text })).collect();
             // Other writers of JSON escape what is not ASCII.

@@ -45,44 +45,28 @@ pub use count::Counter;
 pub use normalize::{Normalizer, Prefix};
 pub use onboard::{NAMES, builtin_by_name};
 #[cfg(feature = "onboard")]
-pub use onboard::{compile_on_board, on_board_checksum};
+pub use onboard::{compile_on_board, is_compiled_on_board, on_board_checksum};
 pub use split::Pattern;
 pub use steps::StepCounter;
 pub use stream::StreamCounter;
 pub use vocabulary::{Vocabulary, VocabularyError};
 
-/// A built-in vocabulary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Encoding {
-    /// OpenAI's cl100k_base: GPT-3.5, GPT-4, text-embedding-3.
-    Cl100kBase,
-    /// OpenAI's o200k_base: GPT-4o, GPT-4.1, GPT-5, o-series. o200k_harmony counts ordinary text alike.
-    O200kBase,
-}
-
 /// Cache-line aligned, as the tables in it are.
 #[repr(C, align(64))]
 struct Aligned<B: ?Sized>(B);
 
-static CL100K_BASE: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(
-    env!("OUT_DIR"),
-    "/cl100k_base.vocabulary"
-)));
 static O200K_BASE: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(
     env!("OUT_DIR"),
     "/o200k_base.vocabulary"
 )));
 
-/// A built-in vocabulary: part of the binary, free to make, shared by all processes that run it.
+/// The vocabulary that is part of every binary: OpenAI's o200k_base (GPT-4o, GPT-4.1, GPT-5, o-series). It stands in for
+/// any other that is not at hand. Free to make, shared by all processes that run the binary.
 ///
 /// # Errors
 /// None in a correctly built binary; a header that this build cannot read.
-pub fn builtin(encoding: Encoding) -> Result<Vocabulary<'static>, VocabularyError> {
-    Vocabulary::from_trusted_bytes(match encoding {
-        Encoding::Cl100kBase => &CL100K_BASE.0,
-        Encoding::O200kBase => &O200K_BASE.0,
-    })
+pub fn builtin() -> Result<Vocabulary<'static>, VocabularyError> {
+    Vocabulary::from_trusted_bytes(&O200K_BASE.0)
 }
 
 /// Compiles a list of token bytes and ranks, in any order, to a buffer for [`Vocabulary::from_bytes`].

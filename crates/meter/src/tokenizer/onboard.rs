@@ -1,9 +1,10 @@
 //! The tokenizers that come with Tollgate.
 //!
-//! Two are part of every binary ([`super::builtin`]); the rank lists of the others are only in binaries with the feature
-//! `onboard`, which is for the daemon: it compiles them once into files that workers map.
+//! One is part of every binary ([`super::builtin`]); the others are only in binaries with the feature `onboard`, which is
+//! for the daemon: cl100k_base compiled, as many models count with it from the first request on, the rest as rank lists.
+//! It puts them into files that workers map.
 
-use super::{Encoding, Vocabulary, VocabularyError, builtin};
+use super::{Vocabulary, VocabularyError, builtin};
 
 /// Names of all tokenizers on board.
 pub const NAMES: [&str; 8] = [
@@ -24,8 +25,7 @@ pub const NAMES: [&str; 8] = [
 pub fn builtin_by_name(name: &str) -> Option<Result<Vocabulary<'static>, VocabularyError>> {
     match name {
         // Harmony has other special tokens, which count as ordinary text here.
-        "o200k_base" | "o200k_harmony" => Some(builtin(Encoding::O200kBase)),
-        "cl100k_base" => Some(builtin(Encoding::Cl100kBase)),
+        "o200k_base" | "o200k_harmony" => Some(builtin()),
         _ => None,
     }
 }
@@ -33,7 +33,18 @@ pub fn builtin_by_name(name: &str) -> Option<Result<Vocabulary<'static>, Vocabul
 #[cfg(feature = "onboard")]
 mod ranks {
     use super::super::load::{LoadError, packed_ranks, source_checksum};
-    use super::super::{Normalizer, Pattern};
+    use super::super::{Aligned, Normalizer, Pattern, Vocabulary};
+
+    /// OpenAI's cl100k_base: GPT-3.5, GPT-4, text-embedding-3.
+    static CL100K_BASE: &Aligned<[u8]> = &Aligned(*include_bytes!(concat!(
+        env!("OUT_DIR"),
+        "/cl100k_base.vocabulary"
+    )));
+
+    /// The buffer of a vocabulary that needs no compiling.
+    fn compiled(name: &str) -> Option<&'static [u8]> {
+        (name == "cl100k_base").then_some(&CL100K_BASE.0)
+    }
 
     /// A packed rank list and how its texts are split and normalized.
     struct Entry {
@@ -87,19 +98,32 @@ mod ranks {
         ENTRIES.iter().find(|entry| entry.name == name)
     }
 
-    /// Compiles a tokenizer on board that is not built in: half a second to two of one core.
+    /// Whether [`compile_on_board`] has this one compiled already.
+    pub fn is_compiled_on_board(name: &str) -> bool {
+        compiled(name).is_some()
+    }
+
+    /// Compiles a tokenizer on board that is not built in: half a second to two of one core, unless it is compiled already.
     ///
     /// # Errors
     /// None in a correctly built binary.
     pub fn compile_on_board(name: &str) -> Option<Result<Vec<u8>, LoadError>> {
+        if let Some(buffer) = compiled(name) {
+            return Some(Ok(buffer.to_vec()));
+        }
         entry(name).map(|entry| packed_ranks(entry.ranks, entry.pattern, entry.normalizer, entry.spelled))
     }
 
     /// The checksum that a buffer made by [`compile_on_board`] carries.
     pub fn on_board_checksum(name: &str) -> Option<u64> {
+        if let Some(buffer) = compiled(name) {
+            return Vocabulary::from_trusted_bytes(buffer)
+                .ok()
+                .map(|vocabulary| vocabulary.source());
+        }
         entry(name).map(|entry| source_checksum(entry.ranks))
     }
 }
 
 #[cfg(feature = "onboard")]
-pub use ranks::{compile_on_board, on_board_checksum};
+pub use ranks::{compile_on_board, is_compiled_on_board, on_board_checksum};

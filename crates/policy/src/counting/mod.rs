@@ -14,7 +14,7 @@ pub(crate) const CLASSES: usize = 6;
 /// The tokenizer that stands in for one that is not there.
 const STAND_IN: &str = "o200k_base";
 /// Tokenizers that are part of every binary.
-const BUILT_IN: [&str; 3] = ["o200k_base", "o200k_harmony", "cl100k_base"];
+const BUILT_IN: [&str; 2] = ["o200k_base", "o200k_harmony"];
 /// Thousandths.
 pub(crate) const ONE: f64 = 1_000.0;
 

@@ -31,7 +31,7 @@ pub fn base() -> Value {
               "deployments": [{ "provider": "openai", "version": "v1" },
                               { "id": "spare", "provider": "local", "upstream_model": "llama", "weight": 0 }] },
             { "name": "qwen-max", "deployments": [{ "provider": "local" }], "fallback": ["gpt-4o"],
-              "timeouts": { "idle": "5s" }, "tokenizer": "cl100k_base" },
+              "timeouts": { "idle": "5s" }, "tokenizer": "o200k_harmony" },
             { "name": "gpt-4o-audio", "deployments": [{ "provider": "local" }] },
             { "name": "forbidden-1", "deployments": [{ "provider": "local" }] }
         ],

@@ -22,11 +22,12 @@ pub struct Exact {
     pub title: String,
     /// CPU time of a small request by its upper bound and counted, microseconds.
     pub cpu: [f64; 2],
-    /// 99th percentile of small requests, microseconds: alone, beside large ones that pass, beside large ones that are
-    /// counted.
-    pub p99: [f64; 3],
-    /// Of the second to the first, of the third to the second, of the third to the first.
-    pub ratios: [f64; 3],
+    /// 99th percentile of small requests, microseconds: beside large ones that bare nginx passes on, beside large ones that
+    /// pass by their bound, beside large ones that are counted, and without large ones.
+    pub p99: [f64; 4],
+    /// Of the second to the first, of the third to the second, of the third to the first, of the first to bare nginx
+    /// without large ones.
+    pub ratios: [f64; 4],
 }
 
 /// Measures each gateway that counts.
@@ -42,10 +43,13 @@ pub async fn measure(bench: &Bench, running: &[Running], plan: &Plan) -> Vec<Exa
         let claim = claim.expect("the gateway answers");
         assert_eq!(claim.status(), 200, "{}", claim.text());
     }
-    counting().map(|gateway| one(bench, gateway, plan)).collect()
+    let bare = |of: &Running| running.iter().find(|gateway| gateway.kind == of.kind.base());
+    counting()
+        .filter_map(|gateway| Some(one(bench, gateway, bare(gateway)?, plan)))
+        .collect()
 }
 
-fn one(bench: &Bench, gateway: &Running, plan: &Plan) -> Exact {
+fn one(bench: &Bench, gateway: &Running, bare: &Running, plan: &Plan) -> Exact {
     let time = Duration::from_secs(plan.seconds);
     let small = |channel| load::request(&bench.unnamed, channel);
     let large = |channel| -> Vec<Vec<u8>> {
@@ -54,7 +58,7 @@ fn one(bench: &Bench, gateway: &Running, plan: &Plan) -> Exact {
             .map(|text| load::request(&with_text(text), channel))
             .collect()
     };
-    let run = |request: Vec<u8>, others: Vec<Vec<u8>>, rate: u64| {
+    let run = |gateway: &Running, request: Vec<u8>, others: Vec<Vec<u8>>, rate: u64| {
         let order = Order {
             address: gateway.nginx.address(),
             request,
@@ -66,26 +70,34 @@ fn one(bench: &Bench, gateway: &Running, plan: &Plan) -> Exact {
         };
         load::run(bench, gateway, order)
     };
-    let mut samples: Vec<[Sample; 5]> = Vec::new();
+    let mut samples: Vec<[Sample; 7]> = Vec::new();
     for round in 1..=plan.rounds {
         eprintln!("bench: exact counts, round {round} of {}", plan.rounds);
         samples.push([
-            run(small(CHANNEL), Vec::new(), 0),
-            run(small(NEAR), Vec::new(), 0),
-            run(small(CHANNEL), Vec::new(), RATE),
-            run(small(CHANNEL), large(CHANNEL), RATE),
-            run(small(CHANNEL), large(NEAR), RATE),
+            run(gateway, small(CHANNEL), Vec::new(), 0),
+            run(gateway, small(NEAR), Vec::new(), 0),
+            run(gateway, small(CHANNEL), Vec::new(), RATE),
+            run(gateway, small(CHANNEL), large(CHANNEL), RATE),
+            run(gateway, small(CHANNEL), large(NEAR), RATE),
+            run(bare, small(CHANNEL), large(CHANNEL), RATE),
+            run(bare, small(CHANNEL), Vec::new(), RATE),
         ]);
     }
-    let of = |figure: fn(&[Sample; 5]) -> f64| median(samples.iter().map(figure));
+    let of = |figure: fn(&[Sample; 7]) -> f64| median(samples.iter().map(figure));
     Exact {
         title: gateway.kind.title().to_owned(),
         cpu: [of(|it| it[0].each()), of(|it| it[1].each())],
-        p99: [of(|it| it[2].p99), of(|it| it[3].p99), of(|it| it[4].p99)],
+        p99: [
+            of(|it| it[5].p99),
+            of(|it| it[3].p99),
+            of(|it| it[4].p99),
+            of(|it| it[2].p99),
+        ],
         ratios: [
-            of(|it| it[3].p99 / it[2].p99),
+            of(|it| it[3].p99 / it[5].p99),
             of(|it| it[4].p99 / it[3].p99),
-            of(|it| it[4].p99 / it[2].p99),
+            of(|it| it[4].p99 / it[5].p99),
+            of(|it| it[5].p99 / it[6].p99),
         ],
     }
 }

@@ -10,6 +10,8 @@ use tollgate_tests::process;
 const BATCH: usize = 50;
 /// Pieces read of each before it counts as open.
 const PIECES: usize = 2;
+/// Streams opened before the memory is first read: what a worker takes once, for whatever number of streams, is no stream's.
+const FIRST: usize = 4 * BATCH;
 
 /// One line of the table of memory.
 #[derive(Clone, Debug)]
@@ -44,13 +46,16 @@ pub async fn measure(bench: &Bench, plan: &Plan) -> Vec<StreamMemory> {
 
 async fn run(bench: &Bench, kind: Kind, streams: usize) -> f64 {
     // A fifth more than two connections a stream, or nginx cuts those that wait.
-    let connections = u32::try_from(streams * 5 / 2 + 256).unwrap_or(u32::MAX);
+    let connections = u32::try_from((FIRST + streams) * 5 / 2 + 256).unwrap_or(u32::MAX);
     let gateway = bench.start(kind, connections).await;
     let request = Upstream::Open.request(kind);
-    let before = process::memory(gateway.worker());
-    let mut open = Vec::with_capacity(streams);
-    while open.len() < streams {
-        let batch = BATCH.min(streams - open.len());
+    let mut before = 0;
+    let mut open = Vec::with_capacity(FIRST + streams);
+    while open.len() < FIRST + streams {
+        if open.len() == FIRST {
+            before = process::memory(gateway.worker());
+        }
+        let batch = BATCH.min(FIRST + streams - open.len());
         let tasks: Vec<_> = (0..batch)
             .map(|_| tokio::spawn(begin(gateway.nginx.address(), request.clone())))
             .collect();

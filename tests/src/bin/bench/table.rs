@@ -84,7 +84,7 @@ impl Report {
     /// What counting exactly costs.
     pub fn exact(&mut self, figures: &[Exact]) {
         for it in figures {
-            let [alone, passed, counted] = it.p99;
+            let [bare, passed, counted, alone] = it.p99;
             let _ = writeln!(
                 self.text,
                 "\n## Exact counts, {}\n\nThe caller has used four fifths of its limits: every input is counted before it is \
@@ -92,12 +92,14 @@ impl Report {
                  | counted exactly | {:.1} ({:.2} times) |\n\n\
                  Small requests while one in {LARGE_EVERY} is a megabyte of the worst text (spaces, hyphens, random letters), {RATE} \
                  requests a second:\n\n| the megabytes | p99 of small requests, µs | times |\n| --- | --: | --: |\n\
-                 | are not there | {alone:.0} | |\n| pass by their upper bound | {passed:.0} | {:.2} times that |\n\
-                 | are counted exactly | {counted:.0} | {:.2} times that, {:.2} times none |",
+                 | are not there | {alone:.0} | |\n| pass through bare nginx | {bare:.0} | {:.2} times its own without |\n\
+                 | pass by their upper bound | {passed:.0} | {:.2} times bare |\n\
+                 | are counted exactly | {counted:.0} | {:.2} times that, {:.2} times bare |",
                 it.title,
                 it.cpu[0],
                 it.cpu[1],
                 it.cpu[1] / it.cpu[0],
+                it.ratios[3],
                 it.ratios[0],
                 it.ratios[1],
                 it.ratios[2],

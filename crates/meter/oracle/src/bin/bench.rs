@@ -3,7 +3,8 @@
 //! Natural texts come from this system's manuals and programs and are cut into distinct documents of 8 KB; a first
 //! megabyte warms up, the rest is timed. Adversarial texts are one megabyte each (64 KB for the others, which are slow or
 //! worse on more) and counted cold, by a counter that was just made. Time is this thread's CPU time, best of rounds that
-//! go over all texts before any comes again; MB are 10^6 bytes. `bench ROUNDS` makes more of them. `bench [ROUNDS] FILE...`
+//! go over all texts before any comes again; MB are 10^6 bytes. Last, what a new worker has to do for each tokenizer, and
+//! the memory of its own that it needs beside the tables that all share. `bench ROUNDS` makes more of them. `bench [ROUNDS] FILE...`
 //! times tokenizers in files (see `subject::from_file`), beside their oracle, and nothing else.
 #![allow(
     clippy::expect_used,
@@ -12,8 +13,10 @@
     reason = "a program for people at a terminal"
 )]
 
+use std::fs;
 use std::hint::black_box;
 use std::path::Path;
+use std::time::Instant;
 
 use tollgate_meter::TokenCounter;
 use tollgate_meter::tokenizer::{Counter, NAMES, StreamCounter, Vocabulary};
@@ -22,6 +25,7 @@ use tollgate_meter_oracle::natural::{DOCUMENT, natural};
 use tollgate_meter_oracle::subject::{Oracle, Subject, buffer, from_file, on_board};
 use tollgate_meter_oracle::texts::adversarial;
 use tollgate_meter_oracle::timing::Best;
+use tollgate_shm::MappedFile;
 
 /// Name and documents of each natural kind.
 type Kinds = Vec<(&'static str, Vec<String>)>;
@@ -158,6 +162,44 @@ fn on_boards(kinds: &Kinds, long: &[(&'static str, String)], rounds: usize) {
         .map(|(name, buffer)| (*name, counter_of(name, buffer)))
         .collect();
     table(counters, kinds, long, rounds);
+    fresh(&buffers, kinds, long);
+}
+
+/// What a worker has to do before it counts with a tokenizer, and the memory that this worker alone needs for it after all
+/// kinds of texts. Files are mapped and verified anew, as by a new process; their pages are in the page cache.
+fn fresh(buffers: &[Vec<u8>], kinds: &Kinds, long: &[(&'static str, String)]) {
+    const HELLO: &str = "How many tokens are these? 这有多少个标记？";
+    let folder = tempfile::tempdir().expect("a folder");
+    println!("\n{:<28}{:>13}{:>13}", "a new worker", "ready, ms", "its own, KB");
+    let (mut all_ms, mut all_kb) = (0.0, 0.0);
+    for (name, buffer) in NAMES.iter().zip(buffers) {
+        let path = folder.path().join(name);
+        if !buffer.is_empty() {
+            fs::write(&path, buffer).expect("a file");
+        }
+        let mut ready_ms = f64::MAX;
+        let mut own = 0;
+        for _ in 0..5 {
+            let began = Instant::now();
+            let mapped = (!buffer.is_empty()).then(|| MappedFile::open(&path).expect("a file to map"));
+            let taken = allocation_counter::measure(|| {
+                let mut counter = counter_of(name, mapped.as_deref().unwrap_or_default());
+                black_box(counter.count(HELLO));
+                ready_ms = ready_ms.min(began.elapsed().as_secs_f64() * 1_000.0);
+                for text in kinds.iter().flat_map(|(_, texts)| texts.iter().take(50)) {
+                    black_box(counter.count(text));
+                }
+                for (_, text) in long {
+                    black_box(counter.count(text));
+                }
+            });
+            own = own.max(taken.bytes_max);
+        }
+        let own_kb = own as f64 / 1024.0;
+        println!("{name:<28}{ready_ms:>13.2}{own_kb:>13.0}");
+        (all_ms, all_kb) = (all_ms + ready_ms, all_kb + own_kb);
+    }
+    println!("{:<28}{all_ms:>13.2}{all_kb:>13.0}", "all of them");
 }
 
 /// Tokenizers in files, then the engines they are compared with.

