@@ -3619,7 +3619,7 @@ export interface components {
             problems: components["schemas"]["Problem"][];
             /** Format: uint64 */
             published_age_ms: number;
-            /** @description Null if each instance limits for itself. */
+            /** @description Null without a Redis in the settings. */
             redis: components["schemas"]["RedisState"] | null;
             region: components["schemas"]["RegionState"];
             ring: components["schemas"]["RingState"];
@@ -4768,22 +4768,33 @@ export interface components {
         };
         /** @description How Redis is run. */
         RedisKind: "single" | "cluster" | "sentinel";
-        /** @description The Redis of limits over all instances. */
+        /** @description What is shared over Redis, and how that goes. */
         RedisState: {
             /**
              * Format: uint64
              * @description How far this instance's clock is from Redis'.
              */
             clock_offset_ms: number;
+            /** @description Whether Redis answers. */
             connected: boolean;
             /**
              * Format: uint64
              * @description Requests decided by the lease policy, because a lease that they needed had ended.
              */
             degraded_requests: number;
+            /**
+             * Format: uint64
+             * @description Time since Redis last took this instance's sign of life; null if it never did.
+             */
+            heartbeat_age_ms: number | null;
             leases: components["schemas"]["LeaseState"];
+            /** @description `leader`, `follower`, `cut_off` or `alone`: who does what one does for all. */
+            role: string;
             /** @description What is wrong with it now. */
             trouble: components["schemas"]["RedisTrouble"] | null;
+            /** @description Settings of Redis that should be others, and why; none if they may not be looked at. */
+            unsuitable_settings: string[];
+            usage: components["schemas"]["UsageCopyState"];
         };
         /** @description What is wrong with Redis. */
         RedisTrouble: {
@@ -4796,12 +4807,6 @@ export interface components {
             kind: string;
             /** @description In words, with what Redis said. */
             text: string;
-            /** @description Whether the settings name one. */
-            configured: boolean;
-            /** @description Whether it answers. */
-            connected: boolean;
-            /** @description Why it cannot be used; null while it can, or is not wanted. */
-            failure: string | null;
         };
         /** @description Sizes of the shared-memory region; changing one takes a restart. */
         Region: {
@@ -4890,7 +4895,9 @@ export interface components {
         RequestLine: {
             /**
              * Format: uint8
-             * @description Upstream attempts; the last one's usage is what is charged and what costs: those before ended without an answer.
+             * @description Upstream attempts; the last one's usage is what is charged and what costs. Those before ended without an answer:
+             *     each has a line of its own with the flag `attempt`, its number here, and in `cost_micro` what its provider may take
+             *     for the input (`source` is `estimated` then), which is in no sum.
              */
             attempts: number;
             /**
@@ -4940,7 +4947,7 @@ export interface components {
              * @description Microseconds to the first byte of the answer.
              */
             first_token_us: number | null;
-            /** @description `stream`, `suspicious`, `cut`, `shadow`; comma-separated. */
+            /** @description `stream`, `suspicious`, `cut`, `shadow`, `attempt`; comma-separated. */
             flags: string;
             /**
              * Format: uint32
@@ -5632,6 +5639,8 @@ export interface components {
         UnknownChannel: "deny";
         /** @description Usage per channel × model. */
         Usage: {
+            /** @description The currency of all prices in force, by its three letters. */
+            currency: string;
             /**
              * Format: uint64
              * @description Begin of the first bucket, Unix seconds.
@@ -10275,6 +10284,8 @@ export interface operations {
     get_requests: {
         parameters: {
             query?: {
+                /** @description Whether attempts that another one followed are lines too: by default only with `id`. */
+                attempts?: boolean;
                 /** @description `next` of the page before. */
                 before?: number;
                 /** @description Only this channel. */

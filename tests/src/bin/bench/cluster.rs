@@ -34,6 +34,9 @@ const ROUND: Duration = Duration::from_secs(3);
 const BEFORE: Duration = Duration::from_millis(200);
 const FAR: u64 = 100_000_000_000;
 
+/// What is done to the way to Redis.
+type Break = fn(&FaultProxy);
+
 /// What stands behind [`Kind::Cluster`]: its own region and daemon, and a Redis that it reaches through a proxy.
 #[derive(Debug)]
 pub struct Instance {
@@ -235,7 +238,7 @@ fn commands(title: &'static str, sample: &Sample, count: u64) -> Commands {
 }
 
 async fn latencies(bench: &Bench, gateway: &Running, instance: &Instance, plan: &Plan) -> Vec<Latency> {
-    let states: [(&'static str, fn(&FaultProxy)); 3] = [
+    let states: [(&'static str, Break); 3] = [
         ("healthy", |_| {}),
         ("delayed by 2 s", |way| way.delay(Duration::from_secs(2))),
         ("gone", FaultProxy::cut),
