@@ -85,6 +85,8 @@ impl Cluster {
     async fn serve(&mut self, settings: Arc<Settings>) {
         let way = |s: &Settings| format!("{:?}", s.redis);
         let mine = way(&settings);
+        // The link of former settings is gone.
+        self.figures.connected.store(0, Relaxed);
         let Some(redis) = settings.redis.clone() else {
             self.figures.well();
             return self.until_changed(&mine, way).await;
@@ -270,6 +272,7 @@ impl Session {
             }
             Event::NotConnected(error) => {
                 self.connecting = false;
+                self.figures.connected.store(0, Relaxed);
                 self.troubled(&error);
             }
             Event::Beat(Ok(())) => self.well(),
