@@ -277,7 +277,14 @@ async fn each_attempt_that_another_one_followed_has_a_line_with_what_its_provide
         assert_eq!(attempt["deployment"], format!("{name}-a"));
         // A provider that took the request and said nothing may take money for its input, of which the bound is known.
         let bound = attempt["input_tokens"].as_u64().expect("a number");
-        assert!(if source == "none" { bound == 0 } else { bound >= input }, "{attempt}");
+        assert!(
+            if source == "none" {
+                bound == 0
+            } else {
+                bound >= input
+            },
+            "{attempt}"
+        );
         let cost = bound * COST_A.0;
         let told = ["status", "class", "source", "cost_micro", "bill_micro"].map(|field| &attempt[field]);
         assert_eq!(
@@ -294,7 +301,7 @@ async fn each_attempt_that_another_one_followed_has_a_line_with_what_its_provide
         assert_eq!(request["cost_micro"], input * COST_B.0 + 9 * COST_B.1);
     }
     // They are in no sum and in no ordinary page of the log.
-    let log = gateway.daemon.get("/requests?limit=100").await;
+    let log = gateway.daemon.get("/requests?limit=100&channel=c").await;
     let lines = log["requests"].as_array().expect("requests");
     assert!(lines.iter().all(|line| line["flags"] == ""), "{log}");
     let usage = booked(&gateway, lines.len() as u64).await;
