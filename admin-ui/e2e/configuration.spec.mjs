@@ -137,22 +137,29 @@ test("in an emergency a channel is blocked and everything is stopped, within a s
   await page.keyboard.press("Tab");
   await drawer.getByRole("button", { name: "Block", exact: true }).click();
   await page.locator(".el-popconfirm:visible").getByRole("button").last().click();
-  await until("the channel to be refused", async () => (await status("wechat001")) !== 200, 5_000);
+  await until("the channel to be refused", async () => (await status("wechat001")) !== 200);
   await drawer.getByRole("button", { name: "Unblock" }).click();
-  await until("the channel to be served", async () => (await status("wechat001")) === 200, 5_000);
+  await until("the channel to be served", async () => (await status("wechat001")) === 200);
   await drawer.getByRole("textbox", { name: "Message to callers" }).fill("back at noon");
+  // The question before has faded away.
+  await until("one question at a time", async () => (await page.locator(".el-popconfirm:visible").count()) === 0);
   await drawer.getByRole("button", { name: "Begin maintenance" }).click();
   await page.locator(".el-popconfirm:visible").getByRole("button").last().click();
-  const answer = await until("maintenance", async () => { const a = await gateway.chat({ channelcode: "busy001" }); return a.status === 503 && a; }, 5_000);
+  const answer = await until("maintenance", async () => { const a = await gateway.chat({ channelcode: "busy001" }); return a.status === 503 && a; });
   assert.ok(JSON.stringify(answer.body).includes("back at noon"));
   await drawer.getByRole("button", { name: "End maintenance" }).click();
-  await until("the end of maintenance", async () => (await status("busy001")) === 200, 5_000);
+  await until("the end of maintenance", async () => (await status("busy001")) === 200);
   await page.keyboard.press("Escape");
 });
 
 test("usage is grouped, compared with the period before, and exported", async () => {
   const { page, frame, gateway } = s;
   for (let n = 0; n < 10; n += 1) await gateway.chat({ channelcode: "busy001" }, n % 2 ? {} : { model: "chat-large" });
+  // The page asks again only once a minute.
+  await until("the requests in the ledger", async () => {
+    const { body } = await s.api("GET", "/usage?step=0&channel=busy001&model=chat-large");
+    return body.total.requests >= 5;
+  });
   await frame.goto("/usage?hours=1&group=channel_model");
   await page.getByRole("link", { name: "busy001 · chat-large" }).waitFor({ timeout: 30_000 });
   await page.locator(".el-checkbox").filter({ hasText: "Compare with the period before" }).click();
