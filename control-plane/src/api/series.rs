@@ -12,7 +12,7 @@ use super::extract::Query;
 use super::usage::{Scope, Tally, scoped};
 use super::{ApiError, AppState};
 use crate::accounts::Principal;
-use crate::ledger::{Counters, Series, SeriesQuery};
+use crate::ledger::{Counters, Ranked, SeriesQuery};
 
 /// Most buckets in one answer.
 const MOST: u64 = 5_000;
@@ -94,57 +94,25 @@ pub(super) struct Answer {
     others: Option<Line>,
 }
 
-fn line(key: Option<(String, String)>, points: &BTreeMap<u64, Counters>, times: &[u64]) -> Line {
+fn line(channel: String, model: String, points: &[Counters]) -> Line {
     let some = |text: String| (!text.is_empty()).then_some(text);
-    let (channel, model) = key.unwrap_or_default();
-    let mut values: Named<Vec<i64>> = BTreeMap::new();
-    for time in times {
-        let counters = points.get(time).copied().unwrap_or_default();
-        for (name, n) in Tally(counters).named() {
-            values
-                .entry(name.to_owned())
-                .or_insert_with(|| Vec::with_capacity(times.len()))
-                .push(n);
+    let total = points.iter().fold(Counters::default(), |sum, c| sum.plus(c));
+    let mut values: Vec<(&str, Vec<i64>)> = Tally(total)
+        .named()
+        .map(|(name, _)| (name, Vec::with_capacity(points.len())))
+        .collect();
+    for counters in points {
+        for ((_, values), (_, n)) in values.iter_mut().zip(Tally(*counters).named()) {
+            values.push(n);
         }
     }
-    let total = points.values().fold(Counters::default(), |sum, c| sum.plus(c));
+    let named = |(name, values): (&str, Vec<i64>)| (name.to_owned(), values);
     Line {
         channel: some(channel),
         model: some(model),
         total: Tally(total),
-        values,
+        values: values.into_iter().map(named).collect(),
     }
-}
-
-/// Leaves out what somebody may not see, and forgets channels that were only needed for that.
-fn narrowed(series: Series, who: &Principal, by_channel: bool) -> Series {
-    if !who.is_limited() {
-        return series;
-    }
-    let mut left = Series::new();
-    for ((channel, model), points) in series {
-        if !who.sees(&channel) {
-            continue;
-        }
-        let key = if by_channel {
-            (channel, model)
-        } else {
-            (String::new(), model)
-        };
-        add(left.entry(key).or_default(), &points);
-    }
-    left
-}
-
-fn add(into: &mut BTreeMap<u64, Counters>, points: &BTreeMap<u64, Counters>) {
-    for (bucket, counters) in points {
-        let sum = into.entry(*bucket).or_default();
-        *sum = sum.plus(counters);
-    }
-}
-
-fn requests(points: &BTreeMap<u64, Counters>) -> i64 {
-    points.values().map(Counters::requests).sum()
 }
 
 /// Usage over time.
@@ -167,44 +135,46 @@ pub(super) async fn read(
             format!("{buckets} buckets are more than {MOST}; take a longer `step` or a shorter range");
         return Err(ApiError::bad_request(detail));
     }
-    let by_channel = matches!(wanted.group_by, GroupBy::Channel | GroupBy::ChannelModel);
     let query = SeriesQuery {
         step,
         from,
         to,
-        by_channel: by_channel || who.is_limited(),
+        by_channel: matches!(wanted.group_by, GroupBy::Channel | GroupBy::ChannelModel),
         by_model: matches!(wanted.group_by, GroupBy::Model | GroupBy::ChannelModel),
         channel: wanted.channel,
         model: wanted.model,
     };
     let top = wanted.top.unwrap_or(10).clamp(1, 100);
     let sees = |channel: &str| who.sees(channel);
-    let cluster = state.usage.series(&query, &sees);
-    let (ledger, wanted_here) = (Arc::clone(&state.ledger), query.clone());
-    let (found, scope, note) =
-        scoped(&state, wanted.scope, cluster, move || ledger.series(&wanted_here)).await?;
-    tokio::task::spawn_blocking(move || {
-        let found = narrowed(found, &who, by_channel);
-        let times: Vec<u64> = (0..buckets).map(|n| from + n * step).collect();
-        let mut found: Vec<_> = found.into_iter().collect();
-        found.sort_by_key(|(_, points)| std::cmp::Reverse(requests(points)));
-        let rest = found.split_off(top.min(found.len()));
-        let mut others = BTreeMap::new();
-        for (_, points) in &rest {
-            add(&mut others, points);
+    let cluster = async {
+        let all = state.usage.series(&query, &sees).await?;
+        Ok(Ranked::of(all, &query, top))
+    };
+    let here = {
+        let (ledger, query, who) = (Arc::clone(&state.ledger), query.clone(), who.clone());
+        move || {
+            let sees = |channel: &str| who.sees(channel);
+            let sees: &dyn Fn(&str) -> bool = &sees;
+            ledger.series(&query, top, who.is_limited().then_some(sees))
         }
+    };
+    let (found, scope, note) = scoped(&state, wanted.scope, cluster, here).await?;
+    tokio::task::spawn_blocking(move || {
         Ok(Json(Answer {
             step,
             from,
             to,
             scope,
             note,
+            times: (0..buckets).map(|n| from + n * step).collect(),
             series: found
+                .lines
                 .into_iter()
-                .map(|(key, points)| line(Some(key), &points, &times))
+                .map(|l| line(l.channel, l.model, &l.points))
                 .collect(),
-            others: (!rest.is_empty()).then(|| line(None, &others, &times)),
-            times,
+            others: found
+                .others
+                .map(|points| line(String::new(), String::new(), &points)),
         }))
     })
     .await?

@@ -27,7 +27,8 @@ pub use lines::{Line, Lines};
 pub use record::{RequestRecord, flag_bit, flag_names, source_name};
 pub use results::{Histogram, Results, quantile_us};
 pub use sqlite::{
-    Changed, Changes, Marking, RequestPage, RequestSearch, Series, SeriesQuery, SqliteReader, SqliteStore,
+    Changed, Changes, Marking, Ranked, RankedLine, RequestPage, RequestSearch, Series, SeriesQuery,
+    SqliteReader, SqliteStore,
 };
 pub use store::{
     Batch, BookedRow, Delta, GroupDelta, Keep, Position, RequestQuery, ResultsPoint, ResultsQuery, STEPS,

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 
 use serde_json::json;
-use tollgate::ledger::{Batch, COUNTER_NAMES, Line, Lines, SqliteStore, Store};
+use tollgate::ledger::{Batch, COUNTER_NAMES, Keep, Line, Lines, SqliteStore, Store};
 use tollgate_shm::{Class, Event};
 
 use super::support::{Daemon, Folders};
@@ -25,6 +25,16 @@ pub struct Large {
 
 /// Begin of the day, a multiple of a day.
 pub const DAY: u64 = 1_700_006_400;
+/// Counters that are not zero.
+const USED: [&str; 7] = [
+    "ok",
+    "limit",
+    "input_tokens",
+    "output_tokens",
+    "latency_us",
+    "bill_micro",
+    "cost_micro",
+];
 /// Lines that go into the ledger at a time.
 const AT_ONCE: u64 = 50_000;
 
@@ -75,7 +85,7 @@ impl Large {
     pub fn fill(&self, daemon: &Daemon) -> u64 {
         let ledger = daemon.folders.state().join("tollgate.db");
         let mut store = SqliteStore::open(&ledger).unwrap();
-        let mut sums: HashMap<(u64, u64, (u64, u64)), [i64; 3]> = HashMap::new();
+        let mut sums: HashMap<(u64, u64, (u64, u64)), [i64; 2]> = HashMap::new();
         let mut written = 0;
         while written < self.rows {
             let end = self.rows.min(written + AT_ONCE);
@@ -112,7 +122,6 @@ impl Large {
                         let bucket = (DAY + at_s).checked_div(step).map_or(0, |n| n * step);
                         let sum = sums.entry((step, bucket, who)).or_default();
                         sum[usize::from(refused)] += 1;
-                        sum[2] += 200;
                     }
                 }
             }
@@ -128,34 +137,59 @@ impl Large {
         let mut db = rusqlite::Connection::open(&ledger).unwrap();
         let names: Vec<&str> = COUNTER_NAMES
             .iter()
-            .filter(|n| !["ok", "limit", "input_tokens"].contains(n))
+            .filter(|n| !USED.contains(n))
             .copied()
             .collect();
         let zeros = vec!["0"; names.len()].join(", ");
         let sql = format!(
-            "INSERT INTO usage (step, bucket, channel, model, \"ok\", \"limit\", \"input_tokens\", \"{}\")
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, {zeros})",
+            "INSERT INTO usage (step, bucket, channel, model, \"{}\", \"{}\")
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?5 * 200, ?5 * 100, ?5 * 900, ?5 * 1500, ?5 * 1100, {zeros})",
+            USED.join("\", \""),
             names.join("\", \"")
         );
         let mut sums: Vec<_> = sums.into_iter().collect();
         sums.sort_unstable_by_key(|(key, _)| *key);
         let insert = db.transaction().unwrap();
         let mut statement = insert.prepare(&sql).unwrap();
-        for ((step, bucket, who), [ok, limit, tokens]) in sums {
+        for ((step, bucket, who), [ok, limit]) in sums {
             let row = rusqlite::params![
                 step as i64,
                 bucket as i64,
                 channel(who.0),
                 model(who.1),
                 ok,
-                limit,
-                tokens
+                limit
             ];
             statement.execute(row).unwrap();
         }
         drop(statement);
         insert.commit().unwrap();
+        drop(db);
+        pack(&mut SqliteStore::open(&ledger).unwrap(), &ledger);
         self.rows
+    }
+}
+
+/// What the daemon does every other second, until nothing is left of it.
+fn pack(store: &mut SqliteStore, ledger: &std::path::Path) {
+    let db = rusqlite::Connection::open(ledger).unwrap();
+    let mut packed = 0;
+    loop {
+        store
+            .prune(&Keep {
+                now: DAY + 2 * 86_400,
+                minutes_from: 0,
+                ten_minutes_from: 0,
+                requests_from_ms: 0,
+                requests: u64::MAX >> 1,
+            })
+            .unwrap();
+        let sql = "SELECT COUNT(*) FROM usage_packed";
+        let now: i64 = db.query_row(sql, [], |r| r.get(0)).unwrap();
+        if now == packed {
+            return;
+        }
+        packed = now;
     }
 }
 
@@ -222,6 +256,12 @@ pub fn routes(large: &Large, last: u64) -> Vec<String> {
         format!("/usage/series?from={from}&to={to}&step=600&model={name}"),
         format!("/usage/series?from={from}&to={to}&step=600&channel={code}&group_by=model"),
         format!("/usage/series?from={}&to={to}&step=60", to - 3_600),
+        format!("/usage/series?from={from}&to={to}&step=600&group_by=channel"),
+        format!("/usage/series?from={from}&to={to}&step=600&group_by=channel_model"),
+        format!(
+            "/usage/series?from={}&to={to}&step=600&group_by=model",
+            from + 600
+        ),
         format!(
             "/usage/series?from={}&to={to}&step=60&group_by=channel",
             to - 3_600

@@ -16,6 +16,7 @@ use rusqlite::{Connection, Statement, params};
 
 use super::bytes::{Bytes, put, put_signed};
 use super::names::Names;
+use super::packed::Packing;
 use super::{counter_columns, damaged, time, to_blob};
 use crate::ledger::{Batch, COUNTER_NAMES, COUNTERS, Counters, STEPS};
 
@@ -40,7 +41,8 @@ pub struct Entry {
     pub booked: Vec<(u32, u32, Counters)>,
 }
 
-fn put_counters(out: &mut Vec<u8>, counters: &Counters) {
+/// Appends counters: which are not zero, and those.
+pub fn put_counters(out: &mut Vec<u8>, counters: &Counters) {
     let there = |(i, n): (usize, &i64)| u64::from(*n != 0) << i;
     put(out, counters.0.iter().enumerate().map(there).sum());
     for n in counters.0.iter().filter(|n| **n != 0) {
@@ -48,7 +50,8 @@ fn put_counters(out: &mut Vec<u8>, counters: &Counters) {
     }
 }
 
-fn take_counters(bytes: &mut Bytes<'_>) -> Option<Counters> {
+/// Takes counters back.
+pub fn take_counters(bytes: &mut Bytes<'_>) -> Option<Counters> {
     let mut counters = Counters::default();
     let there = bytes.number()?;
     for (i, n) in counters.0.iter_mut().enumerate() {
@@ -197,6 +200,7 @@ impl Journal {
         names: &mut Names,
         region: i64,
         add_usage: &str,
+        packing: &mut Packing,
     ) -> rusqlite::Result<()> {
         let mut fold = match self.fold.take() {
             Some(fold) => fold,
@@ -205,7 +209,11 @@ impl Journal {
         };
         let part = fold.deltas.split_off(fold.deltas.len().saturating_sub(PART));
         let mut usage = db.prepare_cached(add_usage)?;
+        let mut touched = None;
         for (minute, who, counters) in part.iter().rev() {
+            if touched.replace(*minute) != Some(*minute) {
+                packing.touch(db, *minute)?;
+            }
             let (channel, model) = names.name(db, *who)?;
             for step in STEPS {
                 upsert(&mut usage, step, *minute, channel, model, counters)?;

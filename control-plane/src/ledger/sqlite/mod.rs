@@ -14,13 +14,17 @@ mod journal;
 mod log;
 mod marks;
 mod names;
+mod packed;
+mod pairs;
 mod results;
 mod search;
 mod series;
+#[cfg(test)]
+mod tests;
 
 pub use marks::{Changed, Changes, Marking};
 pub use search::{RequestPage, RequestSearch};
-pub use series::{Series, SeriesQuery};
+pub use series::{Ranked, RankedLine, Series, SeriesQuery};
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -60,6 +64,7 @@ pub struct SqliteStore {
 /// A reader with its own connection; shared by the API's requests, one at a time.
 pub struct SqliteReader {
     db: Mutex<Connection>,
+    pairs: Mutex<pairs::Pairs>,
 }
 
 struct Known {
@@ -68,6 +73,7 @@ struct Known {
     journal: journal::Journal,
     log: log::LogWriter,
     marks: marks::Marks,
+    packing: packed::Packing,
 }
 
 /// Something in the file is not what this program writes.
@@ -169,10 +175,11 @@ impl SqliteStore {
             }
         }
         db.execute_batch(&format!(
-            "{} {} {}",
+            "{} {} {} {}",
             names::GROUPS_TABLE,
             results::TABLE,
-            marks::TABLES
+            marks::TABLES,
+            packed::TABLE
         ))
         .map_err(fail("create the ledger's tables"))?;
         let id = getrandom::u64().map_err(|e| StoreError {
@@ -236,6 +243,7 @@ impl Known {
             journal: journal::Journal::load(db, region)?,
             log: log::LogWriter::default(),
             marks: marks::Marks::load(db, Arc::clone(marking))?,
+            packing: packed::Packing::load(db)?,
         })
     }
 
@@ -260,7 +268,8 @@ impl Known {
         results::add(t, &mut self.names, &batch.groups)?;
         let leaving = self.journal.is_folding();
         self.marks.note(t, &mut self.names, batch, leaving)?;
-        self.journal.fold(t, &mut self.names, region, add_usage)
+        self.journal
+            .fold(t, &mut self.names, region, add_usage, &mut self.packing)
     }
 }
 
@@ -421,7 +430,10 @@ impl Store for SqliteStore {
             known.marks.prune(t, keep.now)?;
             // Where nothing comes any more, this is what folds the rest.
             if let Some(region) = known.region {
-                known.journal.fold(t, &mut known.names, region, add_usage)?;
+                let Known {
+                    journal, names, packing, ..
+                } = &mut *known;
+                journal.fold(t, names, region, add_usage, packing)?;
             }
             let mut usage = t.prepare_cached(
                 "DELETE FROM usage WHERE (step, bucket, channel, model) IN (
@@ -431,6 +443,7 @@ impl Store for SqliteStore {
                 usage.execute(params![step, time(from), PRUNE_BUCKETS])?;
             }
             results::prune(t, keep)?;
+            known.packing.prune(t, &mut known.names, keep)?;
             log::prune(t, keep.requests_from_ms, keep.requests)
         })
         .map_err(fail("prune the ledger"))
@@ -452,7 +465,10 @@ impl SqliteReader {
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let db = Connection::open_with_flags(path, flags).map_err(&open)?;
         db.busy_timeout(Duration::from_secs(5)).map_err(&open)?;
-        Ok(SqliteReader { db: Mutex::new(db) })
+        Ok(SqliteReader {
+            db: Mutex::new(db),
+            pairs: Mutex::default(),
+        })
     }
 
     fn db(&self) -> std::sync::MutexGuard<'_, Connection> {
@@ -470,9 +486,18 @@ impl SqliteReader {
         at_once(&self.db(), |db| results::query(db, query)).map_err(fail("read results"))
     }
 
-    /// Usage over time, summed up.
-    pub fn series(&self, query: &SeriesQuery) -> Result<Series, StoreError> {
-        at_once(&self.db(), |db| series::read(db, query)).map_err(fail("read usage"))
+    /// Usage over time, summed up: the `top` with the most requests, and all others as one. Of channels that `sees` accepts.
+    pub fn series(
+        &self,
+        query: &SeriesQuery,
+        top: usize,
+        sees: Option<&dyn Fn(&str) -> bool>,
+    ) -> Result<Ranked, StoreError> {
+        let mut pairs = self
+            .pairs
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        at_once(&self.db(), |db| series::read(db, &mut pairs, query, top, sees)).map_err(fail("read usage"))
     }
 
     /// This ledger's number among those whose usage is added up.
@@ -519,271 +544,5 @@ impl SqliteReader {
     /// See [`Store::requests`].
     pub fn requests(&self, query: &RequestQuery) -> Result<Vec<(i64, RequestRecord)>, StoreError> {
         at_once(&self.db(), |db| log::query(db, query)).map_err(fail("read the request log"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::{COUNTERS, Delta, Line, Lines};
-    use super::*;
-
-    fn one_line() -> Lines {
-        let mut lines = Lines::default();
-        let who = lines.add_who("c", "m");
-        lines.requests.push(Line {
-            event: tollgate_shm::Event::default(),
-            time_ms: 1,
-            who,
-            deployment: u32::MAX,
-            group: u32::MAX,
-        });
-        lines
-    }
-
-    #[test]
-    fn conforms() {
-        super::super::store::conformance::run(|| {
-            SqliteStore::with(Connection::open_in_memory().unwrap()).unwrap()
-        });
-    }
-
-    #[test]
-    fn a_failed_batch_leaves_nothing_behind() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("t.db");
-        let mut store = SqliteStore::open(&path).unwrap();
-        store
-            .db
-            .execute_batch(
-                "CREATE TRIGGER no BEFORE INSERT ON request_lines BEGIN SELECT RAISE(ABORT, 'full'); END;",
-            )
-            .unwrap();
-        let batch = Batch {
-            region: 1,
-            tails: vec![(0, 1)],
-            rows: vec![BookedRow::default()],
-            deltas: vec![Delta {
-                minute: 60,
-                channel: "c".into(),
-                model: "m".into(),
-                counters: Counters([1; COUNTERS]),
-            }],
-            groups: Vec::new(),
-            requests: one_line(),
-        };
-        let error = store.commit(&batch).unwrap_err();
-        assert!(error.to_string().contains("write to the ledger: full"), "{error}");
-        assert_eq!(store.position(1).unwrap(), Position::default());
-        store.db.execute_batch("DROP TRIGGER no").unwrap();
-        store.commit(&batch).unwrap();
-        let reader = SqliteReader::open(&path).unwrap();
-        let all = UsageQuery {
-            step: 60,
-            from: 0,
-            to: u64::MAX,
-            channel: None,
-            model: None,
-            limit: 9,
-        };
-        assert_eq!(reader.usage(&all).unwrap().len(), 1);
-        drop(store);
-        let mut again = SqliteStore::open(&path).unwrap();
-        assert_eq!(again.position(1).unwrap().tails, [(0, 1)]);
-    }
-
-    /// What a store has been told and what it says, compared.
-    struct Twin {
-        path: std::path::PathBuf,
-        store: SqliteStore,
-        model: super::super::memory::MemoryStore,
-        booked: i64,
-        /// What was copied, and where the copy stands.
-        copy: BTreeMap<(u64, u64, String, String), Counters>,
-        through: u64,
-    }
-
-    impl Twin {
-        fn batch(&mut self, region: u64, who: &[(u8, i64)]) -> Batch {
-            self.booked += 1;
-            let mut batch = Batch {
-                region,
-                tails: vec![(1, self.booked.cast_unsigned())],
-                requests: one_line(),
-                ..Batch::default()
-            };
-            for (i, (who, n)) in who.iter().enumerate() {
-                let counters = Counters([*n; COUNTERS]);
-                let (channel, model) = (format!("c{}", who % 5), format!("m{}", who % 3));
-                batch.rows.push(BookedRow {
-                    row: u32::from(who % 15),
-                    channel: channel.clone(),
-                    model: model.clone(),
-                    booked: Counters([self.booked; COUNTERS]),
-                });
-                let minute = 600 * u64::from(who >> 4) + 60 * (i as u64 % 2);
-                batch.deltas.push(Delta {
-                    minute,
-                    channel,
-                    model,
-                    counters,
-                });
-            }
-            batch
-        }
-
-        fn check(&mut self, region: u64) {
-            let reader = SqliteReader::open(&self.path).unwrap();
-            for step in super::super::STEPS {
-                for channel in [None, Some("c1".to_owned())] {
-                    let query = UsageQuery {
-                        step,
-                        from: 0,
-                        to: u64::MAX,
-                        channel,
-                        model: None,
-                        limit: 7,
-                    };
-                    assert_eq!(reader.usage(&query).unwrap(), self.model.usage(&query).unwrap());
-                }
-            }
-            self.copy(&reader);
-            let mut position = self.store.position(region).unwrap();
-            position.rows.sort_by_key(|r| r.row);
-            assert_eq!(position, self.model.position(region).unwrap());
-        }
-    }
-
-    impl Twin {
-        /// Takes what the copy lacks, which is what has changed and nothing that would be missed.
-        fn copy(&mut self, reader: &SqliteReader) {
-            let mut values = Vec::new();
-            loop {
-                match reader.changes(self.through, 5).unwrap() {
-                    Some(changes) => {
-                        values.extend(changes.values);
-                        if changes.through == self.through {
-                            break;
-                        }
-                        self.through = changes.through;
-                    }
-                    None => {
-                        self.through = reader.reach().unwrap().1;
-                        for step in super::super::STEPS {
-                            let mut last: Option<UsagePoint> = None;
-                            loop {
-                                let page = reader.page(step, 0, last.as_ref(), 3).unwrap();
-                                let Some(end) = page.last() else { break };
-                                last = Some(end.clone());
-                                values.extend(page.into_iter().map(|point| Changed { seq: 0, step, point }));
-                            }
-                        }
-                    }
-                }
-            }
-            for Changed { step, point, .. } in values {
-                let key = (step, point.bucket, point.channel, point.model);
-                self.copy.insert(key, point.counters);
-            }
-        }
-
-        fn check_copy(&mut self) {
-            // Marks wait for a second; a pruning does not let them wait.
-            let keep = Keep {
-                now: 1_200,
-                minutes_from: 0,
-                ten_minutes_from: 0,
-                requests_from_ms: 0,
-                requests: u64::MAX >> 1,
-            };
-            self.store.prune(&keep).unwrap();
-            let reader = SqliteReader::open(&self.path).unwrap();
-            self.copy(&reader);
-            for step in super::super::STEPS {
-                let all = UsageQuery {
-                    step,
-                    from: 0,
-                    to: u64::MAX,
-                    channel: None,
-                    model: None,
-                    limit: 10_000,
-                };
-                let copied: Vec<UsagePoint> = self
-                    .copy
-                    .iter()
-                    .filter(|((of, ..), _)| *of == step)
-                    .map(|((_, bucket, channel, model), counters)| UsagePoint {
-                        bucket: *bucket,
-                        channel: channel.clone(),
-                        model: model.clone(),
-                        counters: *counters,
-                    })
-                    .collect();
-                assert_eq!(copied, self.model.usage(&all).unwrap());
-            }
-            self.store.marking().copied(self.through);
-        }
-    }
-
-    proptest::proptest! {
-        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
-        #[test]
-        fn tables_and_journal_are_exact_at_every_moment(
-            moves in proptest::collection::vec(
-                (0u8..10, proptest::collection::vec((0u8..64, -9i64..99), 0..9)), 1..40),
-        ) {
-            let dir = tempfile::tempdir().unwrap();
-            let path = dir.path().join("t.db");
-            let store = SqliteStore::open(&path).unwrap();
-            let mut twin = Twin {
-                path, store, model: Default::default(), booked: 0, copy: BTreeMap::new(), through: 0,
-            };
-            let mut region = 1;
-            let mut wanted = false;
-            for (kind, who) in moves {
-                twin.store.marking().want(wanted);
-                match kind {
-                    // The commit fails at its end.
-                    0 => {
-                        let batch = twin.batch(region, &who);
-                        let trigger = "CREATE TEMP TRIGGER no BEFORE INSERT ON request_lines BEGIN
-                            SELECT RAISE(ABORT, 'full'); END";
-                        twin.store.db.execute_batch(trigger).unwrap();
-                        twin.store.commit(&batch).unwrap_err();
-                        twin.store.db.execute_batch("DROP TRIGGER no").unwrap();
-                    }
-                    // The daemon is killed and comes back.
-                    1 => twin.store = SqliteStore::open(&twin.path).unwrap(),
-                    2 => region += 1,
-                    3 | 4 => {
-                        if let Some(known) = &mut twin.store.known {
-                            known.journal.hurry();
-                        }
-                    }
-                    5 => wanted = !wanted,
-                    _ => {}
-                }
-                twin.store.marking().want(wanted);
-                let batch = twin.batch(region, &who);
-                twin.store.commit(&batch).unwrap();
-                twin.model.commit(&batch).unwrap();
-                twin.check(region);
-                if wanted && kind % 2 == 0 {
-                    twin.check_copy();
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_ledger_of_another_version_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("t.db");
-        drop(SqliteStore::open(&path).unwrap());
-        Connection::open(&path)
-            .unwrap()
-            .pragma_update(None, "user_version", 99)
-            .unwrap();
-        let error = SqliteStore::open(&path).err().unwrap();
-        assert!(error.to_string().contains("version 99"), "{error}");
     }
 }
