@@ -127,31 +127,6 @@ test("an instance is drained and takes clients again; what another one needs is 
   await page.keyboard.press("Escape");
 });
 
-test("in an emergency a channel is blocked and everything is stopped, within a second", async () => {
-  const { page, frame, gateway } = s;
-  const status = async (code) => (await gateway.chat({ channelcode: code })).status;
-  await frame.goto("/");
-  await page.getByRole("button", { name: "Emergency" }).click();
-  const drawer = page.getByRole("dialog").filter({ hasText: "These act at once" });
-  await drawer.getByRole("combobox", { name: "Channel code" }).or(drawer.getByRole("textbox", { name: "Channel code" })).first().fill("wechat001");
-  await page.keyboard.press("Tab");
-  await drawer.getByRole("button", { name: "Block", exact: true }).click();
-  await page.locator(".el-popconfirm:visible").getByRole("button").last().click();
-  await until("the channel to be refused", async () => (await status("wechat001")) !== 200);
-  await drawer.getByRole("button", { name: "Unblock" }).click();
-  await until("the channel to be served", async () => (await status("wechat001")) === 200);
-  await drawer.getByRole("textbox", { name: "Message to callers" }).fill("back at noon");
-  // The question before has faded away.
-  await until("one question at a time", async () => (await page.locator(".el-popconfirm:visible").count()) === 0);
-  await drawer.getByRole("button", { name: "Begin maintenance" }).click();
-  await page.locator(".el-popconfirm:visible").getByRole("button").last().click();
-  const answer = await until("maintenance", async () => { const a = await gateway.chat({ channelcode: "busy001" }); return a.status === 503 && a; });
-  assert.ok(JSON.stringify(answer.body).includes("back at noon"));
-  await drawer.getByRole("button", { name: "End maintenance" }).click();
-  await until("the end of maintenance", async () => (await status("busy001")) === 200);
-  await page.keyboard.press("Escape");
-});
-
 test("usage is grouped, compared with the period before, and exported", async () => {
   const { page, frame, gateway } = s;
   for (let n = 0; n < 10; n += 1) await gateway.chat({ channelcode: "busy001" }, n % 2 ? {} : { model: "chat-large" });

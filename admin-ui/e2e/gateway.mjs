@@ -117,6 +117,15 @@ export async function startGateway({ documents = {}, channels: many = 0 } = {}) 
         });
         return { status: response.status, headers: response.headers, body: await response.json().catch(() => null) };
       },
+      /** Begins a stream and answers, once its head is there, with its status and what becomes of its text. */
+      async stream(headers, body) {
+        const response = await fetch(`http://127.0.0.1:${listen}/v1/chat/completions`, {
+          method: "POST",
+          headers: { "content-type": "application/json", ...headers },
+          body: JSON.stringify({ model: "chat-small", stream: true, messages: [{ role: "user", content: "How cold is the water?" }], ...body }),
+        });
+        return { status: response.status, text: response.text() };
+      },
       async killDaemon() {
         daemon.kill("SIGKILL");
         await until("the daemon to be gone", () => ended(daemon));

@@ -2,14 +2,13 @@
 // text cut off. `make screenshots` keeps what it sees in docs/screenshots; any other run leaves the tree as it was.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
-import { mkdirSync, readFileSync } from "node:fs";
-import { createRequire } from "node:module";
+import { mkdirSync } from "node:fs";
 import { join } from "node:path";
+import { faultsOf } from "./axe.mjs";
 import { until } from "./gateway.mjs";
 import { stage } from "./stage.mjs";
 import * as sample from "./sample.mjs";
 
-const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const SHOTS = process.env.TOLLGATE_SCREENSHOTS;
 /** Dialogs, and looks that differ little from others, are for whoever looks through all of them. */
 const ALL = Boolean(process.env.TOLLGATE_SCREENSHOTS_ALL);
@@ -64,12 +63,7 @@ for (const look of LOOKS) {
       const wide = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
       if (wide > 1) faults.push(`${at}: ${wide} px wider than the window`);
       for (const text of await page.evaluate(cutOff)) faults.push(`${at}: cut off: ${text}`);
-      await page.evaluate(AXE);
-      const found = await page.evaluate(async () => {
-        const result = await window.axe.run(document, { resultTypes: ["violations"] });
-        return result.violations.filter((v) => ["serious", "critical"].includes(v.impact)).map((v) => `${v.id}: ${v.nodes.length} × ${v.nodes[0].html.slice(0, 160)}`);
-      });
-      for (const fault of found) faults.push(`${at}: ${fault}`);
+      for (const fault of await faultsOf(page)) faults.push(`${at}: ${fault}`);
       if (SHOTS && (ALL || !look.extra)) await page.screenshot({ path: join(SHOTS, `${look.name}${path === "/" ? "-overview" : path.replaceAll("/", "-")}.png`) });
       if (look.options.locale === "zh-CN") {
         const text = await page.locator("main h1").first().innerText();
@@ -85,7 +79,7 @@ test("dialogs and drawers stand the same looks", async () => {
   const faults = [];
   for (const look of LOOKS.slice(1, 3)) {
     const { page, frame } = await s.window({ reducedMotion: "reduce", ...look.options });
-    for (const [path, opener] of [["/rules", "[data-test=new-rule]"], ["/rules", "[data-test=try]"], ["/providers", "[data-test=new-provider]"], ["/counting", "[data-test=new-counting]"], ["/accounts", "[data-test=new-account]"], ["/accounts", "[data-test=new-role]"], ["/templates", "[data-test=new-template]"], ["/instances", "[data-test=add-instance]"], ["/channels/partner003", "[data-test=new-key]"], ["/requests", "[role=row] .link"]]) {
+    for (const [path, opener] of [["/rules", "[data-test=new-rule]"], ["/rules", "[data-test=try]"], ["/providers", "[data-test=new-provider]"], ["/counting", "[data-test=new-counting]"], ["/accounts", "[data-test=new-account]"], ["/accounts", "[data-test=new-role]"], ["/templates", "[data-test=new-template]"], ["/instances", "[data-test=add-instance]"], ["/channels/partner003", "[data-test=new-key]"], ["/requests", "[role=row] .link"], ["/channels/wechat001", "[data-test=emergency]"]]) {
       await frame.goto(path);
       await settled(page);
       await page.locator(opener).first().click();
@@ -94,12 +88,7 @@ test("dialogs and drawers stand the same looks", async () => {
       const at = `${look.name} ${path} ${opener}`;
       const wide = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
       if (wide > 1) faults.push(`${at}: ${wide} px wider than the window`);
-      await page.evaluate(AXE);
-      const found = await page.evaluate(async () => {
-        const result = await window.axe.run("[role=dialog]", { resultTypes: ["violations"] });
-        return result.violations.filter((v) => ["serious", "critical"].includes(v.impact)).map((v) => `${v.id}: ${v.nodes.length} × ${v.nodes[0].html.slice(0, 160)}`);
-      });
-      for (const fault of found) faults.push(`${at}: ${fault}`);
+      for (const fault of await faultsOf(page, "[role=dialog]")) faults.push(`${at}: ${fault}`);
       if (SHOTS && ALL) await page.screenshot({ path: join(SHOTS, `${look.name}-dialog${path.replaceAll("/", "-")}-${opener.replace(/\W+/g, "")}.png`) });
     }
   }

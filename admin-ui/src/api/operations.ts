@@ -1,10 +1,21 @@
 // Emergency actions and the history of the configuration.
 import { ApiError, call, get, path } from "./http";
-import type { BackupList, Cluster, Draining, Member, Published, Restored, Schedule, ScheduleList, VersionDiff, VersionLine, VersionList, Written } from "./schema";
+import type { BackupList, Cluster, Draining, EmergencyState, Member, Published, Restored, Schedule, ScheduleList, VersionDiff, VersionLine, VersionList, Written } from "./schema";
 
-export const blockChannel = (code: string, reason: string) => call<Written>("POST", path("emergency", "channels", code, "block"), { body: { reason } });
-export const unblockChannel = (code: string) => call<Written>("POST", path("emergency", "channels", code, "unblock"), { body: {} });
-export const maintenance = (on: boolean, message: string) => call<Written>("POST", "/emergency/maintenance", { body: { on, message } });
+/** Whose limits are meant. */
+export type Owner = { kind: "channel" | "model"; name: string } | { kind: "all" };
+const limitsOf = (owner: Owner) => (owner.kind === "all" ? "/emergency/limits" : path("emergency", `${owner.kind}s`, owner.name, "limits"));
+
+export const emergency = () => get<EmergencyState>("/emergency");
+export const blockChannel = (code: string, reason: string, end_streams: boolean) => call<Written>("POST", path("emergency", "channels", code, "block"), { body: { reason, end_streams } });
+export const unblockChannel = (code: string, reason: string) => call<Written>("POST", path("emergency", "channels", code, "unblock"), { body: { reason } });
+export const endStreams = (owner: Owner, reason: string) =>
+  call<Written>("POST", owner.kind === "channel" ? path("emergency", "channels", owner.name, "end-streams") : "/emergency/end-streams", { body: { reason } });
+export const resetLimit = (owner: Owner, limit: string, reason: string) => call<Written>("POST", `${limitsOf(owner)}/reset`, { body: { limit, reason } });
+/** Adds to a limit's maximum for a while, instead of what was added before; 0 takes that away. */
+export const topUp = (owner: Owner, limit: string, add: number, lasting: string, reason: string) =>
+  call<Written>("POST", `${limitsOf(owner)}/top-up`, { body: { limit, add, for: lasting, reason } });
+export const maintenance = (body: { on: boolean; message?: string; retry_after?: string | null; end_streams?: boolean; reason: string }) => call<Written>("POST", "/emergency/maintenance", { body });
 
 export type Version = VersionLine;
 export type { Member };

@@ -1,5 +1,6 @@
 // What is only read: usage, limits, requests, deployments, the instance, explanations, counts.
 import { call, get, path } from "./http";
+import type { Owner } from "./operations";
 import type {
   AllLimits,
   AuditPage,
@@ -14,6 +15,7 @@ import type {
   Explained,
   Instance,
   Latencies,
+  LiveLimit,
   RequestPage,
   TokenizerList,
   Usage,
@@ -58,6 +60,14 @@ export const deploymentHistory = (id: string) =>
 export const channelLimits = (code: string) => get<ChannelLimits>(path("channels", code, "limits"));
 export const allLimits = (offset: number, limit: number) =>
   get<AllLimits>("/limits", { offset, limit });
+/** The limits that belong to a channel, a model, or everything. A model's are seen through any channel. */
+export async function limitsOf(owner: Owner): Promise<LiveLimit[]> {
+  if (owner.kind === "channel") return (await channelLimits(owner.name)).limits.filter((l) => l.scope === "channel" || l.scope === "channel_model");
+  const all = await allLimits(0, 1);
+  if (owner.kind === "all") return all.global;
+  const [through] = all.channels;
+  return through ? (await get<ChannelLimits>(path("channels", through.channel, "limits"), { model: owner.name })).limits.filter((l) => l.scope === "model") : [];
+}
 export const instance = () => get<Instance>("/instance");
 export const tokenizers = () => get<TokenizerList>("/tokenizers");
 export const count = (name: string, body: { text?: string; body?: unknown; path?: string; rule?: unknown }) =>

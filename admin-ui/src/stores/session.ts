@@ -15,6 +15,8 @@ export const useSession = defineStore("session", () => {
   let waiting: ((signedIn: boolean) => void)[] = [];
 
   const account = computed(() => session.value.account ?? null);
+  /** Whether only some channels are seen, so that nothing over all of them can be done. */
+  const limited = computed(() => !(account.value?.channels ?? ["*"]).includes("*"));
 
   function take(next: Session): void {
     session.value = next;
@@ -63,5 +65,5 @@ export const useSession = defineStore("session", () => {
   }
 
   setHooks({ csrf: () => session.value.csrf ?? null, signIn });
-  return { state, session, account, asking, load, login, logout, giveUp, may };
+  return { state, session, account, limited, asking, load, login, logout, giveUp, may };
 });
