@@ -6,6 +6,8 @@ use tollgate_tests::access;
 use tollgate_tests::documents::Documents;
 use tollgate_tests::gateway::Gateway;
 use tollgate_tests::http::{Connection, Request, Response};
+use tollgate_tests::mock::digest;
+use tollgate_tests::raw::{RawServer, Say};
 
 const CHAT: &str = "/v1/chat/completions";
 const MIB: usize = 1 << 20;
@@ -257,6 +259,51 @@ async fn a_body_beyond_its_buffer_is_rewritten_from_the_temporary_file() {
     let length = 3 * MIB - "m".len() + "mock?prompt_tokens=1".len();
     assert_eq!(arrived.header("content-length"), Some(&*length.to_string()));
     assert!(gateway.nginx.error_log().contains("buffered to a temporary file"));
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_large_body_changes_where_it_must_and_nowhere_else_at_every_attempt() {
+    let broken = RawServer::start(|_| Say::answer("500 Internal Server Error", "", "{}")).await;
+    let upstream = "mock?tokens=5&prompt_tokens=1";
+    let documents = Documents::new()
+        .openai("broken", &broken.url())
+        .model_value(
+            json!({ "name": "m", "routing": { "balance": "round_robin", "breaker": { "failures": 1_000 } },
+            "deployments": [{ "id": "m/a", "provider": "broken", "upstream_model": upstream },
+                { "id": "m/b", "provider": "mock", "upstream_model": upstream }] }),
+        )
+        .limited(
+            "c",
+            json!([{ "metric": "output_tokens", "max": 1_000_000, "window": "10m" }]),
+        );
+    let gateway = Gateway::with(documents).start().await;
+    for size in [30_000, 40_000, 300_000, 3 * MIB / 2, 3 * MIB] {
+        let text = r"ä\u00e4 ".repeat(size / 9);
+        let of = |most: u64, options: &str, model: &str| {
+            format!(
+                r#" {{"max_tokens":{most},"stream":true,"messages":[{{"role":"user","content":"{text}"}}],"stream_options":{options},"model":"{model}" }}"#
+            )
+        };
+        let sent = of(9_000_000, "{}", "m");
+        // Every second one goes to the broken deployment first.
+        for _ in 0..4 {
+            let answer = gateway.send(&body(CHAT, sent.clone().into_bytes())).await;
+            assert_eq!(answer.status(), 200, "{size}: {}", answer.text());
+            let arrived = gateway.mock.stats().last().unwrap();
+            let begin = String::from_utf8_lossy(&arrived.body[..40]).into_owned();
+            let digits: String = begin.chars().filter(char::is_ascii_digit).collect();
+            let most: u64 = digits.parse().unwrap();
+            assert!(most < 1_000_000, "{begin}");
+            let expected = of(most, r#"{"include_usage":true}"#, upstream);
+            assert_eq!(
+                arrived.whole,
+                (expected.len(), digest(expected.as_bytes())),
+                "{size}: {begin}"
+            );
+        }
+    }
+    assert!(broken.arrived().len() >= 8, "{}", broken.arrived().len());
     gateway.stop().await;
 }
 

@@ -382,6 +382,53 @@ impl Request {
         self.text(scratch.len(), |write| write(&scratch))
     }
 
+    /// The body with some of its bytes changed: `fill` gives its pieces in order, and those that are a part of it stay where
+    /// they are. `None` if it is not in one buffer in memory, or there is no memory.
+    pub fn spliced(&self, fill: impl FnOnce(&[u8], &mut dyn FnMut(&[u8]))) -> Option<Spliced> {
+        let body = self.body_in_place()?;
+        let bounds = body.as_ptr_range();
+        let mut made = Some(Spliced {
+            first: std::ptr::null_mut(),
+            len: 0,
+        });
+        let mut last: *mut ngx_chain_t = std::ptr::null_mut();
+        fill(body, &mut |piece| {
+            let Some(spliced) = made.as_mut() else { return };
+            let range = piece.as_ptr_range();
+            let own = bounds.start <= range.start && range.end <= bounds.end;
+            let text = if own {
+                Some(PoolText(ngx_str_t {
+                    len: piece.len(),
+                    data: range.start.cast_mut(),
+                }))
+            } else {
+                self.text(piece.len(), |write| write(piece))
+            };
+            let Some(link) = text.and_then(|text| self.body_chain(&text)) else {
+                made = None;
+                return;
+            };
+            spliced.len += piece.len();
+            // SAFETY: the links are fresh, of the request's pool, and nobody else knows them yet; each has its buffer.
+            unsafe {
+                match last.as_mut() {
+                    Some(former) => {
+                        former.next = link;
+                        (*former.buf).set_last_buf(0);
+                    }
+                    None => spliced.first = link,
+                }
+            }
+            last = link;
+        });
+        made.filter(|spliced| !spliced.first.is_null())
+    }
+
+    /// Replaces the body by what [`Request::spliced`] made of it.
+    pub fn install_spliced(&mut self, new: Spliced) -> Option<()> {
+        self.install_chain(new.first, new.len)
+    }
+
     /// Replaces the body by `bytes`, for the proxy module and for everyone else who looks at its length.
     pub fn replace_body(&mut self, bytes: &[u8]) -> Option<()> {
         let body = self.text(bytes.len(), |piece| piece(bytes))?;
@@ -391,9 +438,13 @@ impl Request {
     /// As [`Request::replace_body`], with what [`Request::text`] made.
     pub fn install_body(&mut self, new: &PoolText) -> Option<()> {
         let chain = self.body_chain(new)?;
-        let length = new.0.len as off_t;
+        self.install_chain(chain, new.0.len)
+    }
+
+    fn install_chain(&mut self, chain: *mut ngx_chain_t, len: usize) -> Option<()> {
+        let length = len as off_t;
         let mut digits = [0u8; 20];
-        let text = pool::string(self.0.pool, decimal(new.0.len as u64, &mut digits))?;
+        let text = pool::string(self.0.pool, decimal(len as u64, &mut digits))?;
         // A Transfer-Encoding line stays as it is: the proxy module drops it by its name and hash, and would pass on one
         // whose hash has been cleared, beside the new Content-Length.
         // SAFETY: all of these are fields of the live request; the temporary file's own cleanup still closes it.
@@ -508,6 +559,12 @@ impl Request {
         // SAFETY: the connection outlives the request.
         unsafe { (*self.0.connection).error() == 1 }
     }
+}
+
+/// A body made of pieces of the one that the client has sent, and of new ones between them.
+pub(crate) struct Spliced {
+    first: *mut ngx_chain_t,
+    len: usize,
 }
 
 unsafe fn memory<'a>(buf: &ngx_buf_t) -> &'a [u8] {

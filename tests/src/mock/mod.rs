@@ -17,7 +17,7 @@ pub mod words;
 
 pub use ask::{Api, base_model};
 pub use process::MockProcess;
-pub use stats::{End, Record, Stats, Tally};
+pub use stats::{End, Record, Stats, Tally, digest};
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};

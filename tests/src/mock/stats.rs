@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -69,6 +70,8 @@ pub struct Record {
     pub headers: Vec<(String, String)>,
     /// The body, at most its first 64 KiB.
     pub body: Vec<u8>,
+    /// Length and [`digest`] of all of it.
+    pub whole: (usize, u64),
     /// True input tokens, if it was answered with 200.
     pub prompt_tokens: u64,
     /// Completion tokens written.
@@ -257,6 +260,7 @@ impl Stats {
                     .map(|header| (header.name.to_owned(), text(header.value)))
                     .collect(),
                 body: arrival.body[..arrival.body.len().min(KEPT_BODY)].to_vec(),
+                whole: (arrival.body.len(), digest(arrival.body)),
                 prompt_tokens: arrival.prompt_tokens,
                 completion_tokens: 0,
                 end: None,
@@ -364,6 +368,13 @@ pub(super) struct Arrival<'a> {
     pub body: &'a [u8],
     pub model: &'a str,
     pub prompt_tokens: u64,
+}
+
+/// A body's digest, the same in every process.
+pub fn digest(body: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(body);
+    hasher.finish()
 }
 
 fn text(value: &[u8]) -> String {
