@@ -21,7 +21,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use tollgate::ledger::{Batch, Drain, Line, Lines, RequestQuery, SqliteReader, SqliteStore, Store};
+use tollgate::ledger::{
+    Batch, Drain, Line, Lines, RequestQuery, Served, Snapshots, SqliteReader, SqliteStore, Store,
+};
 use tollgate_shm::{Class, Event, Region, Sizes, UsageDelta, UsageIndex, Worker};
 
 /// Requests a second that the daemon is fed.
@@ -104,6 +106,23 @@ impl<'a> Traffic<'a> {
     }
 }
 
+/// Deployments of any number.
+struct Names;
+
+impl Snapshots for Names {
+    fn deployment(&self, _: u32, index: u32) -> Option<Served> {
+        Some(Served {
+            deployment: format!("provider/{index}"),
+            model: "m".into(),
+            version: String::new(),
+        })
+    }
+
+    fn group(&self, _: u32, _: u32) -> Option<(String, String)> {
+        None
+    }
+}
+
 /// The drain alone, `batch` events at a time.
 fn drain(events: u64, batch: u64, channels: usize) {
     let dir = tempfile::tempdir().unwrap();
@@ -118,8 +137,6 @@ fn drain(events: u64, batch: u64, channels: usize) {
     let mut traffic = Traffic::new(&region, &worker, channels);
     let store = SqliteStore::open(&dir.path().join("tollgate.db")).unwrap();
     let mut drain = Drain::new(Arc::clone(&region), store).unwrap();
-    let deployment = |_, index| Some(format!("provider/{index}"));
-    let group = |_, _| None;
     let (mut spent, mut booked) = (0, 0);
     let mut clock_ms = 0;
     while traffic.sent < events {
@@ -131,7 +148,7 @@ fn drain(events: u64, batch: u64, channels: usize) {
         clock_ms = traffic.sent * 1_000 / RATE;
         let compare = clock_ms / 1_000 != before / 1_000;
         let began = cpu_ns("/proc/thread-self/schedstat");
-        booked += drain.step(clock_ms, compare, true, &deployment, &group).unwrap() as u64;
+        booked += drain.step(clock_ms, compare, true, &Names).unwrap() as u64;
         spent += cpu_ns("/proc/thread-self/schedstat") - began;
     }
     assert_eq!(booked, traffic.sent, "no event may be dropped");

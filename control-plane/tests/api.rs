@@ -331,12 +331,7 @@ async fn usage_limits_and_requests_show_what_workers_did() {
             ..Event::default()
         },
     );
-    daemon
-        .drain
-        .step(0, true, true, &|g, i| status.deployment(g, i), &|g, i| {
-            status.group(g, i)
-        })
-        .unwrap();
+    daemon.drain.step(0, true, true, &*status).unwrap();
 
     let all = daemon.get("/api/v1/limits").await;
     assert_eq!(of(&all["channels"][0], "input_tokens")["used"], 90);

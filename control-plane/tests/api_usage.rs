@@ -15,7 +15,9 @@ use axum::http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use support::{Daemon, Folders};
-use tollgate::ledger::{Batch, Counters, Delta, Line, Lines, SqliteStore, Store};
+use tollgate::ledger::{
+    Batch, Counters, Delta, GroupDelta, Line, Lines, Results, Served, ServedDelta, SqliteStore, Store,
+};
 use tollgate_shm::{Class, Event, UsageDelta};
 use tower::ServiceExt;
 
@@ -66,6 +68,43 @@ fn history(daemon: &Daemon) {
         }
     }
     batch.requests = lines;
+    // Versions and a group, in every ten minutes.
+    let results = |requests: u32| {
+        let mut results = Results::default();
+        for _ in 0..requests {
+            results.add_event(&Event {
+                latency_us: 2_000,
+                ..Event::default()
+            });
+        }
+        results
+    };
+    for n in 0..36 {
+        let minute = T0 + n * 600;
+        for (deployment, model, version, requests) in [
+            ("gpt-4o/p", "gpt-4o", "v2", 1),
+            ("gpt-4o/q", "gpt-4o", "", if n < 12 { 2 } else { 0 }),
+            ("qwen/p", "qwen", "v1", u32::from(n >= 24)),
+        ] {
+            if requests > 0 {
+                batch.served.push(ServedDelta {
+                    minute,
+                    served: Served {
+                        deployment: deployment.into(),
+                        model: model.into(),
+                        version: version.into(),
+                    },
+                    results: results(requests),
+                });
+            }
+        }
+        batch.groups.push(GroupDelta {
+            minute,
+            experiment: "e".into(),
+            group: "new".into(),
+            results: results(1),
+        });
+    }
     store.commit(&batch).unwrap();
 }
 
@@ -137,7 +176,55 @@ async fn usage_over_time_is_summed_up_grouped_and_kept_from_others() {
         (1, 72)
     );
 
+    let versions = format!("/api/v1/usage/series?{range}&group_by=version");
+    let seen = daemon.get(&format!("{versions}&step=21600")).await;
+    let lines: Vec<_> = seen["series"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|l| (l["model"].as_str(), l["version"].as_str(), sum(l, "requests")))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            (Some("gpt-4o"), Some("v2"), 36),
+            (Some("gpt-4o"), None, 24),
+            (Some("qwen"), Some("v1"), 12)
+        ]
+    );
+    assert!(seen["series"][0]["latency"]["p50_us"].as_u64() >= Some(2_000));
+    assert_eq!(seen["series"][0]["latency"]["count"], 36);
+    let few = daemon.get(&format!("{versions}&model=gpt-4o&top=1")).await;
+    assert_eq!(
+        (
+            few["series"].as_array().unwrap().len(),
+            sum(&few["others"], "requests")
+        ),
+        (1, 24)
+    );
+    let deployments = daemon
+        .get(&format!("/api/v1/usage/series?{range}&group_by=deployment"))
+        .await;
+    assert_eq!(deployments["series"].as_array().unwrap().len(), 3);
+    assert_eq!(deployments["series"][0]["deployment"], "gpt-4o/p");
+    let groups = format!("/api/v1/usage/series?{range}&group_by=group");
+    let seen = daemon.get(&groups).await;
+    assert_eq!(
+        (&seen["series"][0]["group"], sum(&seen["series"][0], "ok")),
+        (&json!("new"), 36)
+    );
+    assert!(daemon.get(&format!("{groups}&experiment=x")).await["series"][0].is_null());
+    for bad in ["channel=team-a", "scope=cluster", "experiment=e"] {
+        let request = Daemon::request("GET", &format!("{versions}&{bad}"));
+        let (status, ..) = daemon.send(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{bad}");
+    }
+
     let team = daemon.account("team", &["viewer"], &["team-*"]).await;
+    for path in [&versions, &groups] {
+        let (status, _) = daemon.as_(&team, "GET", path, None).await;
+        assert_eq!(status, StatusCode::FORBIDDEN, "{path}");
+    }
     for (group, lines) in [("none", 1), ("channel", 2), ("model", 2), ("channel_model", 4)] {
         let (_, seen) = daemon
             .as_(

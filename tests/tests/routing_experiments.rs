@@ -94,6 +94,35 @@ async fn callers_are_sorted_told_and_counted() {
         (sum as usize == 2 * (count("exp=old") + count("exp=new"))).then_some(answer)
     })
     .await;
+    // By version, what each deployment has served; by group, the same as above.
+    for (by, name, wanted) in [
+        (
+            "version",
+            "version",
+            [
+                ("v0", 2 * (USERS - count("exp=new"))),
+                ("v1", 2 * count("exp=new")),
+            ],
+        ),
+        (
+            "group",
+            "group",
+            [("old", 2 * count("exp=old")), ("new", 2 * count("exp=new"))],
+        ),
+    ] {
+        let path = format!("/usage/series?group_by={by}");
+        wait_for("usage by version and group", PATIENCE, || async {
+            let answer = gateway.daemon.get(&path).await;
+            let requests = |of: &str| {
+                let lines = answer["series"].as_array()?.iter();
+                let mut lines = lines.filter(|line| line[name] == *of);
+                lines.next()?["total"]["requests"].as_u64()
+            };
+            let all = wanted.iter().all(|(of, n)| requests(of) == Some(*n as u64));
+            all.then_some(())
+        })
+        .await;
+    }
     for (at, name, tokens, deployment) in [(0, "old", 4, "d0"), (1, "new", 8, "d1")] {
         let group = &results["groups"][at];
         let requests = 2 * count(&format!("exp={name}"));

@@ -5684,10 +5684,20 @@ export interface components {
              */
             waiting: number;
         };
-        /** @description One channel's, one model's, or all usage over time. */
+        /** @description One channel's, one model's, another part's, or all usage over time. */
         UsageLine: {
             /** @description Its channel; null for all. */
             channel: string | null;
+            /** @description The deployment that served it. */
+            deployment?: string | null;
+            /** @description The experiment that sorted its callers. */
+            experiment?: string | null;
+            /** @description From the request to the first byte of the answer; likewise. */
+            first_token?: components["schemas"]["Times"] | null;
+            /** @description Their group in it. */
+            group?: string | null;
+            /** @description From the request to the end of the answer; only told of versions, deployments and groups. */
+            latency?: components["schemas"]["Times"] | null;
             /** @description Its model; null for all. */
             model: string | null;
             /** @description Sum of each counter. */
@@ -5696,6 +5706,8 @@ export interface components {
             values: {
                 [key: string]: number[];
             };
+            /** @description Its version; missing where it has none. */
+            version?: string | null;
         };
         /** @description Usage of a channel × model within a bucket. */
         UsagePoint: {
@@ -12170,10 +12182,12 @@ export interface operations {
             query?: {
                 /** @description Only this channel. */
                 channel?: string;
+                /** @description Only this experiment's groups; with `group_by=group` only. */
+                experiment?: string;
                 /** @description Unix seconds; a day before `to` by default. */
                 from?: number;
                 /** @description What usage is told apart by; nothing by default. */
-                group_by?: "none" | "channel" | "model" | "channel_model";
+                group_by?: "none" | "channel" | "model" | "channel_model" | "version" | "deployment" | "group";
                 /** @description Only this model. */
                 model?: string;
                 /** @description The whole cluster's usage or this instance's; the cluster's by default if the instances share a Redis. */

@@ -68,7 +68,7 @@ pub(super) struct ExperimentList {
 
 /// How long requests took; microseconds, null without a request.
 #[derive(Serialize, JsonSchema)]
-struct Times {
+pub(super) struct Times {
     /// Requests that this is made of.
     count: u64,
     p50_us: Option<u64>,
@@ -183,7 +183,7 @@ pub(super) struct Wanted {
     step: u64,
 }
 
-fn times(histogram: &Histogram) -> Times {
+pub(super) fn times(histogram: &Histogram) -> Times {
     let quantile = |q| quantile_us(histogram, q);
     Times {
         count: histogram.iter().sum(),

@@ -30,6 +30,7 @@ mod members;
 mod metrics;
 mod oidc;
 mod openapi;
+mod parts;
 mod publish;
 mod requests;
 mod resources;

@@ -8,7 +8,9 @@ use axum::{Extension, Json};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::experiments::{Times, times};
 use super::extract::Query;
+use super::parts::{self, By, Name, Part};
 use super::usage::{Scope, Tally, scoped};
 use super::{ApiError, AppState};
 use crate::accounts::Principal;
@@ -30,6 +32,24 @@ enum GroupBy {
     Model,
     /// Both.
     ChannelModel,
+    /// The model and the version of the deployment that served it. Not with `channel`, nor what no deployment served; of
+    /// this instance alone.
+    Version,
+    /// The deployment that served it; likewise.
+    Deployment,
+    /// The group of an experiment that its caller was sorted into; likewise.
+    Group,
+}
+
+impl GroupBy {
+    fn parts(self) -> Option<By> {
+        match self {
+            GroupBy::None | GroupBy::Channel | GroupBy::Model | GroupBy::ChannelModel => None,
+            GroupBy::Version => Some(By::Version),
+            GroupBy::Deployment => Some(By::Deployment),
+            GroupBy::Group => Some(By::Group),
+        }
+    }
 }
 
 /// Which usage.
@@ -49,6 +69,8 @@ pub(super) struct Wanted {
     channel: Option<String>,
     /// Only this model.
     model: Option<String>,
+    /// Only this experiment's groups; with `group_by=group` only.
+    experiment: Option<String>,
     /// The whole cluster's usage or this instance's; the cluster's by default if the instances share a Redis.
     scope: Option<Scope>,
     /// So many series with the most requests by themselves, all others as one; 10 by default, at most 100.
@@ -58,14 +80,32 @@ pub(super) struct Wanted {
 /// Counters by their names.
 type Named<T> = BTreeMap<String, T>;
 
-/// One channel's, one model's, or all usage over time.
-#[derive(Serialize, JsonSchema)]
+/// One channel's, one model's, another part's, or all usage over time.
+#[derive(Default, Serialize, JsonSchema)]
 #[schemars(rename = "UsageLine")]
 pub(super) struct Line {
     /// Its channel; null for all.
     channel: Option<String>,
     /// Its model; null for all.
     model: Option<String>,
+    /// The deployment that served it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deployment: Option<String>,
+    /// Its version; missing where it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    version: Option<String>,
+    /// The experiment that sorted its callers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    experiment: Option<String>,
+    /// Their group in it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<String>,
+    /// From the request to the end of the answer; only told of versions, deployments and groups.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency: Option<Times>,
+    /// From the request to the first byte of the answer; likewise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_token: Option<Times>,
     /// Sum of each counter.
     total: Tally,
     /// Each counter by bucket, in the order of `times`.
@@ -94,8 +134,11 @@ pub(super) struct Answer {
     others: Option<Line>,
 }
 
+fn some(text: String) -> Option<String> {
+    (!text.is_empty()).then_some(text)
+}
+
 fn line(channel: String, model: String, points: &[Counters]) -> Line {
-    let some = |text: String| (!text.is_empty()).then_some(text);
     let total = points.iter().fold(Counters::default(), |sum, c| sum.plus(c));
     let mut values: Vec<(&str, Vec<i64>)> = Tally(total)
         .named()
@@ -112,7 +155,55 @@ fn line(channel: String, model: String, points: &[Counters]) -> Line {
         model: some(model),
         total: Tally(total),
         values: values.into_iter().map(named).collect(),
+        ..Line::default()
     }
+}
+
+fn line_of(part: Part) -> Line {
+    let Name {
+        served,
+        experiment,
+        group,
+    } = part.name;
+    Line {
+        deployment: some(served.deployment),
+        version: some(served.version),
+        experiment: some(experiment),
+        group: some(group),
+        latency: Some(times(&part.total.latency)),
+        first_token: Some(times(&part.total.first_token)),
+        ..line(String::new(), served.model, &part.points)
+    }
+}
+
+/// Why parts cannot be shown; or what there is to say about them.
+fn refused_parts(
+    state: &AppState,
+    who: &Principal,
+    query: &SeriesQuery,
+    by: By,
+    scope: Option<Scope>,
+) -> Result<Option<String>, ApiError> {
+    if who.is_limited() {
+        return Err(ApiError::forbidden(
+            "versions, deployments and groups concern all channels, and this account is limited to some",
+        ));
+    }
+    if query.channel.is_some() {
+        let detail = "`channel`: versions, deployments and groups are not kept by channel";
+        return Err(ApiError::bad_request(detail));
+    }
+    if by == By::Group && query.model.is_some() {
+        return Err(ApiError::bad_request(
+            "`model`: an experiment has one; name the `experiment`",
+        ));
+    }
+    if scope == Some(Scope::Cluster) {
+        let detail = "`scope`: versions, deployments and groups are known by each instance for itself";
+        return Err(ApiError::bad_request(detail));
+    }
+    let shared = state.usage.is_configured();
+    Ok(shared.then(|| "this instance's alone: other instances know their own".to_owned()))
 }
 
 /// Usage over time.
@@ -135,6 +226,10 @@ pub(super) async fn read(
             format!("{buckets} buckets are more than {MOST}; take a longer `step` or a shorter range");
         return Err(ApiError::bad_request(detail));
     }
+    let by = wanted.group_by.parts();
+    if wanted.experiment.is_some() && by != Some(By::Group) {
+        return Err(ApiError::bad_request("`experiment` needs `group_by=group`"));
+    }
     let query = SeriesQuery {
         step,
         from,
@@ -145,6 +240,25 @@ pub(super) async fn read(
         model: wanted.model,
     };
     let top = wanted.top.unwrap_or(10).clamp(1, 100);
+    let times = (0..buckets).map(|n| from + n * step).collect();
+    if let Some(by) = by {
+        let note = refused_parts(&state, &who, &query, by, wanted.scope)?;
+        let ledger = Arc::clone(&state.ledger);
+        return tokio::task::spawn_blocking(move || {
+            let found = parts::read(&ledger, &query, by, wanted.experiment, top)?;
+            Ok(Json(Answer {
+                step,
+                from,
+                to,
+                scope: Scope::Instance,
+                note,
+                times,
+                series: found.first.into_iter().map(line_of).collect(),
+                others: found.others.map(line_of),
+            }))
+        })
+        .await?;
+    }
     let sees = |channel: &str| who.sees(channel);
     let cluster = async {
         let all = state.usage.series(&query, &sees).await?;
@@ -166,7 +280,7 @@ pub(super) async fn read(
             to,
             scope,
             note,
-            times: (0..buckets).map(|n| from + n * step).collect(),
+            times,
             series: found
                 .lines
                 .into_iter()

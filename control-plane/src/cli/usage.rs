@@ -20,6 +20,26 @@ pub(super) enum By {
     Channel,
     /// Model
     Model,
+    /// Model and version; this instance's alone, as what follows
+    Version,
+    /// Deployment
+    Deployment,
+    /// Group of an experiment
+    Group,
+}
+
+impl By {
+    /// Its name in the API, and the fields that name a row.
+    fn names(self) -> (&'static str, &'static [&'static str]) {
+        match self {
+            By::Time => ("none", &[]),
+            By::Channel => ("channel", &["channel"]),
+            By::Model => ("model", &["model"]),
+            By::Version => ("version", &["model", "version"]),
+            By::Deployment => ("deployment", &["deployment"]),
+            By::Group => ("group", &["experiment", "group"]),
+        }
+    }
 }
 
 #[derive(Debug, ClapArgs)]
@@ -99,22 +119,24 @@ fn by_time(answer: &Value) -> Vec<Vec<String>> {
 }
 
 /// A row per series, and one for all others.
-fn by_name(answer: &Value, field: &str) -> Vec<Vec<String>> {
+fn by_name(answer: &Value, fields: &[&str]) -> Vec<Vec<String>> {
     let series = answer
         .get("series")
         .and_then(Value::as_array)
         .into_iter()
         .flatten();
-    let row = |line: &Value, name: &str| -> Vec<String> {
-        std::iter::once(name.to_owned())
+    let row = |line: &Value, names: &mut dyn Iterator<Item = String>| -> Vec<String> {
+        names
             .chain(cells(line.get("total").unwrap_or(&Value::Null)))
             .collect()
     };
+    let named = |line: &Value, field: &str| line.get(field).and_then(Value::as_str).unwrap_or("-").to_owned();
     let mut rows: Vec<Vec<String>> = series
-        .map(|line| row(line, line.get(field).and_then(Value::as_str).unwrap_or("-")))
+        .map(|line| row(line, &mut fields.iter().map(|field| named(line, field))))
         .collect();
     if let Some(others) = answer.get("others").filter(|others| !others.is_null()) {
-        rows.push(row(others, "(others)"));
+        let mut names = (0..fields.len()).map(|n| if n == 0 { "(others)" } else { "" }.to_owned());
+        rows.push(row(others, &mut names));
     }
     rows
 }
@@ -124,13 +146,9 @@ fn show(range: &Range, by: By, channel: Option<&str>, model: Option<&str>) -> Re
     let step = match by {
         By::Time => range.step.as_millis() / 1_000,
         // One bucket for all of it, of whole ten minutes.
-        By::Channel | By::Model => (range.since.as_millis() / 1_000).div_ceil(600) * 600,
+        _ => (range.since.as_millis() / 1_000).div_ceil(600) * 600,
     };
-    let (group, head) = match by {
-        By::Time => ("none", "FROM"),
-        By::Channel => ("channel", "CHANNEL"),
-        By::Model => ("model", "MODEL"),
-    };
+    let (group, fields) = by.names();
     let from = now.saturating_sub(range.since.as_millis() / 1_000);
     let path = with_query(
         "/usage/series",
@@ -150,11 +168,14 @@ fn show(range: &Range, by: By, channel: Option<&str>, model: Option<&str>) -> Re
     }
     let rows = match by {
         By::Time => by_time(&answer),
-        By::Channel | By::Model => by_name(&answer, group),
+        _ => by_name(&answer, fields),
     };
-    let heads: Vec<&str> = std::iter::once(head)
-        .chain(COUNTERS.iter().map(|(head, _)| *head))
-        .collect();
+    let mut heads: Vec<String> = match by {
+        By::Time => vec!["FROM".to_owned()],
+        _ => fields.iter().map(|field| field.to_uppercase()).collect(),
+    };
+    heads.extend(COUNTERS.iter().map(|(head, _)| (*head).to_owned()));
+    let heads: Vec<&str> = heads.iter().map(String::as_str).collect();
     print(&table(&heads, &rows))
 }
 
@@ -192,8 +213,11 @@ mod tests {
             (rows[0][6].as_str(), rows[1][6].as_str()),
             ("-0.250000", "0.000007")
         );
-        let rows = by_name(&answer, "channel");
+        let rows = by_name(&answer, &["channel"]);
         assert_eq!((rows[0][0].as_str(), rows[0][6].as_str()), ("a", "1.500000"));
         assert_eq!(rows[1][..2], ["(others)", "9"]);
+        let rows = by_name(&answer, &["channel", "version"]);
+        assert_eq!(rows[0][..3], ["a", "-", "3"]);
+        assert_eq!(rows[1][..3], ["(others)", "", "9"]);
     }
 }

@@ -103,9 +103,7 @@ pub(super) fn keep_ledger<S: Store>(
         let compare = ending || due(compared, COMPARE);
         let clock_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
         let log = status.settings.request_log.enabled;
-        let deployment = |generation, index| status.deployment(generation, index);
-        let group = |generation, index| status.group(generation, index);
-        let result = drain.step(clock_ms, compare, log, &deployment, &group);
+        let result = drain.step(clock_ms, compare, log, &*status);
         waited = region.ring_depth();
         pause = next_look(waited, came, passed, most);
         stepped = Some(Instant::now());

@@ -12,7 +12,10 @@ use std::collections::{BTreeMap, HashMap, hash_map};
 
 use tollgate_shm::Event;
 
-use super::{Batch, BookedRow, Counters, Delta, GroupDelta, Line, Lines, Position, Results};
+use super::{
+    Batch, BookedRow, Counters, Delta, GroupDelta, Line, Lines, Position, Results, Served, ServedDelta,
+    Snapshots,
+};
 
 /// How long a difference must last to be booked, milliseconds.
 pub const SETTLE_MS: u64 = 2_000;
@@ -21,13 +24,9 @@ pub const SETTLE_MS: u64 = 2_000;
 const OLDEST_MS: u64 = 24 * 3_600_000;
 
 /// Looks up the names behind numbers.
-pub trait Names {
+pub trait Names: Snapshots {
     /// Channel code and model of a row of the usage table.
     fn row(&self, row: u32) -> Option<(String, String)>;
-    /// Id of a deployment by its number in the snapshot of a generation.
-    fn deployment(&self, generation: u32, index: u32) -> Option<String>;
-    /// Experiment and name of a group by its number in the snapshot of a generation.
-    fn group(&self, generation: u32, index: u32) -> Option<(String, String)>;
 }
 
 /// A row of the usage table as it was read.
@@ -126,7 +125,13 @@ struct Sum {
 struct Events {
     sums: Vec<Sum>,
     places: HashMap<(u64, u32), usize>,
+    /// Places in `served` by generation and number.
     deployments: HashMap<(u32, u32), u32>,
+    /// Deployments that anybody still knows, with their place in `lines.deployments`; `u32::MAX` if no line has it yet.
+    served: Vec<(Served, u32)>,
+    /// By minute and place in `served`.
+    served_results: HashMap<(u64, u32), usize>,
+    served_sums: Vec<(u64, u32, Results)>,
     /// Places in `lines.groups` by generation and number; `u32::MAX` for those that nobody knows any more.
     groups: HashMap<(u32, u32), u32>,
     /// By minute and place in `lines.groups`.
@@ -135,6 +140,59 @@ struct Events {
 }
 
 impl Events {
+    /// The place of a deployment; `u32::MAX` if nobody knows it any more.
+    fn deployment(&mut self, number: (u32, u32), names: &dyn Names) -> u32 {
+        let served = &mut self.served;
+        *self.deployments.entry(number).or_insert_with(|| {
+            let Some(known) = names.deployment(number.0, number.1) else {
+                return u32::MAX;
+            };
+            // Generations have numbers of their own for what is one deployment.
+            let place = served.iter().position(|(one, _)| *one == known);
+            let place = place.unwrap_or_else(|| {
+                served.push((known, u32::MAX));
+                served.len() - 1
+            });
+            u32::try_from(place).unwrap_or(u32::MAX)
+        })
+    }
+
+    /// Adds the event to the results of its deployment.
+    fn add_served(&mut self, event: &Event, at_ms: u64, place: u32) {
+        let minute = at_ms / 60_000 * 60;
+        let (sums, next) = (&mut self.served_sums, self.served_results.len());
+        let at = *self.served_results.entry((minute, place)).or_insert_with(|| {
+            sums.push((minute, place, Results::default()));
+            next
+        });
+        if let Some((.., results)) = sums.get_mut(at) {
+            results.add_event(event);
+        }
+    }
+
+    /// Its place among the deployments of lines.
+    fn line_deployment(&mut self, place: u32) -> u32 {
+        let Some((served, line)) = self.served.get_mut(place as usize) else {
+            return u32::MAX;
+        };
+        if *line == u32::MAX {
+            *line = self.lines.add_deployment(served.deployment.clone());
+        }
+        *line
+    }
+
+    fn served_deltas(&self) -> Vec<ServedDelta> {
+        let delta = |(minute, place, results): &(u64, u32, Results)| {
+            let (served, _) = self.served.get(*place as usize)?;
+            Some(ServedDelta {
+                minute: *minute,
+                served: served.clone(),
+                results: *results,
+            })
+        };
+        self.served_sums.iter().filter_map(delta).collect()
+    }
+
     /// Adds the event to the results of its group, and returns the group's place.
     fn add_group(&mut self, event: &Event, at_ms: u64, names: &dyn Names) -> u32 {
         let Some(index) = event.group.checked_sub(1) else {
@@ -266,29 +324,30 @@ impl Booking {
             if !event.is_attempt() {
                 sum.counters.add_event(event);
             }
-            if !seen.log_requests {
-                continue;
-            }
-            let deployment = if event.deployment == u32::MAX {
-                u32::MAX
-            } else {
+            let who = sum.who;
+            let mut deployment = u32::MAX;
+            if event.deployment != u32::MAX {
                 let number = (event.generation, event.deployment);
                 if number != last {
                     last = number;
-                    last_place = *all.deployments.entry(number).or_insert_with(|| {
-                        let id = seen.names.deployment(number.0, number.1);
-                        id.map_or(u32::MAX, |id| all.lines.add_deployment(id))
-                    });
+                    last_place = all.deployment(number, seen.names);
                 }
-                last_place
-            };
-            all.lines.requests.push(Line {
+                deployment = last_place;
+                if !event.is_attempt() && deployment != u32::MAX {
+                    all.add_served(event, at_ms, deployment);
+                }
+            }
+            if !seen.log_requests {
+                continue;
+            }
+            let line = Line {
                 event: *event,
                 time_ms: at_ms,
-                who: sum.who,
-                deployment,
+                who,
+                deployment: all.line_deployment(deployment),
                 group,
-            });
+            };
+            all.lines.requests.push(line);
         }
         all
     }
@@ -342,6 +401,7 @@ impl Booking {
             rows,
             deltas: deltas.into_vec(),
             groups: events.group_deltas(),
+            served: events.served_deltas(),
             requests: events.lines,
         }
     }
@@ -436,8 +496,15 @@ mod tests {
                 .contains_key(&row)
                 .then(|| (format!("c{row}"), "m".into()))
         }
-        fn deployment(&self, _: u32, index: u32) -> Option<String> {
-            Some(format!("d{index}"))
+    }
+
+    impl Snapshots for World {
+        fn deployment(&self, generation: u32, index: u32) -> Option<Served> {
+            (generation < 9).then(|| Served {
+                deployment: format!("d{}", index % 2),
+                model: "m".into(),
+                version: "v1".into(),
+            })
         }
         fn group(&self, generation: u32, index: u32) -> Option<(String, String)> {
             (generation < 9).then(|| ("e".into(), format!("g{}", index % 2)))
@@ -557,7 +624,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_added_to_its_group_whatever_the_generation_calls_it() {
+    fn an_event_is_added_to_its_group_and_deployment_whatever_the_generation_calls_them() {
         let mut world = World {
             now_ms: 600_000,
             ..World::default()
@@ -567,6 +634,7 @@ mod tests {
             let event = Event {
                 generation,
                 group,
+                deployment: group - 1,
                 ..world.event(7, 5)
             };
             world.rings[0].push(event);
@@ -580,6 +648,12 @@ mod tests {
             .map(|g| (g.minute, &*g.experiment, &*g.group, g.results.counters.requests()))
             .collect();
         assert_eq!(sums, [(600, "e", "g0", 2), (600, "e", "g1", 1)]);
+        let served: Vec<_> = batch
+            .served
+            .iter()
+            .map(|s| (s.minute, &*s.served.deployment, s.results.counters.requests()))
+            .collect();
+        assert_eq!(served, [(600, "d0", 2), (600, "d1", 1)]);
         let lines: Vec<_> = batch
             .requests
             .records()

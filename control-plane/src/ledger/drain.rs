@@ -7,19 +7,19 @@ use tollgate_shm::{Region, UsageIndex};
 
 use crate::counting::Learner;
 
-use super::{Batch, Booking, Counters, Names, Reading, Seen, SlotEvents, Store, StoreError};
+use super::{
+    Batch, Booking, Counters, Names, Reading, Seen, Served, SlotEvents, Snapshots, Store, StoreError,
+};
 
 /// Events taken from one ring in one step; what is left comes in the next.
 const MOST: usize = 4_096;
 
-/// Names behind numbers: rows from the region, deployments from whoever knows the snapshots.
+/// Names behind numbers: rows from the region, everything else from whoever knows the snapshots.
 pub struct RegionNames<'a> {
     /// The region.
     pub region: &'a Region,
-    /// Id of a deployment by generation and number.
-    pub deployment: &'a dyn Fn(u32, u32) -> Option<String>,
-    /// Experiment and name of a group by generation and number.
-    pub group: &'a dyn Fn(u32, u32) -> Option<(String, String)>,
+    /// Whoever knows the snapshots.
+    pub snapshots: &'a dyn Snapshots,
 }
 
 impl Names for RegionNames<'_> {
@@ -27,11 +27,14 @@ impl Names for RegionNames<'_> {
         let totals = self.region.usage(UsageIndex::from_number(row))?;
         Some((totals.channel, totals.model))
     }
-    fn deployment(&self, generation: u32, index: u32) -> Option<String> {
-        (self.deployment)(generation, index)
+}
+
+impl Snapshots for RegionNames<'_> {
+    fn deployment(&self, generation: u32, index: u32) -> Option<Served> {
+        self.snapshots.deployment(generation, index)
     }
     fn group(&self, generation: u32, index: u32) -> Option<(String, String)> {
-        (self.group)(generation, index)
+        self.snapshots.group(generation, index)
     }
 }
 
@@ -95,15 +98,13 @@ impl<S: Store> Drain<S> {
         clock_ms: u64,
         compare: bool,
         log_requests: bool,
-        deployment: &dyn Fn(u32, u32) -> Option<String>,
-        group: &dyn Fn(u32, u32) -> Option<(String, String)>,
+        snapshots: &dyn Snapshots,
     ) -> Result<usize, StoreError> {
         let before = compare.then(|| self.readings());
         self.read_events();
         let names = RegionNames {
             region: &self.region,
-            deployment,
-            group,
+            snapshots,
         };
         let region = &self.region;
         let batch = self.booking.plan(&Seen {
@@ -216,13 +217,12 @@ mod tests {
         };
         let pushed = (0..100).filter(|_| request()).count();
         assert_eq!(pushed, 64, "the ring holds 64");
-        let none = |_, _| None;
-        let nobody = |_, _| None;
-        assert_eq!(drain.step(0, true, true, &none, &nobody).unwrap(), 64);
+        let nobody = crate::config::ConfigStatus::default();
+        assert_eq!(drain.step(0, true, true, &nobody).unwrap(), 64);
         assert_eq!(region.ring_depth(), 0);
         assert!(request());
-        drain.step(100, false, true, &none, &nobody).unwrap();
-        drain.step(3_000, true, true, &none, &nobody).unwrap();
+        drain.step(100, false, true, &nobody).unwrap();
+        drain.step(3_000, true, true, &nobody).unwrap();
         let all = UsageQuery {
             step: 0,
             from: 0,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     Batch, BookedRow, Counters, Keep, Position, RequestQuery, RequestRecord, Results, ResultsPoint,
-    ResultsQuery, STEPS, Store, StoreError, UsagePoint, UsageQuery,
+    ResultsQuery, STEPS, Served, ServedQuery, Store, StoreError, UsagePoint, UsageQuery,
 };
 
 /// Everything in maps.
@@ -15,6 +15,7 @@ pub struct MemoryStore {
     rows: BTreeMap<u32, BookedRow>,
     usage: BTreeMap<(u64, u64, String, String), Counters>,
     groups: BTreeMap<(u64, u64, String, String), Results>,
+    served: BTreeMap<(u64, u64, Served), Results>,
     requests: BTreeMap<i64, RequestRecord>,
 }
 
@@ -50,6 +51,13 @@ impl Store for MemoryStore {
                 let bucket = d.minute.checked_div(step).map_or(0, |n| n * step);
                 let key = (step, bucket, d.experiment.clone(), d.group.clone());
                 let sum = self.groups.entry(key).or_default();
+                *sum = sum.plus(&d.results);
+            }
+        }
+        for d in &batch.served {
+            for step in STEPS {
+                let bucket = d.minute.checked_div(step).map_or(0, |n| n * step);
+                let sum = self.served.entry((step, bucket, d.served.clone())).or_default();
                 *sum = sum.plus(&d.results);
             }
         }
@@ -101,6 +109,20 @@ impl Store for MemoryStore {
         Ok(points.map(point).take(q.limit).collect())
     }
 
+    fn served(
+        &mut self,
+        q: &ServedQuery,
+        each: &mut dyn FnMut(u64, &Served, &Results),
+    ) -> Result<(), StoreError> {
+        for ((step, bucket, served), results) in &self.served {
+            let inside = *step == q.step && (q.from..q.to).contains(bucket);
+            if inside && q.model.as_ref().is_none_or(|m| *m == served.model) {
+                each(*bucket, served, results);
+            }
+        }
+        Ok(())
+    }
+
     fn requests(&mut self, q: &RequestQuery) -> Result<Vec<(i64, RequestRecord)>, StoreError> {
         let wanted = |name: &Option<String>, got: &String| name.as_ref().is_none_or(|n| n == got);
         let lines = self.requests.iter().rev().filter(|(n, r)| {
@@ -121,6 +143,11 @@ impl Store for MemoryStore {
             _ => true,
         });
         self.groups.retain(|(step, bucket, ..), _| match step {
+            60 => *bucket >= keep.minutes_from,
+            600 => *bucket >= keep.ten_minutes_from,
+            _ => true,
+        });
+        self.served.retain(|(step, bucket, _), _| match step {
             60 => *bucket >= keep.minutes_from,
             600 => *bucket >= keep.ten_minutes_from,
             _ => true,

@@ -17,6 +17,7 @@ mod lines;
 mod memory;
 mod record;
 mod results;
+mod snapshots;
 mod sqlite;
 mod store;
 
@@ -26,11 +27,12 @@ pub use drain::{Drain, DrainStatus, RegionNames};
 pub use lines::{Line, Lines};
 pub use record::{RequestRecord, flag_bit, flag_names, source_name};
 pub use results::{Histogram, Results, quantile_us};
+pub use snapshots::{Served, Snapshots};
 pub use sqlite::{
     Changed, Changes, Marking, Ranked, RankedLine, RequestPage, RequestSearch, Series, SeriesQuery,
     SqliteReader, SqliteStore,
 };
 pub use store::{
     Batch, BookedRow, Delta, GroupDelta, Keep, Position, RequestQuery, ResultsPoint, ResultsQuery, STEPS,
-    Store, StoreError, UsagePoint, UsageQuery,
+    ServedDelta, ServedQuery, Store, StoreError, UsagePoint, UsageQuery,
 };

@@ -1,6 +1,6 @@
 //! What a ledger's store can do. Every implementation passes `conformance`.
 
-use super::{Counters, Lines, RequestRecord, Results};
+use super::{Counters, Lines, RequestRecord, Results, Served};
 
 /// Lengths of the buckets that usage is kept in, seconds; 0 is the one bucket of all time, which is never pruned.
 pub const STEPS: [u64; 3] = [0, 60, 600];
@@ -69,6 +69,17 @@ pub struct GroupDelta {
     pub results: Results,
 }
 
+/// What a deployment has served, to add to a minute and to everything that contains it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServedDelta {
+    /// Begin of the minute, Unix seconds.
+    pub minute: u64,
+    /// Who served.
+    pub served: Served,
+    /// What to add.
+    pub results: Results,
+}
+
 /// What is committed together or not at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
@@ -82,6 +93,8 @@ pub struct Batch {
     pub deltas: Vec<Delta>,
     /// Results of experiments by minute.
     pub groups: Vec<GroupDelta>,
+    /// What deployments have served, by minute.
+    pub served: Vec<ServedDelta>,
     /// Lines of the request log.
     pub requests: Lines,
 }
@@ -93,6 +106,7 @@ impl Batch {
             && self.rows.is_empty()
             && self.deltas.is_empty()
             && self.groups.is_empty()
+            && self.served.is_empty()
             && self.requests.is_empty()
     }
 }
@@ -170,6 +184,19 @@ pub struct ResultsPoint {
     pub results: Results,
 }
 
+/// What of deployments' results to read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServedQuery {
+    /// One of [`STEPS`].
+    pub step: u64,
+    /// First bucket: those that begin at or after this, Unix seconds.
+    pub from: u64,
+    /// Those that begin before this, Unix seconds.
+    pub to: u64,
+    /// Only deployments of this model.
+    pub model: Option<String>,
+}
+
 /// Which requests to read, newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestQuery {
@@ -202,6 +229,12 @@ pub trait Store: Send {
     fn usage(&mut self, query: &UsageQuery) -> Result<Vec<UsagePoint>, StoreError>;
     /// Results of experiments, ordered by bucket, experiment and group.
     fn results(&mut self, query: &ResultsQuery) -> Result<Vec<ResultsPoint>, StoreError>;
+    /// What deployments have served, in any order: bucket, who, and what came of it. A bucket may come in parts.
+    fn served(
+        &mut self,
+        query: &ServedQuery,
+        each: &mut dyn FnMut(u64, &Served, &Results),
+    ) -> Result<(), StoreError>;
     /// Lines of the request log with their numbers, newest first.
     fn requests(&mut self, query: &RequestQuery) -> Result<Vec<(i64, RequestRecord)>, StoreError>;
     /// Removes what need not be kept; may leave work for the next call to stay short.
@@ -336,6 +369,109 @@ pub(crate) mod conformance {
         pruning_keeps_what_it_should(fresh());
         requests_are_found_by_group(fresh());
         results_add_up_in_every_step(fresh());
+        what_deployments_served_adds_up_in_every_step(fresh());
+    }
+
+    fn what_deployments_served_adds_up_in_every_step(mut s: impl Store) {
+        let served = |deployment: &str, version: &str| Served {
+            deployment: deployment.into(),
+            model: deployment.split('/').next().unwrap_or_default().into(),
+            version: version.into(),
+        };
+        let results = |n: u32| {
+            let mut results = Results::default();
+            for us in 1..=n {
+                results.add_event(&Event {
+                    class: (us % 8) as u8,
+                    output_tokens: us,
+                    latency_us: us * 1_000,
+                    first_token_us: us * 500,
+                    ..Event::default()
+                });
+            }
+            results
+        };
+        let delta = |minute: u64, deployment: &str, version: &str, n: u32| ServedDelta {
+            minute,
+            served: served(deployment, version),
+            results: results(n),
+        };
+        for deltas in [
+            vec![
+                delta(0, "m/a", "1", 3),
+                delta(60, "m/a", "1", 5),
+                delta(60, "m/a", "2", 7),
+            ],
+            vec![delta(60, "m/a", "1", 11), delta(600, "n/b", "", 13)],
+        ] {
+            s.commit(&Batch {
+                region: 1,
+                served: deltas,
+                ..Batch::default()
+            })
+            .unwrap();
+        }
+        let mut read = |step: u64, to: u64, model: Option<&str>| {
+            let mut sums: std::collections::BTreeMap<(u64, Served), Results> = Default::default();
+            let query = ServedQuery {
+                step,
+                from: 0,
+                to,
+                model: model.map(str::to_owned),
+            };
+            s.served(&query, &mut |bucket, served, results| {
+                let sum = sums.entry((bucket, served.clone())).or_default();
+                *sum = sum.plus(results);
+            })
+            .unwrap();
+            sums.into_iter().collect::<Vec<_>>()
+        };
+        let both = results(5).plus(&results(11));
+        assert_eq!(
+            read(60, 600, None),
+            [
+                ((0, served("m/a", "1")), results(3)),
+                ((60, served("m/a", "1")), both),
+                ((60, served("m/a", "2")), results(7)),
+            ]
+        );
+        let first = results(3).plus(&both);
+        assert_eq!(
+            read(600, 601, None),
+            [
+                ((0, served("m/a", "1")), first),
+                ((0, served("m/a", "2")), results(7)),
+                ((600, served("n/b", "")), results(13)),
+            ]
+        );
+        assert_eq!(read(0, 1, Some("n")), [((0, served("n/b", "")), results(13))]);
+        assert!(read(60, 601, Some("x")).is_empty());
+        s.prune(&Keep {
+            now: 0,
+            minutes_from: 60,
+            ten_minutes_from: 600,
+            requests_from_ms: 0,
+            requests: 10,
+        })
+        .unwrap();
+        let mut left = |step| {
+            let mut buckets = std::collections::BTreeSet::new();
+            let query = ServedQuery {
+                step,
+                from: 0,
+                to: u64::MAX,
+                model: None,
+            };
+            s.served(&query, &mut |bucket, _, _| {
+                buckets.insert(bucket);
+            })
+            .unwrap();
+            buckets.into_iter().collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (left(60), left(600), left(0)),
+            (vec![60, 600], vec![600], vec![0])
+        );
     }
 
     fn requests_are_found_by_group(mut s: impl Store) {
@@ -655,6 +791,7 @@ pub(crate) mod conformance {
             rows: vec![row(1, 1)],
             deltas: (0..30).map(|i| delta(i * 60, "a", 1)).collect(),
             groups: Vec::new(),
+            served: Vec::new(),
             requests: requests((0..30).map(|i| request(i, "a", Class::Ok))),
         };
         s.commit(&batch).unwrap();

@@ -10,7 +10,9 @@
 use std::collections::HashMap;
 
 use serde_json::json;
-use tollgate::ledger::{Batch, COUNTER_NAMES, Keep, Line, Lines, SqliteStore, Store};
+use tollgate::ledger::{
+    Batch, COUNTER_NAMES, Keep, Line, Lines, Results, Served, ServedDelta, SqliteStore, Store,
+};
 use tollgate_shm::{Class, Event};
 
 use super::support::{Daemon, Folders};
@@ -94,6 +96,7 @@ impl Large {
                 ..Lines::default()
             };
             let mut places = HashMap::new();
+            let mut served: HashMap<(u64, u64), Results> = HashMap::new();
             for n in written..end {
                 let who = caller(self, n);
                 let at_s = n * 86_400 / self.rows;
@@ -101,7 +104,7 @@ impl Large {
                 let place = *places
                     .entry(who)
                     .or_insert_with(|| lines.add_who(&channel(who.0), &model(who.1)));
-                lines.requests.push(Line {
+                let line = Line {
                     event: Event {
                         request_id: [n, n.rotate_left(17)],
                         status: if refused { 429 } else { 200 },
@@ -115,7 +118,12 @@ impl Large {
                     who: place,
                     deployment: who.1 as u32,
                     group: u32::MAX,
-                });
+                };
+                if !refused {
+                    let minute = (DAY + at_s) / 60 * 60;
+                    served.entry((minute, who.1)).or_default().add_event(&line.event);
+                }
+                lines.requests.push(line);
                 // Minutes of the last two hours only: they are not kept long.
                 for step in [0, 60, 600] {
                     if step != 60 || at_s >= 79_200 {
@@ -128,6 +136,18 @@ impl Large {
             let batch = Batch {
                 region: daemon.region.id(),
                 requests: lines,
+                served: served
+                    .into_iter()
+                    .map(|((minute, n), results)| ServedDelta {
+                        minute,
+                        served: Served {
+                            deployment: format!("{}/a", model(n)),
+                            model: model(n),
+                            version: "v1".into(),
+                        },
+                        results,
+                    })
+                    .collect(),
                 ..Batch::default()
             };
             store.commit(&batch).unwrap();
@@ -262,6 +282,8 @@ pub fn routes(large: &Large, last: u64) -> Vec<String> {
             "/usage/series?from={}&to={to}&step=600&group_by=model",
             from + 600
         ),
+        format!("/usage/series?from={from}&to={to}&step=600&group_by=version"),
+        format!("/usage/series?from={from}&to={to}&step=3600&group_by=version&model={name}"),
         format!(
             "/usage/series?from={}&to={to}&step=60&group_by=channel",
             to - 3_600

@@ -19,6 +19,7 @@ mod pairs;
 mod results;
 mod search;
 mod series;
+mod served;
 #[cfg(test)]
 mod tests;
 
@@ -35,8 +36,8 @@ use rusqlite::types::{Type, Value};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, params, params_from_iter};
 
 use super::{
-    Batch, BookedRow, COUNTER_NAMES, Counters, Keep, Position, RequestQuery, RequestRecord, ResultsPoint,
-    ResultsQuery, Store, StoreError, UsagePoint, UsageQuery,
+    Batch, BookedRow, COUNTER_NAMES, Counters, Keep, Position, RequestQuery, RequestRecord, Results,
+    ResultsPoint, ResultsQuery, Served, ServedQuery, Store, StoreError, UsagePoint, UsageQuery,
 };
 
 /// Version of the tables below; another one is refused.
@@ -74,6 +75,7 @@ struct Known {
     log: log::LogWriter,
     marks: marks::Marks,
     packing: packed::Packing,
+    serving: served::Serving,
 }
 
 /// Something in the file is not what this program writes.
@@ -175,8 +177,10 @@ impl SqliteStore {
             }
         }
         db.execute_batch(&format!(
-            "{} {} {} {}",
+            "{} {} {} {} {} {}",
             names::GROUPS_TABLE,
+            names::SERVED_TABLE,
+            served::TABLES,
             results::TABLE,
             marks::TABLES,
             packed::TABLE
@@ -244,6 +248,7 @@ impl Known {
             log: log::LogWriter::default(),
             marks: marks::Marks::load(db, Arc::clone(marking))?,
             packing: packed::Packing::load(db)?,
+            serving: served::Serving::load(db)?,
         })
     }
 
@@ -266,6 +271,8 @@ impl Known {
         self.journal.append(t, &mut self.names, region, batch)?;
         self.log.append(t, &mut self.names, &batch.requests)?;
         results::add(t, &mut self.names, &batch.groups)?;
+        self.serving.fold(t)?;
+        self.serving.append(t, &mut self.names, &batch.served)?;
         let leaving = self.journal.is_folding();
         self.marks.note(t, &mut self.names, batch, leaving)?;
         self.journal
@@ -421,6 +428,14 @@ impl Store for SqliteStore {
         results::query(&self.db, query).map_err(fail("read results"))
     }
 
+    fn served(
+        &mut self,
+        query: &ServedQuery,
+        each: &mut dyn FnMut(u64, &Served, &Results),
+    ) -> Result<(), StoreError> {
+        served::query(&self.db, query, each).map_err(fail("read what deployments served"))
+    }
+
     fn requests(&mut self, query: &RequestQuery) -> Result<Vec<(i64, RequestRecord)>, StoreError> {
         log::query(&self.db, query).map_err(fail("read the request log"))
     }
@@ -443,6 +458,8 @@ impl Store for SqliteStore {
                 usage.execute(params![step, time(from), PRUNE_BUCKETS])?;
             }
             results::prune(t, keep)?;
+            known.serving.fold(t)?;
+            served::prune(t, keep)?;
             known.packing.prune(t, &mut known.names, keep)?;
             log::prune(t, keep.requests_from_ms, keep.requests)
         })
@@ -484,6 +501,15 @@ impl SqliteReader {
     /// See [`Store::results`].
     pub fn results(&self, query: &ResultsQuery) -> Result<Vec<ResultsPoint>, StoreError> {
         at_once(&self.db(), |db| results::query(db, query)).map_err(fail("read results"))
+    }
+
+    /// See [`Store::served`].
+    pub fn served(
+        &self,
+        query: &ServedQuery,
+        each: &mut dyn FnMut(u64, &Served, &Results),
+    ) -> Result<(), StoreError> {
+        at_once(&self.db(), |db| served::query(db, query, each)).map_err(fail("read what deployments served"))
     }
 
     /// Usage over time, summed up: the `top` with the most requests, and all others as one. Of channels that `sees` accepts.

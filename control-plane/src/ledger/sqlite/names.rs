@@ -4,6 +4,8 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::ledger::Served;
+
 /// Table of channel and model pairs, and of deployments. Names are never removed: there are as many as the
 /// configuration has ever had.
 pub const TABLES: &str = "CREATE TABLE who (
@@ -15,6 +17,11 @@ pub const TABLES: &str = "CREATE TABLE who (
 pub const GROUPS_TABLE: &str = "CREATE TABLE IF NOT EXISTS experiment_group (
         id INTEGER PRIMARY KEY, experiment TEXT NOT NULL, name TEXT NOT NULL, UNIQUE (experiment, name));";
 
+/// Deployments as they were when they served. Made when a file is opened, too.
+pub const SERVED_TABLE: &str = "CREATE TABLE IF NOT EXISTS served_by (
+        id INTEGER PRIMARY KEY, deployment TEXT NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL,
+        UNIQUE (deployment, model, version));";
+
 /// What has been looked up already. Must be forgotten when a transaction that used it fails.
 #[derive(Default)]
 pub struct Names {
@@ -22,6 +29,7 @@ pub struct Names {
     names: HashMap<u32, (String, String)>,
     deployments: HashMap<String, u32>,
     groups: HashMap<(String, String), u32>,
+    served: HashMap<Served, u32>,
 }
 
 impl Names {
@@ -99,6 +107,44 @@ impl Names {
         self.groups.insert(key, id);
         Ok(id)
     }
+}
+
+impl Names {
+    /// The number of a deployment as it served, a new one if need be.
+    pub fn served(&mut self, db: &Connection, served: &Served) -> rusqlite::Result<u32> {
+        if let Some(id) = self.served.get(served) {
+            return Ok(*id);
+        }
+        let place = params![served.deployment, served.model, served.version];
+        let known = db
+            .prepare_cached("SELECT id FROM served_by WHERE deployment = ?1 AND model = ?2 AND version = ?3")?
+            .query_row(place, |r| r.get(0))
+            .optional()?;
+        let id = match known {
+            Some(id) => id,
+            None => db
+                .prepare_cached(
+                    "INSERT INTO served_by (deployment, model, version) VALUES (?1, ?2, ?3) RETURNING id",
+                )?
+                .query_row(place, |r| r.get(0))?,
+        };
+        self.served.insert(served.clone(), id);
+        Ok(id)
+    }
+}
+
+/// All deployments as they served, by their numbers.
+pub fn all_served(db: &Connection) -> rusqlite::Result<HashMap<u32, Served>> {
+    let mut statement = db.prepare_cached("SELECT id, deployment, model, version FROM served_by")?;
+    let all = statement.query_map([], |r| {
+        let served = Served {
+            deployment: r.get(1)?,
+            model: r.get(2)?,
+            version: r.get(3)?,
+        };
+        Ok((r.get(0)?, served))
+    })?;
+    all.collect()
 }
 
 /// The experiment and name of the group with a number; `None` for 0.

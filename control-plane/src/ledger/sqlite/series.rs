@@ -71,7 +71,7 @@ impl SeriesQuery {
     }
 
     /// Which of them a time lies in.
-    fn place(&self, at: u64) -> Option<usize> {
+    pub fn place(&self, at: u64) -> Option<usize> {
         let place = at.checked_sub(self.from)?.checked_div(self.step)?;
         usize::try_from(place).ok()
     }

@@ -45,6 +45,7 @@ fn a_failed_batch_leaves_nothing_behind() {
             counters: Counters([1; COUNTERS]),
         }],
         groups: Vec::new(),
+        served: Vec::new(),
         requests: one_line(),
     };
     let error = store.commit(&batch).unwrap_err();
