@@ -98,7 +98,7 @@ test-python: ## the openai, anthropic and google-genai Python SDKs through the g
 	@python="$$(scripts/python-env.sh)"; TOLLGATE_PYTHON="$$python" TOLLGATE_NGINX=$(TOLLGATE_NGINX) \
 		cargo test --quiet -p tollgate-tests --profile fast --test python_sdks --test python_admin_api -- --ignored --nocapture
 
-test-ui: ui ## the dashboard's texts, and the dashboard itself in Chromium over a real gateway
+test-ui: ui nacos ## the dashboard's texts, and the dashboard itself in Chromium over a real gateway
 	@echo "== dashboard: units"
 	@cd admin-ui && npm run --silent test
 	@echo "== dashboard: in Chromium"

@@ -119,11 +119,14 @@ test("an instance is drained and takes clients again; what another one needs is 
   await page.locator("[data-test=drain]").click();
   await page.locator(".el-message-box").getByRole("button", { name: "Drain" }).click();
   await page.getByText("draining").first().waitFor();
+  await frame.goto("/");
+  await page.getByText("gateway-1 is drained").waitFor();
+  await frame.goto("/instances");
   assert.equal((await api("GET", "/drain")).body.draining, true);
   await page.locator("[data-test=drain]").click();
   await page.getByText("serving").first().waitFor();
   await page.locator("[data-test=add-instance]").click();
-  await page.getByRole("dialog").getByText("--instance gateway-2").waitFor();
+  await page.locator("[data-test=join-alone]").getByText("tollgate config publish").waitFor();
   await page.keyboard.press("Escape");
 });
 

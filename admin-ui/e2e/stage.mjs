@@ -15,8 +15,9 @@ export async function signIn(context, base, name, password, next) {
   if (!changed.ok()) throw new Error(`new password of ${name}: ${changed.status()} ${await changed.text()}`);
 }
 
+/** `start` starts something else than one gateway. */
 export async function stage(options = {}) {
-  const gateway = await startGateway(options.gateway);
+  const gateway = await (options.start ?? startGateway)(options.gateway);
   const browser = await launch();
   const opened = [];
   /** Another window, of the admin unless told otherwise. */

@@ -11,12 +11,16 @@ use tollgate_tests::site::Site;
 #[derive(Default)]
 struct Browser {
     cookies: Vec<(String, String)>,
+    /// What it would like to have.
+    accept: &'static str,
 }
 
 impl Browser {
     async fn get(&mut self, daemon: &Daemon, path: &str) -> Response {
         let cookies: Vec<String> = self.cookies.iter().map(|(n, v)| format!("{n}={v}")).collect();
-        let request = Request::get(path).header("cookie", &cookies.join("; "));
+        let request = Request::get(path)
+            .header("cookie", &cookies.join("; "))
+            .header("accept", self.accept);
         let answer = http::send(daemon.address(), &request).await.expect("an answer");
         for (name, value) in &answer.head.headers {
             if name.eq_ignore_ascii_case("set-cookie") {
@@ -205,6 +209,25 @@ async fn lies_other_browsers_and_strangers_are_refused() {
     provider.set_claims(json!({ "sub": "9", "preferred_username": "admin", "groups": ["admins"] }));
     let answer = Browser::default().sign_in(&daemon, &provider).await;
     assert_eq!(answer.status(), 403, "{}", answer.text());
+    // A browser goes on to the page that asks for a name, and the audit log has it all the same.
+    let mut browser = Browser {
+        accept: "text/html,application/xhtml+xml,*/*;q=0.8",
+        ..Browser::default()
+    };
+    let answer = browser.sign_in(&daemon, &provider).await;
+    assert_eq!(answer.status(), 403);
+    assert!(
+        answer.text().contains("url=/?sign_in=account"),
+        "{}",
+        answer.text()
+    );
+    let answer = browser.get(&daemon, made_up).await;
+    assert_eq!(answer.status(), 403);
+    assert!(
+        answer.text().contains("url=/?sign_in=expired"),
+        "{}",
+        answer.text()
+    );
     let denied = daemon.get("/audit?outcome=denied").await;
     let rows = denied["items"].as_array().unwrap();
     let why = |text: &str| {

@@ -132,6 +132,14 @@ async fn instances_join_are_weighted_drained_and_forgotten() {
         Some(3),
         "{told}"
     );
+    assert_eq!(
+        (
+            &told["balancers"][0]["algorithm"],
+            &told["balancers"][0]["cookie"]
+        ),
+        (&json!("roundrobin"), &json!(null)),
+        "{told}"
+    );
 
     // A weight of its own.
     let change = async |through: usize, instance: &str, body: Value| {

@@ -1,6 +1,6 @@
 // Emergency actions and the history of the configuration.
 import { ApiError, call, get, path } from "./http";
-import type { BackupList, Cluster, Draining, EmergencyState, Member, Published, Restored, Schedule, ScheduleList, VersionDiff, VersionLine, VersionList, Written } from "./schema";
+import type { BackupList, Cluster, Draining, EmergencyState, Joining, Member, Own, Published, Restored, Schedule, ScheduleList, VersionDiff, VersionLine, VersionList, Written } from "./schema";
 
 /** Whose limits are meant. */
 export type Owner = { kind: "channel" | "model"; name: string } | { kind: "all" };
@@ -44,6 +44,10 @@ export const versionDiff = (version: Version) =>
   );
 export const rollBack = (version: number, message: string) => call<Published>("POST", path("versions", String(version), "rollback"), { body: { message } });
 
+/** Changes what stands in an instance's own document, so that any instance can do it for any other. */
+export const changeInstance = (id: string, body: { weight?: number; drain?: boolean; reason?: string }) => call<Own>("PATCH", path("instances", id), { body });
+export const removeInstance = (id: string) => call<Own>("DELETE", path("instances", id));
+export const joining = (id: string, advertise: string) => get<Joining>(path("instances", id, "configuration"), { advertise });
 export const instances = () => get<Cluster>("/instances");
 export const drain = (on: boolean) => call<Draining>(on ? "PUT" : "DELETE", "/drain");
 

@@ -1890,6 +1890,10 @@ export interface components {
         };
         /** @description A HAProxy, as it was last seen. */
         BalancerState: {
+            /** @description How its configuration spreads clients, such as `leastconn`; null if it does not say. */
+            algorithm: string | null;
+            /** @description The cookie by which its configuration keeps clients where they are; null for none. */
+            cookie: string | null;
             /** @description Why nothing is known or done. */
             failure: string | null;
             /** @description Its servers that are in use. */

@@ -17,6 +17,7 @@ export const percent = (part: number): string => `${(part * 100).toFixed(part > 
 
 /** Milliseconds in the largest unit that leaves a readable number. */
 export function duration(ms: number): string {
+  if (ms === 0) return "0 ms";
   if (ms < 1) return `${Math.round(ms * 1000)} µs`;
   if (ms < 1_000) return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
   if (ms < 60_000) return `${(ms / 1_000).toFixed(ms < 10_000 ? 1 : 0)} s`;

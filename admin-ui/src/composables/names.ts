@@ -3,9 +3,11 @@ import { useI18n } from "vue-i18n";
 
 export function useNames() {
   const { t, te } = useI18n();
+  const of = (group: string, name: string): string => (te(`${group}.${name}`) ? t(`${group}.${name}`) : name);
   return {
-    resource: (name: string): string => (te(`resource.${name}`) ? t(`resource.${name}`) : name),
-    deed: (name: string): string => (te(`deed.${name}`) ? t(`deed.${name}`) : name),
-    gauge: (name: string): string => (te(`gauge.${name}`) ? t(`gauge.${name}`) : name),
+    of,
+    resource: (name: string): string => of("resource", name),
+    deed: (name: string): string => of("deed", name),
+    gauge: (name: string): string => of("gauge", name),
   };
 }

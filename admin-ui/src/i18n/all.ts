@@ -1,4 +1,5 @@
 // Every text, whatever part of the console it belongs to.
+import { cluster } from "./cluster";
 import { configuration } from "./configuration";
 import { emergency } from "./emergency";
 import { general } from "./general";
@@ -7,4 +8,4 @@ import { operations } from "./operations";
 import { routing } from "./routing";
 import { running } from "./running";
 
-export const texts = { ...general, ...configuration, ...routing, ...operations, ...emergency, ...running, ...guide };
+export const texts = { ...general, ...configuration, ...routing, ...operations, ...emergency, ...cluster, ...running, ...guide };

@@ -18,7 +18,10 @@ const code = sources("src").join("\n");
 describe("texts", () => {
   const named = [...code.matchAll(/\bt\(\s*["']([\w.]+)["']/g)].map((m) => m[1] ?? "");
   const chosen = [...code.matchAll(/'((?:nav|key|try|state|form|overview|error)\.[a-zA-Z_.]+)'|(?:title|name): "(nav\.\w+)"|[?:] "([a-z]+\.[a-zA-Z]+)"/g)].map((m) => m[1] ?? m[2] ?? m[3] ?? "");
-  const prefixes = [...code.matchAll(/\bt\(`([\w.]+\.)\$\{/g)].map((m) => m[1] ?? "");
+  const prefixes = [
+    ...[...code.matchAll(/\bt\(`([\w.]+\.?)\$\{/g)].map((m) => m[1] ?? ""),
+    ...[...code.matchAll(/\bof\(["']([\w.]+)["'],/g)].map((m) => `${m[1]}.`),
+  ];
 
   it("are there for every key that is named", () => {
     expect([...new Set([...named, ...chosen])].filter((key) => !(key in texts))).toEqual([]);

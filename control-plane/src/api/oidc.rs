@@ -3,7 +3,7 @@
 use axum::Extension;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::response::{IntoResponse, Response};
+use axum::response::{Html, IntoResponse, Response};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tollgate_policy::documents::Oidc;
@@ -103,6 +103,35 @@ fn place(back: &str) -> &str {
     if ours { back } else { "/" }
 }
 
+/// What the dashboard's first page is told of it.
+fn name_of(error: &OidcError) -> &'static str {
+    match error {
+        OidcError::Provider(_) => "provider",
+        OidcError::Refused(_) => "refused",
+        OidcError::Unknown => "expired",
+        OidcError::NotMapped(_) => "no_role",
+        OidcError::Accounts(_) => "account",
+    }
+}
+
+/// A problem. A browser, which would show it as it stands, is sent on to the page that asks for a name, which says it in
+/// words; the status stays.
+fn failed(error: OidcError, headers: &HeaderMap) -> Response {
+    let name = name_of(&error);
+    let problem = ApiError::from(error).into_response();
+    let accepts = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
+    if !accepts.is_some_and(|types| types.contains("text/html")) {
+        return problem;
+    }
+    let page = format!(
+        "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>Tollgate</title>\
+         <meta http-equiv=\"refresh\" content=\"0; url=/?sign_in={name}\">\
+         <a href=\"/?sign_in={name}\">The sign-in failed.</a></html>"
+    );
+    let head = [(header::CACHE_CONTROL, "no-store")];
+    (problem.status(), head, Html(page)).into_response()
+}
+
 fn sent(to: &str, cookies: &[HeaderValue]) -> Result<Response, ApiError> {
     let to = HeaderValue::from_str(to).map_err(ApiError::internal)?;
     let mut response = (StatusCode::SEE_OTHER, [(header::LOCATION, to)]).into_response();
@@ -123,7 +152,11 @@ pub(super) async fn begin(
     let settings = settings(&state)?;
     let back = place(&wanted.back).to_owned();
     let sign_ins = state.sign_ins.clone();
-    let begun = tokio::task::spawn_blocking(move || sign_ins.begin(&settings, &back)).await??;
+    let begun = tokio::task::spawn_blocking(move || sign_ins.begin(&settings, &back)).await?;
+    let begun = match begun {
+        Ok(begun) => begun,
+        Err(error) => return Ok(failed(error, &headers)),
+    };
     // Lax: the provider sends the browser back from another site.
     let cookie = text_cookie(&state, &headers, (COOKIE, &begun.cookie), ("Lax", PATIENCE_S))?;
     sent(&begun.url, &[cookie])
@@ -155,7 +188,13 @@ pub(super) async fn finish(
         }
     })
     .await?;
-    let (signed_in, back) = finished.inspect_err(|error| trail.refused(error.to_string()))?;
+    let (signed_in, back) = match finished {
+        Ok(found) => found,
+        Err(error) => {
+            trail.refused(error.to_string());
+            return Ok(failed(error, &headers));
+        }
+    };
     trail.actor(signed_in.principal.name.clone());
     let session = session_cookie_for(&state, &headers, &signed_in)?;
     let gone = text_cookie(&state, &headers, (COOKIE, ""), ("Lax", 0))?;

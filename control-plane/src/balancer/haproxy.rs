@@ -124,6 +124,40 @@ fn parse(text: &str) -> Option<Vec<Server>> {
     lines.map(server).collect()
 }
 
+/// How a backend spreads its clients. HAProxy tells it to those whose socket has the level `operator` or `admin`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ways {
+    /// `leastconn`, `roundrobin`, …; none if it does not say.
+    pub algorithm: Option<String>,
+    /// The cookie that keeps a client at its server.
+    pub cookie: Option<String>,
+}
+
+/// How a backend spreads its clients.
+pub(super) async fn ways(address: &Address, backend: &str) -> Result<Ways, String> {
+    // 2: backends, without their servers.
+    let answer = ask(address, &format!("show stat {backend} 2 -1")).await?;
+    Ok(parse_ways(&answer))
+}
+
+/// The answer to `show stat`: the names of the columns and a line, with commas between (its guide, 9.1).
+fn parse_ways(text: &str) -> Ways {
+    let mut lines = text.lines();
+    let names = lines.next().and_then(|line| line.strip_prefix("# "));
+    let (Some(names), Some(line)) = (names, lines.next()) else {
+        return Ways::default();
+    };
+    let field = |wanted: &str| {
+        let at = names.split(',').position(|name| name == wanted)?;
+        let text = line.split(',').nth(at)?.trim();
+        (!text.is_empty()).then(|| text.to_owned())
+    };
+    Ways {
+        algorithm: field("algo"),
+        cookie: field("cookie"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,6 +197,22 @@ mod tests {
         );
         for wrong in ["", "Can't find backend.\n", "2\n# a b\n", "1\nnothing\n"] {
             assert!(parse(wrong).is_none(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn how_clients_are_spread_is_read() {
+        let told = |text: &str| {
+            let Ways { algorithm, cookie } = parse_ways(text);
+            (algorithm.unwrap_or_default(), cookie.unwrap_or_default())
+        };
+        let head = "# pxname,svname,status,cookie,mode,algo,";
+        let both = format!("{head}\ntollgate,BACKEND,UP,where,http,leastconn,\n\n");
+        assert_eq!(told(&both), ("leastconn".to_owned(), "where".to_owned()));
+        let plain = format!("{head}\ntollgate,BACKEND,UP,,http,roundrobin,\n\n");
+        assert_eq!(told(&plain), ("roundrobin".to_owned(), String::new()));
+        for nothing in ["", "\n", head, "Can't find that proxy.\n"] {
+            assert_eq!(told(nothing), Default::default(), "{nothing:?}");
         }
     }
 

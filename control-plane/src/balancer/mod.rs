@@ -51,6 +51,10 @@ pub struct BalancerState {
     pub socket: String,
     /// Why nothing is known or done.
     pub failure: Option<String>,
+    /// How its configuration spreads clients, such as `leastconn`; null if it does not say.
+    pub algorithm: Option<String>,
+    /// The cookie by which its configuration keeps clients where they are; null for none.
+    pub cookie: Option<String>,
     /// Its servers that are in use.
     pub servers: Vec<ServerState>,
 }
@@ -129,6 +133,10 @@ impl Front {
             Ok(servers) => (servers, None),
             Err(failure) => (Vec::new(), Some(failure)),
         };
+        let ways = match &failure {
+            None => haproxy::ways(&self.address, backend).await.unwrap_or_default(),
+            Some(_) => haproxy::Ways::default(),
+        };
         if failure != self.failure {
             match &failure {
                 Some(error) => tracing::warn!(socket = %self.address, error, "the balancer cannot be set"),
@@ -139,6 +147,8 @@ impl Front {
         BalancerState {
             socket: self.address.to_string(),
             failure,
+            algorithm: ways.algorithm,
+            cookie: ways.cookie,
             servers: servers
                 .iter()
                 .filter(|s| s.is_used())

@@ -334,11 +334,11 @@ impl ConfigSource for Nacos {
     }
 
     fn describe(&self) -> String {
-        format!(
-            "Nacos at {}, namespace `{}`",
-            self.options.servers.join(", "),
-            self.options.namespace
-        )
+        let servers = self.options.servers.join(", ");
+        match self.options.namespace.as_str() {
+            "" => format!("Nacos at {servers}"),
+            namespace => format!("Nacos at {servers}, namespace `{namespace}`"),
+        }
     }
 }
 
