@@ -2,24 +2,11 @@
 //! session with it; and without Redis whoever could sign in still can.
 
 use serde_json::{Value, json};
+use tollgate_tests::cluster::daemon_at;
 use tollgate_tests::daemon::Daemon;
-use tollgate_tests::documents::Documents;
 use tollgate_tests::http::{self, Request, Response};
 use tollgate_tests::redis::Redis;
-use tollgate_tests::site::Site;
 use tollgate_tests::wait::{PATIENCE, wait_for};
-
-async fn daemon(redis: &Redis) -> (Site, Daemon) {
-    let site = Site::new();
-    Documents::new()
-        .model("m", "mock")
-        .any("mock", "http://127.0.0.1:9")
-        .limited("c", json!([]))
-        .setting("redis", json!({ "urls": [redis.url()], "timeout": "500ms" }))
-        .write(&site);
-    let daemon = Daemon::start(&site).await;
-    (site, daemon)
-}
 
 async fn sign_in(at: &Daemon, name: &str, password: &str) -> Response {
     let request = Request::post("/api/v1/login", &json!({ "name": name, "password": password }));
@@ -48,8 +35,8 @@ async fn account(at: &Daemon, name: &str) -> Response {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_counts_at_every_instance_and_outlives_its_own() {
     let mut redis = Redis::start().await;
-    let (_site_a, mut a) = daemon(&redis).await;
-    let (_site_b, b) = daemon(&redis).await;
+    let (_site_a, mut a) = daemon_at(&redis).await;
+    let (_site_b, b) = daemon_at(&redis).await;
     // Of two first starts one has made the first account.
     let first = |d: &Daemon| d.log().contains("first start");
     assert!(first(&a) != first(&b), "{}\n{}", a.log(), b.log());

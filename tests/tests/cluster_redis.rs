@@ -1,13 +1,11 @@
 //! Every way to a Redis that the settings know, what is said where there is none, and where it does not suit.
 
 use serde_json::{Value, json};
-use tollgate_tests::cluster::{Figures, documents};
-use tollgate_tests::daemon::Daemon;
+use tollgate_tests::cluster::{Figures, daemon_at, documents};
 use tollgate_tests::documents::Documents;
 use tollgate_tests::gateway::Gateway;
 use tollgate_tests::http::Request;
 use tollgate_tests::redis::{Redis, RedisCluster, Sentinel};
-use tollgate_tests::site::Site;
 use tollgate_tests::tls::{Authority, TlsFront, Versions};
 use tollgate_tests::wait::{PATIENCE, wait_for};
 
@@ -207,22 +205,10 @@ async fn keys_of_a_newer_version_are_left_alone() {
     gateway.stop().await;
 }
 
-async fn daemon_with(redis: &Redis) -> (Site, Daemon) {
-    let site = Site::new();
-    Documents::new()
-        .model("m", "mock")
-        .any("mock", "http://127.0.0.1:9")
-        .limited("c", json!([]))
-        .setting("redis", json!({ "urls": [redis.url()], "timeout": "500ms" }))
-        .write(&site);
-    let daemon = Daemon::start(&site).await;
-    (site, daemon)
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_that_do_not_suit_are_said_in_log_api_and_metrics() {
     let redis = Redis::start().await;
-    let (_site, good) = daemon_with(&redis).await;
+    let (_site, good) = daemon_at(&redis).await;
     let state = wait_for("a sign of life", PATIENCE, || async {
         let state = good.get("/instance").await["redis"].clone();
         (state["connected"] == true && state["heartbeat_age_ms"].is_number()).then_some(state)
@@ -234,7 +220,7 @@ async fn settings_that_do_not_suit_are_said_in_log_api_and_metrics() {
         let answer = redis.ask(&format!("CONFIG SET {setting}"));
         assert!(answer.is_some_and(|a| a.starts_with("+OK")));
     }
-    let (_site, bad) = daemon_with(&redis).await;
+    let (_site, bad) = daemon_at(&redis).await;
     let state = wait_for("a connection", PATIENCE, || async {
         let state = bad.get("/instance").await["redis"].clone();
         (state["connected"] == true).then_some(state)

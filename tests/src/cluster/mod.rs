@@ -20,6 +20,7 @@ use crate::fault::FaultProxy;
 use crate::gateway::Gateway;
 use crate::http::Request;
 use crate::redis::Redis;
+use crate::site::Site;
 use crate::wait::{PATIENCE, wait_for};
 use serde_json::{Value, json};
 
@@ -58,6 +59,19 @@ pub fn documents() -> Documents {
 /// What the settings say of a Redis at this address.
 pub fn redis_setting(url: &str) -> Value {
     json!({ "urls": [url], "timeout": "500ms" })
+}
+
+/// A daemon without nginx, with this Redis in its settings, and where it lives.
+pub async fn daemon_at(redis: &Redis) -> (Site, Daemon) {
+    let site = Site::new();
+    Documents::new()
+        .model("m", "mock")
+        .any("mock", "http://127.0.0.1:9")
+        .limited("c", json!([]))
+        .setting("redis", redis_setting(&redis.url()))
+        .write(&site);
+    let daemon = Daemon::start(&site).await;
+    (site, daemon)
 }
 
 impl Cluster {
