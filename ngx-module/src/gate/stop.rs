@@ -16,8 +16,7 @@ pub(crate) fn is_to_end(w: &WorkerState, context: &Context) -> bool {
     let Some(generation) = w.generation() else {
         return false;
     };
-    let began = generation.wall_ms(context.start_ms);
-    if began >= generation.newest_end_ms {
+    if !generation.began_by(context.start_ms, generation.newest_end_ms) {
         return false;
     }
     let snapshot = generation.snapshot();
@@ -25,7 +24,7 @@ pub(crate) fn is_to_end(w: &WorkerState, context: &Context) -> bool {
         .channel_view()
         .and_then(|channel| snapshot.channel_by_code(channel.code().as_bytes()))
         .map_or(0, |channel| channel.end_before_ms());
-    began < own.max(snapshot.settings().end_before_ms())
+    generation.began_by(context.start_ms, own.max(snapshot.settings().end_before_ms()))
 }
 
 /// The answer to a request that is ended before it has one.

@@ -43,7 +43,7 @@ pub(crate) struct Generation {
     /// The longest body that any model takes.
     pub largest_body: u64,
     in_maintenance: bool,
-    /// Requests that began later are ended by no order in it; Unix milliseconds, like [`Generation::wall_ms`].
+    /// Requests that began later are ended by no order in it; Unix milliseconds, as [`Generation::began_by`] takes them.
     pub newest_end_ms: u64,
     /// The wall clock when nginx's clock was 0, as of when the generation was taken up.
     epoch_ms: u64,
@@ -90,7 +90,7 @@ impl Generation {
             number,
             in_maintenance,
             newest_end_ms,
-            epoch_ms: wall_ms().saturating_sub(process::now_ms()),
+            epoch_ms: wall_ms().saturating_sub(process::fresh_now_ms()),
             rules,
             countings: Memo::default(),
             largest_body,
@@ -107,9 +107,12 @@ impl Generation {
         *self.file.borrow_dependent()
     }
 
-    /// A reading of nginx's clock, milliseconds, by the wall clock.
-    pub fn wall_ms(&self, clock_ms: u64) -> u64 {
-        self.epoch_ms + clock_ms
+    /// Whether a reading of nginx's clock, in milliseconds, was taken before an instant of the wall clock, in Unix
+    /// milliseconds. Three readings are cut to whole milliseconds on the way: within that grain the answer is yes, for an
+    /// order that misses a stream is not given again.
+    pub fn began_by(&self, clock_ms: u64, wall_ms: u64) -> bool {
+        const GRAIN_MS: u64 = 2;
+        wall_ms != 0 && self.epoch_ms + clock_ms <= wall_ms + GRAIN_MS
     }
 
     /// Whether all requests are refused: what clients are told, and when they should come again.

@@ -6,7 +6,7 @@ use std::os::unix::fs::chown;
 
 use ngx::ffi::{
     ngx_add_timer, ngx_core_conf_t, ngx_core_module, ngx_current_msec, ngx_cycle_t, ngx_event_t, ngx_int_t,
-    ngx_process, ngx_test_config,
+    ngx_process, ngx_test_config, ngx_time_update,
 };
 use tollgate_shm::{Region, Sizes};
 
@@ -36,6 +36,13 @@ static TICK: OneThread<UnsafeCell<std::mem::MaybeUninit<ngx_event_t>>> =
 pub(crate) fn now_ms() -> u64 {
     // SAFETY: a plain word that nginx updates on this thread.
     unsafe { (&raw const ngx_current_msec).read_volatile() as u64 }
+}
+
+/// The same clock, read now: what compares it with another clock must not be late by the work of this turn.
+pub(crate) fn fresh_now_ms() -> u64 {
+    // SAFETY: nginx's own refresh of its cached times, as its timers call it; on this thread.
+    unsafe { ngx_time_update() };
+    now_ms()
 }
 
 /// Runs with this worker's state. Must not call into nginx in a way that re-enters the module.
