@@ -2,7 +2,7 @@
 
 use crate::Plan;
 use crate::cluster::Figures;
-use crate::exact::{Exact, LARGE_EVERY, RATE};
+use crate::exact::{Exact, LARGE_EVERY};
 use crate::limit_test::Held;
 use crate::memory::StreamMemory;
 use crate::rounds::{Cost, Latency};
@@ -84,26 +84,27 @@ impl Report {
     /// What counting exactly costs.
     pub fn exact(&mut self, figures: &[Exact]) {
         for it in figures {
-            let [bare, passed, counted, alone] = it.p99;
             let _ = writeln!(
                 self.text,
                 "\n## Exact counts, {}\n\nThe caller has used four fifths of its limits: every input is counted before it is \
                  admitted.\n\n| 1 KB requests | µs CPU / request |\n| --- | --: |\n| upper bound does (the default) | {:.1} |\n\
                  | counted exactly | {:.1} ({:.2} times) |\n\n\
-                 Small requests while one in {LARGE_EVERY} is a megabyte of the worst text (spaces, hyphens, random letters), {RATE} \
-                 requests a second:\n\n| the megabytes | p99 of small requests, µs | times |\n| --- | --: | --: |\n\
-                 | are not there | {alone:.0} | |\n| pass through bare nginx | {bare:.0} | {:.2} times its own without |\n\
-                 | pass by their upper bound | {passed:.0} | {:.2} times bare |\n\
-                 | are counted exactly | {counted:.0} | {:.2} times that, {:.2} times bare |",
+                 99th percentile of small requests, µs, without large ones and while one in {LARGE_EVERY} is a megabyte of the worst \
+                 text (spaces, hyphens, random letters); *times*: to the same gateway without large ones, in the same round.\n\n\
+                 | requests/s | bare nginx | Tollgate | large through bare nginx | times | large by upper bound | times \
+                 | large counted exactly | times |\n| --: | --: | --: | --: | --: | --: | --: | --: | --: |",
                 it.title,
                 it.cpu[0],
                 it.cpu[1],
                 it.cpu[1] / it.cpu[0],
-                it.ratios[3],
-                it.ratios[0],
-                it.ratios[1],
-                it.ratios[2],
             );
+            for at in &it.beside {
+                let _ = write!(self.text, "| {} | {:.0} | {:.0} |", at.rate, at.bare, at.alone);
+                for (p99, times) in [at.through_bare, at.by_bound, at.counted] {
+                    let _ = write!(self.text, " {p99:.0} | {times:.2} |");
+                }
+                let _ = writeln!(self.text);
+            }
         }
     }
 
