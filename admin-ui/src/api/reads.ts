@@ -29,6 +29,7 @@ export interface SeriesQuery {
   group_by: string;
   channel?: string;
   model?: string;
+  scope?: string;
   top?: number;
 }
 
@@ -46,6 +47,7 @@ export interface RequestQuery {
   from_ms?: number | null;
   to_ms?: number | null;
   id?: string;
+  attempts?: boolean;
 }
 
 export const series = (query: SeriesQuery, signal?: AbortSignal) => get<UsageSeries>("/usage/series", { ...query }, signal);
@@ -82,5 +84,5 @@ export const experiments = () => get<ExperimentList>("/experiments");
 export const experimentResults = (name: string, query: { step: number; from?: number; to?: number }) =>
   get<ExperimentOutcome>(path("experiments", name), query);
 export const documents = () => get<DocumentList>("/documents");
-/** The unit of money of this configuration; empty while nothing has a price. */
-export const currency = () => get<Usage & { currency?: string | null }>("/usage", { step: 600, from: Math.floor(Date.now() / 1_000) }).then((usage) => usage.currency ?? "");
+/** The currency of all prices in force, by its three letters. */
+export const currency = () => get<Usage>("/usage", { step: 600, from: Math.floor(Date.now() / 1_000) }).then((usage) => usage.currency);

@@ -11,16 +11,23 @@ export function money(micro: number, currency: string): string {
   return currency ? `${text} ${currency}` : text;
 }
 
-/** The configuration's currency; empty until it is known, and where nothing has a price. */
+const known = ref("");
+let asked = 0;
+/** How long an answer holds: prices change seldom, and many figures on one page want the same. */
+const HOLDS = 60_000;
+
+/** The configuration's currency; empty until it is known. */
 export function useCurrency(): Ref<string> {
-  const found = ref("");
   onMounted(async () => {
+    if (Date.now() - asked < HOLDS) return;
+    asked = Date.now();
     try {
-      found.value = await read();
+      known.value = await read();
     } catch (error) {
       // Amounts are shown without it.
       if (!(error instanceof ApiError)) throw error;
+      asked = 0;
     }
   });
-  return found;
+  return known;
 }

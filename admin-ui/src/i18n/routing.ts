@@ -19,5 +19,5 @@ export const routing = {
   "latency.title": ["Latency", "延迟分布"], "latency.since": ["since the gateway's memory was made", "自网关内存建立以来"], "latency.whole": ["whole answer", "完整回答"], "latency.first": ["first byte", "首字节"], "latency.firstShort": ["first token p50", "首 token p50"],
   "counting.former": ["Former versions", "历史版本"], "counting.formerRule": ["{rule} as of version {version} ({at})", "{rule}，版本 {version}（{at}）"], "counting.minimum": ["At least", "最少"], "counting.maximum": ["At most", "最多"], "counting.byRatios": ["Count by ratios per character instead of a tokenizer", "按字符比率计数，不使用分词器"],
   "kind.letter": ["Letters", "字母"], "kind.cjk": ["Chinese, kana, hangul", "中日韩文字"], "kind.digit": ["Digits", "数字"], "kind.space": ["White space", "空白"], "kind.punctuation": ["Punctuation", "标点"], "kind.other": ["Emoji, symbols", "表情与符号"],
-  "flag.stream": ["stream", "流式"], "flag.shadow": ["shadow rule", "影子规则"], "flag.suspicious": ["suspicious usage", "用量可疑"], "flag.cut": ["cut at its reservation", "按预留截断"],
+  "flag.stream": ["stream", "流式"], "flag.shadow": ["shadow rule", "影子规则"], "flag.suspicious": ["suspicious usage", "用量可疑"], "flag.attempt": ["attempt", "尝试"], "flag.cut": ["cut at its reservation", "按预留截断"],
 } as const satisfies Texts;

@@ -33,6 +33,10 @@ describe("texts", () => {
   it("are there for every prefix", () => {
     expect(prefixes.filter((p) => !Object.keys(texts).some((key) => key.startsWith(p)))).toEqual([]);
   });
+  it("are no branch and leaf at once", () => {
+    const keys = Object.keys(texts);
+    expect(keys.filter((key) => keys.some((other) => other.startsWith(`${key}.`)))).toEqual([]);
+  });
   it("have the same placeholders in both languages", () => {
     const holes = (s: string) => [...s.matchAll(/\{(\w+)\}/g)].map((m) => m[1]).sort();
     for (const [key, [en, zh]] of Object.entries(texts)) expect(holes(zh), key).toEqual(holes(en));
