@@ -7,7 +7,7 @@ export function launch() {
   return chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ARGS });
 }
 
-export async function open(browser, base, { fresh = false, ...options } = {}) {
+export async function open(browser, base, { fresh = false, also = [], ...options } = {}) {
   const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, locale: "en-US", ...options });
   // Whoever tests is not here for the first time, unless they say so.
   if (!fresh) await context.addInitScript(() => localStorage.setItem("tollgate.tour", "done"));
@@ -20,7 +20,7 @@ export async function open(browser, base, { fresh = false, ...options } = {}) {
     if (message.type() === "error" && !/Failed to load resource|net::ERR/.test(message.text())) trouble.push(`console: ${message.text()}`);
   });
   page.on("request", (request) => {
-    if (!request.url().startsWith(base) && !/^(data|blob):/.test(request.url())) trouble.push(`request to another host: ${request.url()}`);
+    if (![base, ...also].some((host) => request.url().startsWith(host)) && !/^(data|blob):/.test(request.url())) trouble.push(`request to another host: ${request.url()}`);
   });
   return { page, context, trouble };
 }

@@ -30,6 +30,7 @@ const routes: RouteRecordRaw[] = [
   { path: "/audit", name: "audit", component: () => import("@/views/system/Audit.vue"), meta: { title: "nav.audit", resource: "audit" } },
   { path: "/accounts", name: "accounts", component: () => import("@/views/system/Accounts.vue"), meta: { title: "nav.accounts", resource: "accounts" } },
   { path: "/settings", name: "settings", component: () => import("@/views/system/Settings.vue"), meta: { title: "nav.settings", resource: "settings" } },
+  { path: "/signed-in", name: "signed-in", component: () => import("@/views/SignedIn.vue"), meta: { title: "login.in" } },
   { path: "/:rest(.*)*", name: "nowhere", component: () => import("@/views/Nowhere.vue") },
 ];
 

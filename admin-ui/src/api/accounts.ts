@@ -1,9 +1,10 @@
 // Accounts, sessions, tokens.
 import { call, get, path } from "./http";
-import type { Account, AccountChange, AccountList, CreatedAccount, CreatedToken, NewRole, Role, RoleList, SetPassword, TokenList } from "./schema";
+import type { Account, AccountChange, AccountList, CreatedAccount, CreatedToken, NewRole, Role, RoleList, SetPassword, SignInWays, TokenList } from "./schema";
 import type { Session } from "./types";
 
 export const session = () => call<Session>("GET", "/session", { quiet: true });
+export const signInWays = () => call<SignInWays>("GET", "/login/ways", { quiet: true });
 export const login = (name: string, password: string) => call<Session>("POST", "/login", { body: { name, password }, quiet: true });
 export const logout = () => call<void>("POST", "/logout", { quiet: true });
 export const changePassword = (current: string, next: string) => call<void>("PUT", "/session/password", { body: { current, new: next } });

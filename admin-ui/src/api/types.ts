@@ -35,6 +35,7 @@ export type {
   Metric,
   Model,
   ModelCounting,
+  OidcWay,
   Origin,
   Override,
   Parameter,

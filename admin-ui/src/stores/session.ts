@@ -31,10 +31,23 @@ export const useSession = defineStore("session", () => {
     }
   }
 
-  async function login(name: string, password: string): Promise<void> {
-    take(await api.login(name, password));
+  function goOn(next: Session): void {
+    take(next);
     asking.value = false;
     for (const resolve of waiting.splice(0)) resolve(true);
+  }
+
+  async function login(name: string, password: string): Promise<void> {
+    goOn(await api.login(name, password));
+  }
+
+  /** Goes on if the same account has signed in meanwhile, in another window. */
+  async function resume(): Promise<void> {
+    const next = await api.session().catch((error: unknown) => {
+      if (!(error instanceof ApiError)) throw error;
+      return null;
+    });
+    if (next?.signed_in && next.account?.name === account.value?.name) goOn(next);
   }
 
   async function logout(): Promise<void> {
@@ -65,5 +78,5 @@ export const useSession = defineStore("session", () => {
   }
 
   setHooks({ csrf: () => session.value.csrf ?? null, signIn });
-  return { state, session, account, limited, asking, load, login, logout, giveUp, may };
+  return { state, session, account, limited, asking, load, login, resume, logout, giveUp, may };
 });
