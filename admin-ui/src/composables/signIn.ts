@@ -1,5 +1,6 @@
 // Ways to sign in, and what the address says of one that has just failed at an identity provider.
 import { ref } from "vue";
+import type { Router } from "vue-router";
 import { ApiError } from "@/api/http";
 import { signInWays } from "@/api/accounts";
 import type { OidcWay } from "@/api/types";
@@ -24,12 +25,13 @@ export function useProvider() {
 /** Where the browser is sent, and comes back from to a place of ours. */
 export const wayTo = (way: OidcWay, back: string): string => `${way.path}?back=${encodeURIComponent(back)}`;
 
-/** Takes the failure out of the address, so that it is said once. */
-export function takeFailure(): string {
-  const here = new URL(location.href);
-  const failure = here.searchParams.get("sign_in") ?? "";
+/** Takes the failure out of the address, so that it is said once. The router has to have read the address first: it would write its own again. */
+export function takeFailure(router: Router): string {
+  const failure = new URL(location.href).searchParams.get("sign_in") ?? "";
   if (!failure) return "";
-  here.searchParams.delete("sign_in");
-  history.replaceState(history.state, "", here.pathname + here.search + here.hash);
+  void router.isReady().then(() => {
+    const { path, query, hash } = router.currentRoute.value;
+    return router.replace({ path, hash, query: Object.fromEntries(Object.entries(query).filter(([name]) => name !== "sign_in")) });
+  });
   return FAILURES.includes(failure) ? failure : "refused";
 }
