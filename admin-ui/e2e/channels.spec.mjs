@@ -87,6 +87,40 @@ test("every field of a channel is saved as it was set", async () => {
   assert.equal(session.status(), 200);
 });
 
+test("a limit of money is typed and shown in the currency, and kept in millionths of it", async () => {
+  const { page, frame, api } = s;
+  const form = new ChannelForm(page);
+  await frame.goto("/channels/new");
+  await form.code.fill("money001");
+  await form.trust();
+  await form.addLimit("money");
+  await page.getByRole("spinbutton", { name: "Maximum (USD)" }).waitFor();
+  await form.maximum(0.5);
+  await page.locator(".limits").getByText("0.50 USD cost per 24h").waitFor();
+  await page.locator(".preview li").filter({ hasText: "0.50 USD cost per 24h · strict" }).waitFor();
+  // The number in the field stays when it becomes one of something else, and when it comes back.
+  await form.addLimit("input tokens");
+  await form.maximum(3);
+  await form.choose("What is counted", "cost");
+  await page.locator(".limits").getByText("3.00 USD cost per 10m").waitFor();
+  await form.choose("What is counted", "input tokens");
+  await page.locator(".limits").getByText("3 input tokens per 10m").waitFor();
+  await form.save.click();
+  await frame.says("Saved");
+  const { limits } = (await api("GET", "/channels/money001")).body.value;
+  assert.deepEqual(limits, [{ metric: "cost", max: 500_000, window: "24h" }, { metric: "input_tokens", max: 3, window: "10m" }]);
+  const topped = await api("POST", "/emergency/channels/money001/limits/top-up", { limit: "cost/24h", add: 1_250_000, for: "10m", reason: "" });
+  assert.equal(topped.status, 200, JSON.stringify(topped.body));
+  await frame.goto("/channels/money001");
+  await page.locator("main").getByText("money001: cost/24h has 1.25 USD more").waitFor();
+  const meter = page.getByRole("meter", { name: "cost / 1d" });
+  await until("what is used of the money, in its currency", async () => /0 USD \/ [\d.]+ USD/.test((await meter.innerText()).replaceAll("\n", " ")));
+  await page.locator(".effective").getByText("0.50 USD cost per 24h").waitFor();
+  await frame.language("中文");
+  await page.locator(".effective").getByText("每 10m 3 输入 token").waitFor();
+  await frame.language("EN");
+});
+
 test("what is wrong is said at its field, and nothing is lost", async () => {
   const { page, frame } = s;
   const form = new ChannelForm(page);

@@ -2,21 +2,25 @@
 import { ApiError } from "./http";
 import type { Owner } from "./operations";
 import { channels, models, settings, type Resource } from "./resources";
+import { limitsOf } from "./reads";
 import type { Relief } from "./types";
+import { metricOf } from "@/composables/limits";
 
 export interface ToppedUp {
   owner: Owner;
   limit: string;
-  /** In the limit's own unit. */
+  /** What it counts; empty if that is not known. */
+  metric: string;
+  /** In the limit's own unit: money in millionths. */
   add: number;
   until_ms: number;
 }
 
-/** Those of a list that hold now. */
-export function holding(owner: Owner, reliefs: readonly Relief[] | undefined, now = Date.now()): ToppedUp[] {
+/** Those of a list that hold now. What a limit counts is found among the owner's, or in the name that it has by itself. */
+export function holding(owner: Owner, reliefs: readonly Relief[] | undefined, limits: readonly { name: string; metric: string }[] = [], now = Date.now()): ToppedUp[] {
   return (reliefs ?? []).flatMap(({ limit, add = 0, until }) => {
     const until_ms = until ? Date.parse(until) : 0;
-    return add > 0 && until_ms > now ? [{ owner, limit, add, until_ms }] : [];
+    return add > 0 && until_ms > now ? [{ owner, limit, metric: limits.find((known) => known.name === limit)?.metric ?? metricOf(limit) ?? "", add, until_ms }] : [];
   });
 }
 
@@ -39,7 +43,18 @@ export async function toppedUp(may: (resource: string) => boolean): Promise<Topp
     may("models") ? of(models, (name) => ({ kind: "model", name })) : [],
     may("settings") ? settings.read("settings").then((found) => holding({ kind: "all" }, found.value.relief), refused) : [],
   ]);
-  return parts.flat();
+  return Promise.all(parts.flat().map(counted));
+}
+
+/** With what its limit counts, which only the limit itself says once somebody has named it. */
+async function counted(relief: ToppedUp): Promise<ToppedUp> {
+  if (relief.metric) return relief;
+  const limits = await limitsOf(relief.owner).catch((error: unknown) => {
+    // The amount is shown as it stands.
+    if (!(error instanceof ApiError)) throw error;
+    return [];
+  });
+  return { ...relief, metric: limits.find((known) => known.name === relief.limit)?.metric ?? "" };
 }
 
 /** Nothing for those who may not see it. */

@@ -1,5 +1,5 @@
 // Amounts of money: millionths of a currency's unit.
-import { onMounted, ref, type Ref } from "vue";
+import { ref, watch, type Ref } from "vue";
 import { ApiError } from "@/api/http";
 import { currency as read } from "@/api/reads";
 
@@ -16,18 +16,17 @@ let asked = 0;
 /** How long an answer holds: prices change seldom, and many figures on one page want the same. */
 const HOLDS = 60_000;
 
-/** The configuration's currency; empty until it is known. */
-export function useCurrency(): Ref<string> {
-  onMounted(async () => {
-    if (Date.now() - asked < HOLDS) return;
+/** The configuration's currency; empty until it is known. It is asked for once it is `wanted`. */
+export function useCurrency(wanted: () => boolean = () => true): Ref<string> {
+  watch(wanted, async (now) => {
+    if (!now || Date.now() - asked < HOLDS) return;
     asked = Date.now();
     try {
       known.value = await read();
     } catch (error) {
-      // Amounts are shown without it.
+      // Amounts are shown without it; who may not know it would ask once for every figure.
       if (!(error instanceof ApiError)) throw error;
-      asked = 0;
     }
-  });
+  }, { immediate: true });
   return known;
 }

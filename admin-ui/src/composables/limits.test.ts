@@ -1,0 +1,15 @@
+import { describe, expect, it } from "vitest";
+import { kept, metricOf, MOST, shown } from "./limits";
+
+describe("limits", () => {
+  it("have money in units where people are, and in millionths where documents are", () => {
+    expect([shown("cost", 10_000_000), shown("cost", 1), shown("requests", 50)]).toEqual([10, 0.000001, 50]);
+    expect([kept("cost", 10), kept("cost", 0.1 + 0.2), kept("cost", 1.0000014), kept("requests", 50)]).toEqual([10_000_000, 300_000, 1_000_001, 50]);
+  });
+  it("are never more than a document may say", () => {
+    expect(kept("cost", 600_000)).toBe(MOST);
+  });
+  it("count what their own names say, and nothing that a given name looks like", () => {
+    expect(["cost/1h:each model", "connections", "requests/1s", "of all", "cost of lunch"].map(metricOf)).toEqual(["cost", "connections", "requests", null, null]);
+  });
+});
