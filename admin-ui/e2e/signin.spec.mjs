@@ -7,6 +7,7 @@ import { until } from "./gateway.mjs";
 import { CLIENT, startProvider } from "./identity.mjs";
 import { ChannelForm } from "./pages/channels.mjs";
 import { Console } from "./pages/console.mjs";
+import { Fields } from "./pages/entries.mjs";
 import { freePort } from "./processes.mjs";
 import { PASSWORD, stage } from "./stage.mjs";
 
@@ -47,8 +48,34 @@ test("without a provider there is no button", async () => {
   await context.close();
 });
 
+test("the provider is set by a form, checked at its fields", async () => {
+  const { page, frame } = s;
+  await frame.goto("/settings");
+  await page.locator("[data-test=oidc-on]").click();
+  const fields = new Fields(page.locator("main"));
+  assert.equal(await fields.value("Redirect address"), `${s.gateway.console}/api/v1/oidc/callback`);
+  await fields.fill("Issuer", "http://id.example");
+  await fields.fill("Client id", CLIENT);
+  await fields.fill("What the button calls it", "Example ID");
+  const role = new Fields(page.locator("[data-test=oidc-role]"));
+  await role.fill("Is (glob)", "operators");
+  await page.locator("[data-test=save]").click();
+  await fields.problem("Issuer").filter({ hasText: "https" }).waitFor();
+  await page.locator("[data-test=oidc-role]").getByRole("alert").filter({ hasText: "must name roles" }).waitFor();
+  await fields.fill("Issuer", provider.issuer);
+  await role.choose("Roles", "operator");
+  await page.keyboard.press("Escape");
+  await page.locator("[data-test=save]").click();
+  await frame.says("Saved");
+  const { oidc } = (await s.api("GET", "/settings")).body.value.api;
+  assert.deepEqual(oidc, {
+    issuer: provider.issuer, client_id: CLIENT, redirect_url: `${s.gateway.console}/api/v1/oidc/callback`, label: "Example ID",
+    roles: [{ claim: "groups", value: "operators", roles: ["operator"], channels: ["*"] }],
+  });
+  await until("the provider to be offered", async () => (await s.api("GET", "/login/ways")).body.oidc?.label === "Example ID");
+});
+
 test("a provider of the settings has its button, which leads back to where one wanted to be", async () => {
-  await offer({});
   const { page, frame, button, trouble, context } = await visitor({ viewport: { width: 390, height: 844 }, isMobile: true });
   await page.goto(`${s.gateway.console}/channels/wechat001`);
   await button.filter({ hasText: "Sign in with Example ID" }).waitFor();

@@ -35,6 +35,8 @@ export type {
   Metric,
   Model,
   ModelCounting,
+  Oidc,
+  OidcRoles,
   OidcWay,
   Origin,
   Override,
