@@ -51,6 +51,24 @@ test("another instance is weighted, drained and taken in again", async () => {
   assert.equal((await two.chat({ channelcode: "busy001" })).status, 200);
 });
 
+test("the newest requests of all instances are seen at one", async () => {
+  const { page, frame, gateway } = s;
+  await frame.goto("/requests");
+  const rows = page.getByRole("table").getByRole("row");
+  await rows.nth(1).waitFor();
+  await page.locator("[data-test=scope]").getByText("All instances, newest").click();
+  const refresh = page.getByRole("button", { name: "Refresh" });
+  for (const name of ["gateway1", "gateway2"]) {
+    await until(`a request of ${name}`, async () => {
+      await gateway.instances[name === "gateway1" ? 0 : 1].chat({ channelcode: "busy001" });
+      await refresh.click();
+      return (await rows.filter({ hasText: name }).count()) > 0;
+    });
+  }
+  assert.match(page.url(), /scope=cluster/);
+  assert.deepEqual(await faultsOf(page), []);
+});
+
 test("a Redis that is gone is named with what to do, in both languages, and its return too", async () => {
   const { page, frame, gateway } = s;
   const instances = new Instances(page);

@@ -45,6 +45,10 @@ const ACL: &[&str] = &[
     "+incr",
     "+multi",
     "+exec",
+    "+lindex",
+    "+lpush",
+    "+ltrim",
+    "+lrange",
 ];
 
 fn with(redis: Value) -> Documents {

@@ -224,6 +224,10 @@ async fn a_reset_limit_begins_anew_and_nothing_of_before_touches_it() {
     let answer = gateway.send(&ask("c", 500)).await;
     assert_eq!(answer.status(), 200, "{}", answer.text());
     let usage = answer.json()["usage"]["total_tokens"].as_u64().unwrap();
+    wait_until("the answer to be settled, with the stream left", PATIENCE, || {
+        gateway.region().inflight(10).len() == 1
+    })
+    .await;
     assert_eq!(gateway.used("c", limit).await, usage, "of before nothing counts");
     let release = http::send(gateway.mock.address(), &Request::new("POST", "/mock/release")).await;
     assert_eq!(release.unwrap().status(), 200);

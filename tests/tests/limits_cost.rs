@@ -230,17 +230,17 @@ async fn many_at_once_never_spend_more_than_there_is() {
 #[tokio::test]
 async fn each_attempt_that_another_one_followed_has_a_line_with_what_its_provider_may_take() {
     let (a, b) = (MockLlm::start().await, MockLlm::start().await);
-    let model = |name: &str, first: &str| {
+    let model = |name: &str, first: &str, patience: &str| {
         json!({ "name": name, "tokenizer": "o200k_base", "price": price(PRICE),
-            "routing": { "balance": "weighted" }, "timeouts": { "first_token": "300ms" }, "deployments": [
+            "routing": { "balance": "weighted" }, "timeouts": { "first_token": patience }, "deployments": [
                 { "id": format!("{name}-a"), "provider": "a", "upstream_model": first, "weight": 1_000, "cost": price(COST_A) },
                 { "id": format!("{name}-b"), "provider": "b", "upstream_model": "mock?tokens=9", "weight": 1, "cost": price(COST_B) }] })
     };
     let documents = Documents::new()
         .openai("a", &a.url())
         .openai("b", &b.url())
-        .model_value(model("refuses", "mock?status=503"))
-        .model_value(model("hangs", "mock?hang=before"))
+        .model_value(model("refuses", "mock?status=503", "30s"))
+        .model_value(model("hangs", "mock?hang=before", "2s"))
         .limited("c", json!([]));
     let gateway = Gateway::with(documents).start().await;
     let input = 8;

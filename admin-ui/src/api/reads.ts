@@ -34,7 +34,8 @@ export interface SeriesQuery {
 }
 
 export interface RequestQuery {
-  before?: number | null;
+  before?: string | null;
+  scope?: string;
   limit?: number;
   channel?: string;
   model?: string;

@@ -4902,126 +4902,194 @@ export interface components {
              * @description Upstream attempts; the last one's usage is what is charged and what costs. Those before ended without an answer:
              *     each has a line of its own with the flag `attempt`, its number here, and in `cost_micro` what its provider may take
              *     for the input (`source` is `estimated` then), which is in no sum.
+             * @default 0
              */
             attempts: number;
             /**
              * Format: uint32
              * @description What the channel pays, in millionths of the currency's unit.
+             * @default 0
              */
             bill_micro: number;
             /**
              * Format: uint32
              * @description Tokens of the input that the upstream had cached.
+             * @default 0
              */
             cached_tokens: number;
-            /** @description Channel code; empty if none was known. */
+            /**
+             * @description Channel code; empty if none was known.
+             * @default
+             */
             channel: string;
-            /** @description How it ended, see [`Class::name`]. */
+            /**
+             * @description How it ended, see [`Class::name`].
+             * @default
+             */
             class: string;
             /**
              * Format: uint32
              * @description What the provider takes, likewise.
+             * @default 0
              */
             cost_micro: number;
-            /** @description See `price`. */
+            /**
+             * @description See `price`.
+             * @default
+             */
             cost_price: string;
             /**
              * Format: uint32
              * @description Tokens that were counted here.
+             * @default 0
              */
             counted_tokens: number;
-            /** @description Version of what decided its counts, 6 hexadecimal digits; empty if no model was known. */
+            /**
+             * @description Version of what decided its counts, 6 hexadecimal digits; empty if no model was known.
+             * @default
+             */
             counting: string;
             /**
              * Format: uint32
              * @description Tokens beyond the reservation.
+             * @default 0
              */
             debt_tokens: number;
-            /** @description Deployment that answered; empty if it was not proxied. */
+            /**
+             * @description Deployment that answered; empty if it was not proxied.
+             * @default
+             */
             deployment: string;
             /**
              * Format: uint32
              * @description Tokens that are an estimate.
+             * @default 0
              */
             estimated_tokens: number;
-            /** @description Experiment that sorted its caller; empty for none. */
+            /**
+             * @description Experiment that sorted its caller; empty for none.
+             * @default
+             */
             experiment: string;
             /**
              * Format: uint32
              * @description Microseconds to the first byte of the answer.
+             * @default null
              */
             first_token_us: number | null;
-            /** @description `stream`, `suspicious`, `cut`, `shadow`, `attempt`; comma-separated. */
+            /**
+             * @description `stream`, `suspicious`, `cut`, `shadow`, `attempt`; comma-separated.
+             * @default
+             */
             flags: string;
             /**
              * Format: uint32
              * @description Generation of the snapshot that decided it.
+             * @default 0
              */
             generation: number;
-            /** @description The caller's group in it; empty for none. */
+            /**
+             * @description The caller's group in it; empty for none.
+             * @default
+             */
             group: string;
             /**
              * Format: uint32
              * @description Tokens.
+             * @default 0
              */
             input_tokens: number;
+            /** @description The instance. */
+            instance: string;
             /**
              * Format: uint32
              * @description Microseconds from the request to the end of the answer.
+             * @default 0
              */
             latency_us: number;
             /** @description Name of the limit that refused it; null for none, or for one that the configuration in force does not have. */
             limit: string | null;
-            /** @description Key of the limit that refused it, 16 hexadecimal digits; empty for none. */
+            /**
+             * @description Key of the limit that refused it, 16 hexadecimal digits; empty for none.
+             * @default
+             */
             limit_key: string;
-            /** @description Model name; empty if none was known. */
+            /**
+             * @description Model name; empty if none was known.
+             * @default
+             */
             model: string;
             /**
              * Format: int64
-             * @description Its number in the log.
+             * @description Its number in the log of its instance.
              */
             number: number;
             /**
              * Format: uint32
              * @description Tokens.
+             * @default 0
              */
             output_tokens: number;
-            /** @description Versions of the two prices, 6 hexadecimal digits; empty for none. */
+            /**
+             * @description Versions of the two prices, 6 hexadecimal digits; empty for none.
+             * @default
+             */
             price: string;
             /**
              * Format: uint32
              * @description Tokens of the output spent on reasoning.
+             * @default 0
              */
             reasoning_tokens: number;
-            /** @description Request id, 32 hexadecimal digits. */
+            /**
+             * @description Request id, 32 hexadecimal digits.
+             * @default
+             */
             request_id: string;
             /**
              * Format: uint32
              * @description Input tokens reserved.
+             * @default 0
              */
             reserved_input: number;
             /**
              * Format: uint32
              * @description Output tokens reserved.
+             * @default 0
              */
             reserved_output: number;
-            /** @description Hash of the rule that decided, 16 hexadecimal digits; empty for none. */
+            /**
+             * @description Hash of the rule that decided, 16 hexadecimal digits; empty for none.
+             * @default
+             */
             rule: string;
-            /** @description Where the counts come from: `none`, `upstream`, `counted`, `estimated`. */
+            /**
+             * @description Where the counts come from: `none`, `upstream`, `counted`, `estimated`.
+             * @default
+             */
             source: string;
             /**
              * Format: uint16
              * @description HTTP status sent.
+             * @default 0
              */
             status: number;
             /**
              * Format: uint64
              * @description When it ended, Unix milliseconds by region time.
+             * @default 0
              */
             time_ms: number;
         };
         /** @description The daemon's log of requests. */
         RequestLog: {
+            /**
+             * Format: uint64
+             * @description The newest rows of each instance that stand in Redis for all instances to show, at most 100,000 (a row takes about
+             *     400 bytes there); 0 for none.
+             * @default 10000
+             */
+            cluster_rows?: number;
             /**
              * @description Whether it is kept.
              * @default true
@@ -5041,11 +5109,8 @@ export interface components {
         };
         /** @description A page of the request log. */
         RequestPage: {
-            /**
-             * Format: int64
-             * @description `before` of the next page; null on the last one.
-             */
-            next: number | null;
+            /** @description `before` of the next page; null on the last one. */
+            next: string | null;
             requests: components["schemas"]["RequestLine"][];
         };
         /** @description A new password for somebody else. */
@@ -10303,7 +10368,7 @@ export interface operations {
                 /** @description Whether attempts that another one followed are lines too: by default only with `id`. */
                 attempts?: boolean;
                 /** @description `next` of the page before. */
-                before?: number;
+                before?: string;
                 /** @description Only this channel. */
                 channel?: string;
                 /** @description Only this class: `ok`, `client`, `rule`, `limit`, `upstream`, `timeout`, `abort`, `internal`. */
@@ -10324,6 +10389,11 @@ export interface operations {
                 limit?: number;
                 /** @description Only this model. */
                 model?: string;
+                /**
+                 * @description This instance's whole log, by default, or the newest lines of all instances, as far as `request_log.cluster_rows`
+                 *     goes and instances share a Redis.
+                 */
+                scope?: "cluster" | "instance";
                 /** @description Only this status. */
                 status?: number;
                 /** @description Older than this, Unix milliseconds. */

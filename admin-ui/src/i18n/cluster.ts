@@ -2,6 +2,7 @@
 import type { Texts } from ".";
 
 export const cluster = {
+  "instance.one": ["Instance", "实例"],
   "instance.lead": ["All gateways that share these documents, and what they share them through.", "共享这些文档的所有网关，以及它们共享数据的途径。"], "instance.cluster": ["Cluster", "集群"], "instance.serving": ["serving", "服务中"], "instance.draining": ["draining", "排空中"], "instance.refusing": ["refuses the documents", "拒绝当前文档"], "instance.converged": ["all instances have the same version", "所有实例版本一致"],
   "instance.diverged": ["versions differ", "版本不一致"], "instance.documents": ["Documents", "文档版本"], "instance.drain": ["Drain", "排空"], "instance.undrain": ["Take clients again", "恢复服务"], "instance.id": ["Instance", "实例"], "instance.self": ["this one", "本实例"], "instance.generation": ["Generation", "配置代"], "instance.heartbeat": ["Heartbeat", "心跳"],
   "instance.version": ["Version", "版本"], "instance.uptime": ["Up for", "运行时间"], "instance.ring": ["Events waiting", "待记账事件"], "instance.dropped": ["{n} dropped", "丢弃 {n}"], "instance.region": ["Shared memory", "共享内存"], "instance.layout": ["layout {n}", "布局 {n}"], "instance.workers": ["Workers", "工作进程"], "instance.alive": ["alive", "存活"], "instance.dead": ["gone", "已退出"], "instance.memory": ["Memory", "内存"],

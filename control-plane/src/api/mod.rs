@@ -69,7 +69,7 @@ use crate::oidc::SignIns;
 use crate::pulse::Pulses;
 use crate::schedule::Schedules;
 use crate::secrets::{ApiToken, Sealer};
-use crate::shared::{Role, RumourFigures, Shared, ShippingFigures, UsageReader};
+use crate::shared::{RecentFigures, RecentReader, Role, RumourFigures, Shared, ShippingFigures, UsageReader};
 
 pub use error::ApiError;
 pub use guard::Peer;
@@ -129,6 +129,10 @@ pub struct AppState {
     pub usage: UsageReader,
     /// How this instance's part of it is written.
     pub shipping: Arc<ShippingFigures>,
+    /// The newest requests of all instances, and how this one's are written.
+    pub recent: (RecentReader, Arc<RecentFigures>),
+    /// What this instance is called.
+    pub instance: String,
     /// How much the instances tell each other of deployments.
     pub rumours: Arc<RumourFigures>,
     /// Whether this instance does what one does for all.

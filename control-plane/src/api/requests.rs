@@ -6,11 +6,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::extract::{Path, Query};
+use super::usage::Scope;
 use super::{ApiError, AppState};
 use crate::accounts::Principal;
 use crate::config::ConfigStatus;
 use crate::ledger::{RequestRecord, RequestSearch, flag_bit};
 use crate::live;
+use crate::shared::RecentCursor;
 
 /// Most lines on one page.
 const MOST: usize = 1_000;
@@ -20,7 +22,10 @@ const MOST: usize = 1_000;
 #[serde(deny_unknown_fields)]
 pub(super) struct Wanted {
     /// `next` of the page before.
-    before: Option<i64>,
+    before: Option<String>,
+    /// This instance's whole log, by default, or the newest lines of all instances, as far as `request_log.cluster_rows`
+    /// goes and instances share a Redis.
+    scope: Option<Scope>,
     /// Only this channel.
     channel: Option<String>,
     /// Only this model.
@@ -57,8 +62,10 @@ fn hundred() -> usize {
 /// A line of the request log. `rule` is the rule's name as long as the configuration in force has it.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct RequestLine {
-    /// Its number in the log.
+    /// Its number in the log of its instance.
     number: i64,
+    /// The instance.
+    instance: String,
     #[serde(flatten)]
     record: RequestRecord,
     /// Name of the limit that refused it; null for none, or for one that the configuration in force does not have.
@@ -70,11 +77,15 @@ pub(super) struct RequestLine {
 pub(super) struct RequestPage {
     requests: Vec<RequestLine>,
     /// `before` of the next page; null on the last one.
-    next: Option<i64>,
+    next: Option<String>,
 }
 
 /// Names of the limit and the rule that decided, as far as the configuration in force still has them.
-fn named(status: &ConfigStatus, number_of_line: i64, mut record: RequestRecord) -> RequestLine {
+fn named(
+    status: &ConfigStatus,
+    (number_of_line, instance): (i64, String),
+    mut record: RequestRecord,
+) -> RequestLine {
     let number = |hex: &str| u64::from_str_radix(hex, 16).ok();
     let limit = || {
         let key = number(&record.limit_key)?;
@@ -92,6 +103,7 @@ fn named(status: &ConfigStatus, number_of_line: i64, mut record: RequestRecord) 
     }
     RequestLine {
         number: number_of_line,
+        instance,
         record,
         limit,
     }
@@ -112,13 +124,43 @@ async fn search(state: AppState, who: Principal, query: RequestSearch) -> Result
         let lines = page
             .lines
             .into_iter()
-            .map(|(number, record)| named(&status, number, record));
+            .map(|(number, record)| named(&status, (number, state.instance.clone()), record));
         Ok(RequestPage {
             requests: lines.collect(),
-            next: page.next,
+            next: page.next.map(|number| number.to_string()),
         })
     })
     .await?
+}
+
+/// A page of what all instances show one another.
+async fn search_all(
+    state: &AppState,
+    who: &Principal,
+    before: Option<&str>,
+    query: &RequestSearch,
+) -> Result<RequestPage, ApiError> {
+    if !state.recent.0.is_configured() {
+        return Err(ApiError::bad_request(
+            "`scope`: without `redis` in the settings each instance knows its own requests only",
+        ));
+    }
+    let cursor = match before {
+        None => RecentCursor::default(),
+        Some(text) => {
+            RecentCursor::parse(text).ok_or_else(|| ApiError::bad_request("`before` is no page's `next`"))?
+        }
+    };
+    let sees = |channel: &str| who.sees(channel);
+    let (lines, next) = state.recent.0.search(query, &cursor, &sees).await?;
+    let status = state.status();
+    let lines = lines
+        .into_iter()
+        .map(|line| named(&status, (line.number, line.instance), line.record));
+    Ok(RequestPage {
+        requests: lines.collect(),
+        next: next.map(|cursor| cursor.to_string()),
+    })
 }
 
 /// A page of the log.
@@ -131,9 +173,14 @@ pub(super) async fn read(
         flag_bit(name)
             .ok_or_else(|| ApiError::bad_request("`flag` is none of `stream`, `suspicious`, `cut`, `shadow`"))
     });
+    let of_all = wanted.scope == Some(Scope::Cluster);
+    let before = wanted.before.as_ref().filter(|_| !of_all).map(|text| {
+        text.parse()
+            .map_err(|_| ApiError::bad_request("`before` is no page's `next`"))
+    });
     let query = RequestSearch {
         flags: flag.transpose()?.unwrap_or(0),
-        before: wanted.before,
+        before: before.transpose()?,
         channel: wanted.channel,
         model: wanted.model,
         class: wanted.class,
@@ -147,7 +194,13 @@ pub(super) async fn read(
         to_ms: wanted.to_ms,
         limit: wanted.limit.clamp(1, MOST),
     };
-    search(state, who, query).await.map(Json)
+    if of_all {
+        search_all(&state, &who, wanted.before.as_deref(), &query)
+            .await
+            .map(Json)
+    } else {
+        search(state, who, query).await.map(Json)
+    }
 }
 
 /// One line of the log.

@@ -12,6 +12,7 @@ pub(super) fn write(text: &mut Text, state: &AppState) {
     }
     let get = |word: &AtomicU64| word.load(Relaxed);
     let (redis, shipping) = (state.shared.figures(), &state.shipping);
+    let (_, recent) = &state.recent;
     for (name, kind, help, value) in [
         (
             "tollgate_shared_redis_up",
@@ -54,6 +55,18 @@ pub(super) fn write(text: &mut Text, state: &AppState) {
             "counter",
             "Times that usage could not be written to Redis and stayed in the ledger.",
             get(&shipping.failures),
+        ),
+        (
+            "tollgate_recent_requests_total",
+            "counter",
+            "Lines of the request log written to Redis for all instances to show.",
+            get(&recent.lines),
+        ),
+        (
+            "tollgate_recent_failures_total",
+            "counter",
+            "Times that they could not be written.",
+            get(&recent.failures),
         ),
         (
             "tollgate_deployment_news_told_total",

@@ -31,7 +31,7 @@ use crate::oidc::SignIns;
 use crate::pulse::Pulses;
 use crate::schedule::{Runner, Schedules};
 use crate::secrets::{ApiToken, CredentialFolder, MasterKey, Sealer};
-use crate::shared::{Elector, Rumours, Shared, SharedLock, Shipper, UsageReader};
+use crate::shared::{Elector, RecentReader, RecentWriter, Rumours, Shared, SharedLock, Shipper, UsageReader};
 
 /// How long the end waits for the cluster's usage to be written.
 const LAST_SHIPPING: Duration = Duration::from_secs(2);
@@ -342,6 +342,14 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     )
     .map_err(DaemonError::from)?;
 
+    let recent = RecentWriter::new(
+        shared.clone(),
+        SqliteReader::open(&ledger).map_err(DaemonError::from)?,
+        config.clone(),
+        name.to_owned(),
+    )
+    .map_err(DaemonError::from)?;
+
     let figures = Arc::<Figures>::default();
     let naming = Naming::alone(name);
     let around = Around {
@@ -402,6 +410,8 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         cluster: Arc::clone(&figures),
         usage: UsageReader::new(shared.clone()),
         shipping: shipper.figures(),
+        recent: (RecentReader::new(shared.clone()), recent.figures()),
+        instance: name.to_owned(),
         rumours: rumours.figures(),
         role: elector.role(),
         shared,
@@ -443,6 +453,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     let publishing_later = tokio::spawn(publishing_later.run(stop.watch()));
     let backing_up = tokio::spawn(backing_up.run(stop.watch()));
     let shipping = tokio::spawn(shipper.run(stop.watch()));
+    let showing = tokio::spawn(recent.run(stop.watch()));
     let electing = tokio::spawn(elector.run(stop.watch()));
     let talking = tokio::spawn(rumours.run(stop.watch()));
 
@@ -488,6 +499,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     let _ = probing.await;
     let _ = meeting.await;
     let _ = leasing.await;
+    let _ = showing.await;
     let _ = electing.await;
     let _ = talking.await;
     let _ = keeping.await;

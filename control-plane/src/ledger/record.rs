@@ -1,11 +1,12 @@
 //! One line of the request log: what an event says, with names in place of numbers. Never holds a prompt.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tollgate_shm::{Class, Event};
 
 /// A finished request.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
 pub struct RequestRecord {
     /// When it ended, Unix milliseconds by region time.
     pub time_ms: u64,

@@ -4,17 +4,20 @@
 //!
 //! ```text
 //! ledger (SQLite) ─marks─► Shipper ─script─► usage:… minutes:… tens:…  ─► reader ─► API of every instance
+//! ledger's request log ─script─► {requests}:of:… ─► reader ─► API of every instance
 //! prober, region ─► Rumours ─script─► verdict:… breaker:… cooling:…  ─publish─► Rumours ─► region of every instance
 //! ```
 
 mod connection;
 mod leader;
 mod publication;
+mod recent;
 mod rumours;
 mod usage;
 
 pub use connection::{Script, Shared, SharedError, SharedFigures};
 pub use leader::{Elector, Role, alone};
 pub use publication::SharedLock;
+pub use recent::{RecentCursor, RecentFigures, RecentLine, RecentReader, RecentWriter};
 pub use rumours::{RumourFigures, Rumours};
 pub use usage::{Shipper, ShippingFigures, UsageReader};

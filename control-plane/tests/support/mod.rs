@@ -30,7 +30,7 @@ use tollgate::ledger::{Drain, SqliteReader, SqliteStore};
 use tollgate::oidc::SignIns;
 use tollgate::schedule::{Runner, Schedules};
 use tollgate::secrets::{ApiToken, CredentialFolder, MasterKey, Sealer};
-use tollgate::shared::{Shared, UsageReader, alone};
+use tollgate::shared::{RecentReader, Shared, UsageReader, alone};
 use tollgate_shm::{Region, Sizes};
 use tower::ServiceExt;
 
@@ -165,6 +165,8 @@ impl Daemon {
             cluster: Arc::default(),
             usage: UsageReader::new(shared.clone()),
             shipping: Arc::default(),
+            recent: (RecentReader::new(shared.clone()), Arc::default()),
+            instance: "one".to_owned(),
             rumours: Arc::default(),
             accounts_copy: Arc::default(),
             role: alone(),

@@ -68,6 +68,9 @@ pub struct RequestLog {
     pub max_rows: u64,
     /// Age at which rows go.
     pub max_age: Span,
+    /// The newest rows of each instance that stand in Redis for all instances to show, at most 100,000 (a row takes about
+    /// 400 bytes there); 0 for none.
+    pub cluster_rows: u64,
 }
 
 impl Default for RequestLog {
@@ -76,6 +79,7 @@ impl Default for RequestLog {
             enabled: true,
             max_rows: 1_000_000,
             max_age: Span::from_millis(7 * 86_400_000),
+            cluster_rows: 10_000,
         }
     }
 }

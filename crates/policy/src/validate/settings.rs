@@ -40,6 +40,9 @@ pub(super) fn check(context: &mut Context<'_>) {
     if settings.request_log.max_rows > 100_000_000 {
         context.error(at, "request_log.max_rows", "must be at most 100000000");
     }
+    if settings.request_log.cluster_rows > 100_000 {
+        context.error(at, "request_log.cluster_rows", "must be at most 100000");
+    }
     let minute = Span::from_millis(60_000);
     for (path, span) in [
         ("request_log.max_age", settings.request_log.max_age),
