@@ -69,7 +69,8 @@ pub fn rotate(state: &Path, key_file: &Path, config: &Path) -> Result<Rotated, S
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        if Kind::from_file_name(&name) != Some(Kind::Providers) && instance_of(&name).is_none() {
+        let holds = Kind::from_file_name(&name).is_some_and(Kind::holds_secrets);
+        if !holds && instance_of(&name).is_none() {
             continue;
         }
         let bytes = fs::read(&path).map_err(at(&path))?;

@@ -19,6 +19,7 @@ pub mod port;
 pub mod process;
 pub mod programs;
 pub mod raw;
+pub mod receiver;
 pub mod redis;
 pub mod site;
 pub mod sse;

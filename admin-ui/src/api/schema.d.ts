@@ -75,6 +75,93 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/alerts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Lists alerts of the whole cluster, those that fire first */
+        get: operations["get_alerts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/alerts/receivers/{name}/test": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Sends a receiver a message that only shows that messages arrive */
+        post: operations["post_alerts_receivers_name_test"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/alerts/silences": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Lists silences */
+        get: operations["get_alerts_silences"];
+        put?: never;
+        /** Keeps receivers from being told of what matches, for a while */
+        post: operations["post_alerts_silences"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/alerts/silences/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        post?: never;
+        /** Ends a silence */
+        delete: operations["delete_alerts_silences_id"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/alerts/{id}/ack": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Says that somebody looks at an alert: receivers are not told of it again until it is over */
+        post: operations["post_alerts_id_ack"];
+        /** Takes back that somebody looks at an alert */
+        delete: operations["delete_alerts_id_ack"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/audit": {
         parameters: {
             query?: never;
@@ -894,7 +981,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Follows what the gateway does (LiveSample, once a second) */
+        /** Follows what the gateway does: `sample` (LiveSample) once a second, `alerts` (AlertCounts) when alerts change */
         get: operations["get_live"];
         put?: never;
         post?: never;
@@ -1678,6 +1765,346 @@ export interface components {
             shadow?: components["schemas"]["Then"] | null;
             /** @description Puts a label on the request's record. */
             tag?: string | null;
+        };
+        /** @description An alert. Times are Unix milliseconds. */
+        Alert: {
+            /** @description Who looks at it; null if nobody does. */
+            acknowledged: components["schemas"]["AlertAcknowledgement"] | null;
+            /**
+             * Format: uint64
+             * @description When it was over; null if it is not.
+             */
+            ended_ms: number | null;
+            /**
+             * Format: uint64
+             * @description Since when it fires; null if it does not yet.
+             */
+            firing_ms: number | null;
+            id: string;
+            /** @description The instance that watches itself; empty for what one watches for all. */
+            instance: string;
+            labels: {
+                [key: string]: string;
+            };
+            rule: components["schemas"]["AlertRuleName"];
+            severity: components["schemas"]["AlertSeverity"];
+            /** @description Id of the silence that keeps receivers from being told; null without one. */
+            silence: string | null;
+            /**
+             * Format: uint64
+             * @description When it was first so.
+             */
+            started_ms: number;
+            /**
+             * @description `pending` is so but not for long enough.
+             * @enum {string}
+             */
+            state: "pending" | "firing" | "resolved";
+            /** @description In words. */
+            summary: string;
+            /**
+             * Format: double
+             * @description From where on it is one.
+             */
+            threshold: number;
+            told: components["schemas"]["AlertToldTo"][];
+            /** @description `percent`, `days` or `count`; empty for what is so or not. */
+            unit: string;
+            /**
+             * Format: double
+             * @description What was last found while it was so, in the rule's unit.
+             */
+            value: number;
+        };
+        /** @description Somebody looks at it. */
+        AlertAcknowledgement: {
+            /**
+             * Format: uint64
+             * @description Since when, Unix milliseconds.
+             */
+            at_ms: number;
+            /** @description Who. */
+            by: string;
+            /** @description What they say. */
+            comment: string;
+        };
+        /** @description Why. */
+        AlertComment: {
+            /**
+             * @description For those who look later, and for the audit log.
+             * @default
+             */
+            comment?: string;
+        };
+        /** @description Open alerts. */
+        AlertCounts: {
+            /**
+             * Format: uint
+             * @description Those that fire, are critical, and nobody looks at.
+             */
+            critical: number;
+            /** Format: uint */
+            firing: number;
+            /** Format: uint */
+            pending: number;
+            /**
+             * Format: uint
+             * @description Those that fire and somebody looks at, or that are silenced.
+             */
+            quiet: number;
+        };
+        /** @description Alerts, those that fire first. */
+        AlertList: {
+            alerts: components["schemas"]["Alert"][];
+            /** @description Open alerts of those that the caller may see, whatever was asked for. */
+            counts: components["schemas"]["AlertCounts"];
+            /** @description Whether anything is watched. */
+            enabled: boolean;
+            /**
+             * Format: uint
+             * @description Alerts that are counted only, because there are too many.
+             */
+            left_out: number;
+            /**
+             * Format: uint64
+             * @description Unix milliseconds.
+             */
+            now_ms: number;
+            receivers: components["schemas"]["AlertReceiverState"][];
+            rules: components["schemas"]["AlertRuleState"][];
+            /** @description Those that hold, and those that lately did. */
+            silences: components["schemas"]["AlertSilence"][];
+        };
+        /** @description Somebody who is told. */
+        AlertReceiver: {
+            /** @description File with the certificates that the receiver's is checked against; the system's if not given. */
+            ca_file?: string | null;
+            /**
+             * @description Whether it is told at all.
+             * @default true
+             */
+            enabled?: boolean;
+            /** @description In which form it is told. */
+            kind?: components["schemas"]["ReceiverKind"];
+            /**
+             * @description The least severity that it is told of.
+             * @default info
+             */
+            min_severity?: components["schemas"]["AlertSeverity"];
+            /** @description Its name. */
+            name: string;
+            /**
+             * @description Whether it is told when something is over.
+             * @default true
+             */
+            resolved?: boolean;
+            /**
+             * @description The rules that it is told of; all if there are none.
+             * @default []
+             */
+            rules?: components["schemas"]["AlertRuleName"][];
+            /** @description What messages are signed with (HMAC-SHA256). */
+            secret?: components["schemas"]["StoredSecret"] | null;
+            /** @description Where it is, for addresses that hold a token, as those of chats do. */
+            secret_url?: components["schemas"]["StoredSecret"] | null;
+            /** @description Where it is, `https://…`; everybody who may read the settings sees it. Either this or `secret_url`. */
+            url?: string | null;
+        };
+        /** @description A receiver, and how it goes with it. Times are Unix milliseconds, 0 for never. */
+        AlertReceiverState: {
+            /**
+             * Format: uint64
+             * @description When it last took a message.
+             */
+            accepted_ms: number;
+            enabled: boolean;
+            /** @description Why not; empty if it took the last one. */
+            error: string;
+            /**
+             * Format: uint64
+             * @description When it last did not.
+             */
+            failed_ms: number;
+            /**
+             * Format: uint32
+             * @description Times in a row that it did not.
+             */
+            failures: number;
+            kind: string;
+            name: string;
+        };
+        /** @description What is different of a rule from what the program brings. */
+        AlertRule: {
+            /**
+             * @description How long it must be over before it counts as over, 0..=1d.
+             * @default null
+             */
+            clear_after?: components["schemas"]["Duration"] | null;
+            /**
+             * @description Whether it is watched.
+             * @default null
+             */
+            enabled?: boolean | null;
+            /**
+             * @description How long it must be so before anybody is told, 0..=1d.
+             * @default null
+             */
+            for?: components["schemas"]["Duration"] | null;
+            /**
+             * @description How bad it is.
+             * @default null
+             */
+            severity?: components["schemas"]["AlertSeverity"] | null;
+            /**
+             * Format: double
+             * @description From where on it is one; in the rule's unit, for those that have one.
+             * @default null
+             */
+            threshold?: number | null;
+        };
+        AlertRuleDefaults: {
+            /** Format: uint64 */
+            clear_after_ms: number;
+            /** Format: uint64 */
+            for_ms: number;
+            severity: components["schemas"]["AlertSeverity"];
+            /** Format: double */
+            threshold: number | null;
+        };
+        /** @description What is watched. */
+        AlertRuleName: "model_down" | "deployment_down" | "error_rate" | "channel_throttled" | "limit_nearly_used" | "budget_nearly_used" | "key_expiring" | "instance_lost" | "redis_lost" | "nacos_lost" | "configuration_not_taken" | "disk_low" | "ledger_behind" | "worker_panics";
+        /** @description A rule as it is in force. */
+        AlertRuleState: {
+            /** @description Whether values below the threshold matter, not those above. */
+            below: boolean;
+            /**
+             * Format: uint64
+             * @description How long it must be over, milliseconds.
+             */
+            clear_after_ms: number;
+            /** @description What the program brings. */
+            defaults: components["schemas"]["AlertRuleDefaults"];
+            enabled: boolean;
+            /**
+             * Format: uint64
+             * @description How long it must be so, milliseconds.
+             */
+            for_ms: number;
+            name: components["schemas"]["AlertRuleName"];
+            /** @description Whether each instance watches itself; if not, one watches for all. */
+            own: boolean;
+            severity: components["schemas"]["AlertSeverity"];
+            /**
+             * Format: double
+             * @description Null for what is so or not.
+             */
+            threshold: number | null;
+            /** @description `percent`, `days` or `count`; empty for what is so or not. */
+            unit: string;
+        };
+        /** @description What is different of the rules from what the program brings. */
+        AlertRules: {
+            /** @description A channel has spent so much of a limit of money. */
+            budget_nearly_used?: components["schemas"]["AlertRule"];
+            /** @description So many of a channel's requests are refused by limits, of at least 20 within five minutes. */
+            channel_throttled?: components["schemas"]["AlertRule"];
+            /** @description Documents are refused, or a worker does not take them up. */
+            configuration_not_taken?: components["schemas"]["AlertRule"];
+            /** @description A deployment gets no requests: its breaker is open, or probes find it ill. */
+            deployment_down?: components["schemas"]["AlertRule"];
+            /** @description So little of the disk with the state folder is left. */
+            disk_low?: components["schemas"]["AlertRule"];
+            /** @description So many of a model's requests fail at its providers or here, of at least 20 within five minutes. */
+            error_rate?: components["schemas"]["AlertRule"];
+            /** @description An instance has left the cluster without having been drained. */
+            instance_lost?: components["schemas"]["AlertRule"];
+            /** @description A channel's key expires within so many days. */
+            key_expiring?: components["schemas"]["AlertRule"];
+            /** @description The ledger cannot be written, or so much of the rings of events waits for it. */
+            ledger_behind?: components["schemas"]["AlertRule"];
+            /** @description A channel has used so much of a limit of tokens. */
+            limit_nearly_used?: components["schemas"]["AlertRule"];
+            /** @description None of a model's deployments gets requests. */
+            model_down?: components["schemas"]["AlertRule"];
+            /** @description Nacos does not answer an instance. */
+            nacos_lost?: components["schemas"]["AlertRule"];
+            /** @description Redis does not answer an instance, or not as it should. */
+            redis_lost?: components["schemas"]["AlertRule"];
+            /** @description So many panics of workers were caught within ten minutes. */
+            worker_panics?: components["schemas"]["AlertRule"];
+        };
+        /** @description What is watched, and who is told. */
+        AlertSettings: {
+            /**
+             * @description Whether anything is watched.
+             * @default true
+             */
+            enabled?: boolean;
+            /** @description Who is told; at most 20. */
+            receivers?: components["schemas"]["AlertReceiver"][];
+            /**
+             * @description Time after which receivers are told again of what lasts and nobody has acknowledged, 1m..=31d.
+             * @default 4h
+             */
+            repeat_interval?: components["schemas"]["Duration"];
+            /** @description What is different of the rules from what the program brings. */
+            rules?: components["schemas"]["AlertRules"];
+        };
+        /** @description How bad it is. */
+        AlertSeverity: "info" | "warning" | "critical";
+        /** @description Nobody is told of what matches, for a while. */
+        AlertSilence: {
+            /** @description Who wants it. */
+            by: string;
+            /** @description Why. */
+            comment: string;
+            /**
+             * Format: uint64
+             * @description Until when, Unix milliseconds.
+             */
+            ends_ms: number;
+            /** @description Its id. */
+            id: string;
+            /** @description Only of alerts with these labels; values are globs. */
+            labels: {
+                [key: string]: string;
+            };
+            /** @description Only of this rule; of all if null. */
+            rule: components["schemas"]["AlertRuleName"] | null;
+            /**
+             * Format: uint64
+             * @description From when on, Unix milliseconds.
+             */
+            starts_ms: number;
+        };
+        /** @description Silences. */
+        AlertSilenceList: {
+            items: components["schemas"]["AlertSilence"][];
+        };
+        /** @description What a receiver was told of an alert. */
+        AlertToldTo: {
+            /**
+             * Format: uint64
+             * @description When it last was told, Unix milliseconds; 0 for never.
+             */
+            at_ms: number;
+            /**
+             * Format: uint32
+             * @description How many times that it fires.
+             */
+            firing: number;
+            receiver: string;
+            /** @description Whether it knows that it is over. */
+            resolved: boolean;
+        };
+        /** @description What came of a message that only shows that messages arrive. */
+        AlertTrial: {
+            /** @description Whether the receiver took it. */
+            accepted: boolean;
+            /** @description Why not; empty if it did. */
+            error: string;
+            /** Format: uint64 */
+            took_ms: number;
         };
         /** @description How a limit counts. */
         Algorithm: "sliding_window" | "fixed_window" | "token_bucket" | "leaky_bucket" | "concurrency";
@@ -4173,6 +4600,30 @@ export interface components {
             /** @description Names of roles. */
             roles: string[];
         };
+        /** @description A new silence. */
+        NewAlertSilence: {
+            /**
+             * @description Why.
+             * @default
+             */
+            comment?: string;
+            /** @description For how long, such as `2h`. */
+            for: components["schemas"]["Duration"];
+            /**
+             * @description Only of alerts with these labels; values are globs.
+             * @default {}
+             */
+            labels?: {
+                [key: string]: string;
+            };
+            /** @description Only of this rule; of all without it. */
+            rule?: components["schemas"]["AlertRuleName"] | null;
+            /**
+             * Format: uint64
+             * @description From when on, Unix milliseconds; from now on without it.
+             */
+            starts_ms?: number | null;
+        };
         /** @description A key that is asked for. */
         NewKey: {
             /** @description When it expires, RFC 3339. */
@@ -4307,6 +4758,56 @@ export interface components {
         };
         /** @description What a limit answers that finds no room in the counter table. */
         OnFull: "closed" | "open";
+        /** @description An alert, and who looks at it. */
+        OneAlert: {
+            /** @description Who looks at it; null if nobody does. */
+            acknowledged: components["schemas"]["AlertAcknowledgement"] | null;
+            /**
+             * Format: uint64
+             * @description When it was over; null if it is not.
+             */
+            ended_ms: number | null;
+            /**
+             * Format: uint64
+             * @description Since when it fires; null if it does not yet.
+             */
+            firing_ms: number | null;
+            id: string;
+            /** @description The instance that watches itself; empty for what one watches for all. */
+            instance: string;
+            labels: {
+                [key: string]: string;
+            };
+            rule: components["schemas"]["AlertRuleName"];
+            severity: components["schemas"]["AlertSeverity"];
+            /** @description Id of the silence that keeps receivers from being told; null without one. */
+            silence: string | null;
+            /**
+             * Format: uint64
+             * @description When it was first so.
+             */
+            started_ms: number;
+            /**
+             * @description `pending` is so but not for long enough.
+             * @enum {string}
+             */
+            state: "pending" | "firing" | "resolved";
+            /** @description In words. */
+            summary: string;
+            /**
+             * Format: double
+             * @description From where on it is one.
+             */
+            threshold: number;
+            told: components["schemas"]["AlertToldTo"][];
+            /** @description `percent`, `days` or `count`; empty for what is so or not. */
+            unit: string;
+            /**
+             * Format: double
+             * @description What was last found while it was so, in the rule's unit.
+             */
+            value: number;
+        };
         /** @description A deployment, or, with `/history` behind its id, its last probes. */
         OneDeployment: components["schemas"]["DeploymentNow"] | components["schemas"]["DeploymentHistory"];
         /** @description A change that is published later, and what it changes. */
@@ -4742,6 +5243,8 @@ export interface components {
              */
             reason?: string;
         };
+        /** @description In which form a receiver is told. */
+        ReceiverKind: "webhook" | "slack" | "dingtalk" | "feishu" | "wecom";
         /** @description The Redis that holds limits over all instances together. */
         Redis: {
             /** @description File with the certificates that the server's is checked against; the system's if not given. */
@@ -5424,6 +5927,8 @@ export interface components {
         };
         /** @description Everything that exists once. */
         Settings: {
+            /** @description What is watched, and who is told. */
+            alerts?: components["schemas"]["AlertSettings"];
             /** @description The admin API. */
             api?: components["schemas"]["Api"];
             /** @description Backups that the instance makes by itself; none without it. */
@@ -5546,6 +6051,15 @@ export interface components {
             reason: string;
         };
         StatusRange: number | string;
+        /** @description A secret of a receiver. Exactly one of the three. */
+        StoredSecret: {
+            /** @description The secret, encrypted by the daemon. */
+            encrypted?: components["schemas"]["Secret"] | null;
+            /** @description The secret in the clear; the daemon replaces it by `encrypted`. */
+            key?: components["schemas"]["Secret"] | null;
+            /** @description Name of the credential with it: a file in the daemon's credential folder. */
+            key_ref?: string | null;
+        };
         /** @description What channels extend. A channel's own words win. */
         Template: {
             /** @description What a client that goes away is charged. */
@@ -6056,6 +6570,24 @@ export type Account = components['schemas']['Account'];
 export type AccountChange = components['schemas']['AccountChange'];
 export type AccountList = components['schemas']['AccountList'];
 export type Action = components['schemas']['Action'];
+export type Alert = components['schemas']['Alert'];
+export type AlertAcknowledgement = components['schemas']['AlertAcknowledgement'];
+export type AlertComment = components['schemas']['AlertComment'];
+export type AlertCounts = components['schemas']['AlertCounts'];
+export type AlertList = components['schemas']['AlertList'];
+export type AlertReceiver = components['schemas']['AlertReceiver'];
+export type AlertReceiverState = components['schemas']['AlertReceiverState'];
+export type AlertRule = components['schemas']['AlertRule'];
+export type AlertRuleDefaults = components['schemas']['AlertRuleDefaults'];
+export type AlertRuleName = components['schemas']['AlertRuleName'];
+export type AlertRuleState = components['schemas']['AlertRuleState'];
+export type AlertRules = components['schemas']['AlertRules'];
+export type AlertSettings = components['schemas']['AlertSettings'];
+export type AlertSeverity = components['schemas']['AlertSeverity'];
+export type AlertSilence = components['schemas']['AlertSilence'];
+export type AlertSilenceList = components['schemas']['AlertSilenceList'];
+export type AlertToldTo = components['schemas']['AlertToldTo'];
+export type AlertTrial = components['schemas']['AlertTrial'];
 export type Algorithm = components['schemas']['Algorithm'];
 export type AllLimits = components['schemas']['AllLimits'];
 export type Amount = components['schemas']['Amount'];
@@ -6179,6 +6711,7 @@ export type ModelPatterns = components['schemas']['ModelPatterns'];
 export type Moment = components['schemas']['Moment'];
 export type NameResolution = components['schemas']['NameResolution'];
 export type NewAccount = components['schemas']['NewAccount'];
+export type NewAlertSilence = components['schemas']['NewAlertSilence'];
 export type NewKey = components['schemas']['NewKey'];
 export type NewPassword = components['schemas']['NewPassword'];
 export type NewRole = components['schemas']['NewRole'];
@@ -6188,6 +6721,7 @@ export type Oidc = components['schemas']['Oidc'];
 export type OidcRoles = components['schemas']['OidcRoles'];
 export type OidcWay = components['schemas']['OidcWay'];
 export type OnFull = components['schemas']['OnFull'];
+export type OneAlert = components['schemas']['OneAlert'];
 export type OneDeployment = components['schemas']['OneDeployment'];
 export type OneSchedule = components['schemas']['OneSchedule'];
 export type Operator = components['schemas']['Operator'];
@@ -6217,6 +6751,7 @@ export type Provider = components['schemas']['Provider'];
 export type Publication = components['schemas']['Publication'];
 export type Published = components['schemas']['Published'];
 export type Reason = components['schemas']['Reason'];
+export type ReceiverKind = components['schemas']['ReceiverKind'];
 export type Redis = components['schemas']['Redis'];
 export type RedisKind = components['schemas']['RedisKind'];
 export type RedisState = components['schemas']['RedisState'];
@@ -6258,6 +6793,7 @@ export type Source = components['schemas']['Source'];
 export type SourceHealth = components['schemas']['SourceHealth'];
 export type SourceState = components['schemas']['SourceState'];
 export type StatusRange = components['schemas']['StatusRange'];
+export type StoredSecret = components['schemas']['StoredSecret'];
 export type Template = components['schemas']['Template'];
 export type Testing = components['schemas']['Testing'];
 export type Then = components['schemas']['Then'];
@@ -6554,6 +7090,295 @@ export interface operations {
                     [name: string]: unknown;
                 };
                 content?: never;
+            };
+            /** @description not ready yet */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description the request is wrong, not allowed, or comes too late */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    get_alerts: {
+        parameters: {
+            query?: {
+                /** @description Only those of this rule. */
+                rule?: "model_down" | "deployment_down" | "error_rate" | "channel_throttled" | "limit_nearly_used" | "budget_nearly_used" | "key_expiring" | "instance_lost" | "redis_lost" | "nacos_lost" | "configuration_not_taken" | "disk_low" | "ledger_behind" | "worker_panics";
+                /** @description Only those of this severity. */
+                severity?: "info" | "warning" | "critical";
+                /** @description Only those in this state. */
+                state?: "pending" | "firing" | "resolved";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertList"];
+                };
+            };
+            /** @description not ready yet */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description the request is wrong, not allowed, or comes too late */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    post_alerts_receivers_name_test: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertTrial"];
+                };
+            };
+            /** @description not ready yet */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description the request is wrong, not allowed, or comes too late */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    get_alerts_silences: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertSilenceList"];
+                };
+            };
+            /** @description not ready yet */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description the request is wrong, not allowed, or comes too late */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    post_alerts_silences: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["NewAlertSilence"];
+            };
+        };
+        responses: {
+            /** @description done */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertSilence"];
+                };
+            };
+            /** @description not ready yet */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description the request is wrong, not allowed, or comes too late */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    delete_alerts_silences_id: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["AlertSilence"];
+                };
+            };
+            /** @description not ready yet */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description the request is wrong, not allowed, or comes too late */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    post_alerts_id_ack: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["AlertComment"];
+            };
+        };
+        responses: {
+            /** @description done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OneAlert"];
+                };
+            };
+            /** @description not ready yet */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description the request is wrong, not allowed, or comes too late */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    delete_alerts_id_ack: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["OneAlert"];
+                };
             };
             /** @description not ready yet */
             503: {

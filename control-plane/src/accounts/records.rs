@@ -17,31 +17,40 @@ pub enum Table {
     Schedules,
     /// Sign-ins at an identity provider that have begun, by the digest of their state.
     SignIns,
+    /// Books of alerts, by who answers for them, and what people say of alerts.
+    Alerts,
 }
 
 impl Table {
     /// All of them.
-    pub const ALL: [Table; 6] = [
+    pub const ALL: [Table; 7] = [
         Table::Accounts,
         Table::Roles,
         Table::Sessions,
         Table::Tokens,
         Table::Throttles,
         Table::Schedules,
+        Table::Alerts,
     ];
 
     /// Those that an instance keeps a copy of when they lie elsewhere.
-    pub const KEPT: [Table; 5] = [
+    pub const KEPT: [Table; 6] = [
         Table::Accounts,
         Table::Roles,
         Table::Sessions,
         Table::Tokens,
         Table::Schedules,
+        Table::Alerts,
     ];
 
     /// Whether its records are of the moment, so that nothing is lost with them but a login.
     pub const fn is_momentary(self) -> bool {
         matches!(self, Table::Sessions | Table::Throttles)
+    }
+
+    /// Whether an instance writes into its copy while the others cannot be reached.
+    pub const fn is_written_alone(self) -> bool {
+        self.is_momentary() || matches!(self, Table::Alerts)
     }
 
     /// Its name in the store.
@@ -54,6 +63,7 @@ impl Table {
             Table::Throttles => "throttles",
             Table::Schedules => "schedules",
             Table::SignIns => "sign_ins",
+            Table::Alerts => "alerts",
         }
     }
 }

@@ -108,14 +108,14 @@ impl RedisRecords {
             pipe.cmd("HGETALL").arg(self.key(table.name()));
         }
         type Hash = Vec<(String, Vec<u8>)>;
-        type Found = (Option<String>, Option<u64>, Hash, Hash, Hash, Hash, Hash);
-        let (lineage, clock, a, b, c, d, e): Found = self.runtime.block_on(self.shared.pipe(&pipe))?;
+        type Found = (Option<String>, Option<u64>, Hash, Hash, Hash, Hash, Hash, Hash);
+        let (lineage, clock, a, b, c, d, e, f): Found = self.runtime.block_on(self.shared.pipe(&pipe))?;
         let mut content = Content {
             lineage: lineage.unwrap_or_default(),
             clock: clock.unwrap_or(0),
             records: Vec::new(),
         };
-        for (table, hash) in Table::KEPT.into_iter().zip([a, b, c, d, e]) {
+        for (table, hash) in Table::KEPT.into_iter().zip([a, b, c, d, e, f]) {
             let records = hash.into_iter().filter_map(|(key, text)| decode(key, &text));
             content.records.extend(records.map(|record| (table, record)));
         }

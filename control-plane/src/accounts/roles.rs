@@ -64,6 +64,8 @@ named! {
         Deployments = "deployments",
         /// Instances.
         Instance = "instance",
+        /// Alerts, silences, and who is told.
+        Alerts = "alerts",
         /// Dry runs.
         Explain = "explain",
         /// What is done in an emergency.
@@ -234,6 +236,7 @@ pub fn built_in(name: &str) -> Option<Role> {
                 permissions.add(resource, &[Read]);
             }
             permissions.add(Resource::Emergency, &[Execute]);
+            permissions.add(Resource::Alerts, &[Create, Update, Delete, Execute]);
             "runs the gateway: changes the configuration and acts in an emergency, but has no say over accounts"
         }
         "auditor" => {
@@ -262,12 +265,13 @@ pub fn built_in(name: &str) -> Option<Role> {
 pub(super) const BUILT_IN: [&str; 4] = ["admin", "auditor", "operator", "viewer"];
 
 /// What a running gateway shows.
-const RUNNING: [Resource; 6] = [
+const RUNNING: [Resource; 7] = [
     Resource::Usage,
     Resource::Requests,
     Resource::Limits,
     Resource::Deployments,
     Resource::Instance,
+    Resource::Alerts,
     Resource::Explain,
 ];
 

@@ -111,14 +111,14 @@ impl SharedRecords {
         }
     }
 
-    /// The same for a change: only what is of the moment may be changed in the copy.
+    /// The same for a change: not everything may be changed in the copy.
     fn change<T>(
         &self,
         table: Table,
         redis: impl FnOnce(&RedisRecords) -> Result<T, RecordsError>,
         local: impl FnOnce(&SqliteRecords) -> Result<T, RecordsError>,
     ) -> Result<T, RecordsError> {
-        if table.is_momentary() {
+        if table.is_written_alone() {
             let done = self.ask(redis, local);
             if table != Table::Throttles {
                 self.inner.changed.notify_one();

@@ -145,7 +145,7 @@ pub(super) async fn read(
         .get(&name)
         .ok_or_else(|| ApiError::not_found(format!("there is no document `{name}`")))?;
     let bytes = match document.kind() {
-        Some(Kind::Providers) => redacted(&document.bytes).ok_or_else(|| {
+        Some(kind) if kind.holds_secrets() => redacted(&document.bytes).ok_or_else(|| {
             ApiError::conflict("the document is not JSON, so that its credentials cannot be told from the rest; see its file")
         })?,
         _ => document.bytes.to_vec(),
@@ -215,13 +215,19 @@ pub(super) fn prepared(
     body: &[u8],
     present: Option<&Document>,
 ) -> Result<Vec<u8>, ApiError> {
-    if kind != Some(Kind::Providers) {
+    if !kind.is_some_and(Kind::holds_secrets) {
         return Ok(body.to_vec());
     }
     let whole = with_restored(body, present.map(|d| &*d.bytes)).map_err(|unknown| {
-        let problem = |id| {
-            let reason = format!("no credential is stored for the provider `{id}`; write it out");
-            Problem::error(name, "providers", reason)
+        let problem = |id| match kind {
+            Some(Kind::Settings) => {
+                let reason = format!("no secret is stored as `{id}`; write it out");
+                Problem::error(name, "settings.alerts.receivers", reason)
+            }
+            _ => {
+                let reason = format!("no credential is stored for the provider `{id}`; write it out");
+                Problem::error(name, "providers", reason)
+            }
         };
         ApiError::invalid(unknown.into_iter().map(problem).collect())
     })?;

@@ -1,4 +1,4 @@
-//! The live stream: what the gateway does, once a second, as server-sent events.
+//! The live stream: what the gateway does, once a second, and what is wrong with it when that changes, as server-sent events.
 
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -16,9 +16,12 @@ use tokio::sync::watch;
 use tollgate_shm::{Class, HISTOGRAM_BUCKETS};
 
 use super::AppState;
+use super::alerts;
+use super::emergency::now_ms;
 use super::extract::Query;
 use super::guard::identify;
-use crate::accounts::Principal;
+use crate::accounts::{Action, Principal, Resource};
+use crate::alerts::Shown;
 use crate::pulse::{Beat, Pulse, percentile};
 
 /// After so many events it is looked up whether the session still stands.
@@ -167,15 +170,34 @@ struct Stream {
     who: Principal,
     headers: HeaderMap,
     pulses: watch::Receiver<std::sync::Arc<Pulse>>,
+    alerts: watch::Receiver<std::sync::Arc<Shown>>,
     top: usize,
     sent: u32,
 }
 
 impl Stream {
+    /// How many alerts there are; nothing for whoever may not know.
+    fn counts(&mut self) -> Option<Event> {
+        let shown = std::sync::Arc::clone(&self.alerts.borrow_and_update());
+        self.who.may(Resource::Alerts, Action::Read).then_some(())?;
+        let counts = alerts::counts(&shown, &self.who, now_ms());
+        Event::default().event("alerts").json_data(counts).ok()
+    }
+
     /// The next event; `None` when whoever listens may not any more.
     async fn next(mut self) -> Option<(Result<Event, Infallible>, Stream)> {
         loop {
-            self.pulses.changed().await.ok()?;
+            tokio::select! {
+                biased;
+                changed = self.alerts.changed() => {
+                    changed.ok()?;
+                    match self.counts() {
+                        Some(event) => return Some((Ok(event), self)),
+                        None => continue,
+                    }
+                }
+                changed = self.pulses.changed() => changed.ok()?,
+            }
             let pulse = std::sync::Arc::clone(&self.pulses.borrow_and_update());
             if pulse.span_ms == 0 {
                 continue;
@@ -183,10 +205,7 @@ impl Stream {
             self.sent += 1;
             if self.sent.is_multiple_of(ASK_AGAIN) {
                 self.who = identify(&self.state, &self.headers).await.ok()??;
-                if !self
-                    .who
-                    .may(crate::accounts::Resource::Usage, crate::accounts::Action::Read)
-                {
+                if !self.who.may(Resource::Usage, Action::Read) {
                     return None;
                 }
             }
@@ -208,8 +227,12 @@ pub(super) async fn read(
     Query(wanted): Query<Wanted>,
     headers: HeaderMap,
 ) -> impl IntoResponse {
+    let mut alerts = state.alerts.follow();
+    // The first event says how it is now.
+    alerts.mark_changed();
     let stream = Stream {
         pulses: state.pulses.follow(),
+        alerts,
         top: wanted.top.unwrap_or(10).clamp(1, 100),
         sent: 0,
         state,

@@ -402,6 +402,7 @@ pub(super) async fn read(
     super::deployment_metrics::write(&mut text, &state);
     super::cluster_metrics::write(&mut text, &state);
     super::shared_metrics::write(&mut text, &state);
+    super::alert_metrics::write(&mut text, &state);
     daemon(&mut text, &state);
     ([(header::CONTENT_TYPE, TYPE)], text.0)
 }

@@ -6,6 +6,8 @@
 //! and the dashboard's files.
 
 mod accounts;
+mod alert_metrics;
+mod alerts;
 mod audit;
 mod backup;
 mod cluster_metrics;
@@ -57,6 +59,7 @@ use tokio::sync::watch;
 use tollgate_shm::Region;
 
 use crate::accounts::{Accounts, Action, CopyFigures, Resource};
+use crate::alerts::AlertDesk;
 use crate::audit::Audit;
 use crate::backup::BackupFolder;
 use crate::balancer::Balancers;
@@ -115,6 +118,8 @@ pub struct AppState {
     pub schedules: Schedules,
     /// Backups that were made by themselves.
     pub backups: BackupFolder,
+    /// What is wrong, and who is told.
+    pub alerts: AlertDesk,
     /// What happens at this moment.
     pub pulses: Pulses,
     /// Seals credentials in documents.

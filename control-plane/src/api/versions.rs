@@ -178,7 +178,7 @@ pub(super) async fn document(
             .ok_or_else(|| ApiError::not_found(format!("version {number} has no document `{name}`")))?;
         let bytes = versions.content(etag)?;
         let bytes = match Kind::from_file_name(&name) {
-            Some(Kind::Providers) => redacted(&bytes)
+            Some(kind) if kind.holds_secrets() => redacted(&bytes)
                 .ok_or_else(|| ApiError::conflict("the document is not JSON; it cannot be shown"))?,
             _ => bytes.to_vec(),
         };

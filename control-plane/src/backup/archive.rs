@@ -144,7 +144,7 @@ impl Archive {
         for document in &documents.documents {
             let bytes = match document.kind() {
                 // What stands there in the clear because its source is for reading only is sealed here.
-                Some(Kind::Providers) => sealed(&document.bytes, key)
+                Some(kind) if kind.holds_secrets() => sealed(&document.bytes, key)
                     .map_err(ArchiveError::Unsealed)?
                     .unwrap_or_else(|| document.bytes.to_vec()),
                 _ => document.bytes.to_vec(),

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod account;
+mod alerts;
 mod audit;
 mod backup;
 mod check;
@@ -54,6 +55,9 @@ enum Command {
     /// The cluster's instances: list, weigh, drain, add, remove
     #[command(subcommand)]
     Instance(instance::Command),
+    /// What is wrong: list, acknowledge, silence, try a receiver
+    #[command(subcommand, visible_alias = "alert")]
+    Alerts(alerts::Command),
     /// Act in an emergency: block a channel, end streams, reset or top up limits, maintenance
     #[command(subcommand)]
     Emergency(emergency::Command),
@@ -148,6 +152,7 @@ pub fn main() -> ExitCode {
         Command::Config(args) => config::run(&args),
         Command::Drain(args) => return exit(drain::run(&args)),
         Command::Instance(command) => instance::run(&command),
+        Command::Alerts(command) => alerts::run(&command),
         Command::Emergency(command) => emergency::run(&command),
         Command::Top(args) => top::run(&args),
         Command::Schema(args) => check::schema(&args),

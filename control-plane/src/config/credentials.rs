@@ -1,5 +1,5 @@
-//! Credentials inside a `providers` document, found by their place in the text, so that everything else of an
-//! operator's file stays as it was written.
+//! Credentials inside a `providers` document, and secrets of receivers of alerts inside `settings`, found by their place in the
+//! text, so that everything else of an operator's file stays as it was written.
 
 use std::ops::Range;
 
@@ -27,9 +27,15 @@ struct Spot {
     text: String,
 }
 
-/// What stands in one provider.
+/// Secrets of a receiver of alerts, by their fields.
+const OF_RECEIVERS: [&str; 2] = ["secret", "secret_url"];
+/// Receivers that are looked at; validation allows fewer.
+const MOST_RECEIVERS: usize = 4_096;
+
+/// What stands in one provider, or in one secret of a receiver of alerts.
 #[derive(Clone, Debug, Default)]
 struct Spots {
+    /// The provider's id; of a receiver's secret `alerts/<receiver>/<field>`.
     id: Option<String>,
     /// What stands in `credentials` itself.
     single: Fields,
@@ -82,6 +88,32 @@ struct Walk<'a> {
     at: usize,
     path: Vec<Step>,
     found: Vec<Spots>,
+    receivers: Vec<Receiver>,
+}
+
+/// A receiver of alerts.
+#[derive(Clone, Debug, Default)]
+struct Receiver {
+    name: Option<String>,
+    secrets: [Spots; OF_RECEIVERS.len()],
+}
+
+impl Receiver {
+    fn spots(self) -> impl Iterator<Item = Spots> {
+        let name = self.name;
+        self.secrets
+            .into_iter()
+            .zip(OF_RECEIVERS)
+            .map(move |(spots, field)| Spots {
+                id: name.as_ref().map(|name| receiver_id(name, field)),
+                ..spots
+            })
+    }
+}
+
+/// What a secret of a receiver of alerts is sealed for.
+pub fn receiver_id(receiver: &str, field: &str) -> String {
+    format!("alerts/{receiver}/{field}")
 }
 
 impl Walk<'_> {
@@ -178,7 +210,39 @@ impl Walk<'_> {
         None
     }
 
+    fn note_receiver(&mut self, spot: Spot) {
+        let [_, _, _, Step::Index(index), Step::Key(field), rest @ ..] = self.path.as_slice() else {
+            return;
+        };
+        let index = *index;
+        if index >= MOST_RECEIVERS {
+            return;
+        }
+        if self.receivers.len() <= index {
+            self.receivers.resize(index + 1, Receiver::default());
+        }
+        let Some(receiver) = self.receivers.get_mut(index) else {
+            return;
+        };
+        if let ("name", []) = (field.as_str(), rest) {
+            receiver.name = Some(spot.text);
+            return;
+        }
+        let secrets = OF_RECEIVERS.into_iter().zip(&mut receiver.secrets);
+        for (_, spots) in secrets.filter(|(name, _)| name == field) {
+            match rest {
+                [Step::Key(name)] => spots.single.0.push((name.clone(), spot.clone())),
+                _ => spots.strays.push(spot.clone()),
+            }
+        }
+    }
+
     fn note(&mut self, spot: Spot) {
+        if let [Step::Key(settings), Step::Key(alerts), Step::Key(receivers), ..] = self.path.as_slice()
+            && (settings.as_str(), alerts.as_str(), receivers.as_str()) == ("settings", "alerts", "receivers")
+        {
+            return self.note_receiver(spot);
+        }
         let [Step::Key(list), Step::Index(index), Step::Key(field), rest @ ..] = self.path.as_slice() else {
             return;
         };
@@ -219,9 +283,12 @@ fn find(bytes: &[u8]) -> Option<Vec<Spots>> {
         at: 0,
         path: Vec::new(),
         found: Vec::new(),
+        receivers: Vec::new(),
     };
     walk.value(&(0..0))?;
-    Some(walk.found)
+    let mut found = walk.found;
+    found.extend(walk.receivers.into_iter().flat_map(Receiver::spots));
+    Some(found)
 }
 
 /// Replaces parts of a text; the parts must not overlap.
@@ -419,11 +486,64 @@ mod tests {
         );
     }
 
+    #[test]
+    fn secrets_of_receivers_are_sealed_redacted_and_restored_by_name() {
+        let key = MasterKey::from_bytes([3; 32]);
+        let text = br#"{"settings": {"redis": null, "alerts": {"receivers": [
+            {"secret": {"key": "hush-1"}, "name": "ops", "url": "https://example.com/hook"},
+            {"name": "chat", "kind": "slack", "secret_url": {"key": "https://example.com/hush-2"}},
+            {"name": "wrong", "secret": "hush-3", "secret_url": [{"key": "hush-4"}]}]}}}"#;
+        assert!(has_plain_keys(text));
+        let stored = sealed(text, &key).unwrap().unwrap();
+        assert!(!has_plain_keys(&stored));
+        let value: serde_json::Value = serde_json::from_slice(&stored).unwrap();
+        let receivers = &value["settings"]["alerts"]["receivers"];
+        for (index, id, plain) in [
+            (0, receiver_id("ops", "secret"), &b"hush-1"[..]),
+            (
+                1,
+                receiver_id("chat", "secret_url"),
+                b"https://example.com/hush-2",
+            ),
+        ] {
+            let field = id.rsplit('/').next().unwrap();
+            let sealed = receivers[index][field]["encrypted"].as_str().unwrap();
+            let bytes = key.check_text(&id, sealed).unwrap();
+            assert_eq!(key.open(&id, &bytes).unwrap().as_slice(), plain);
+        }
+        let shown = String::from_utf8(redacted(&stored).unwrap()).unwrap();
+        assert!(
+            !shown.contains("hush") && shown.contains("https://example.com/hook"),
+            "{shown}"
+        );
+        assert_eq!(shown.matches(REDACTED).count(), 4, "{shown}");
+        // What never was a secret does not come back; the others do, whatever their order.
+        let right = shown.replace(r#", "secret": "***", "secret_url": [{"key": "***"}]"#, "");
+        let mut turned: serde_json::Value = serde_json::from_str(&right).unwrap();
+        turned["settings"]["alerts"]["receivers"]
+            .as_array_mut()
+            .unwrap()
+            .reverse();
+        let back = with_restored(turned.to_string().as_bytes(), Some(&stored)).unwrap();
+        let back: serde_json::Value = serde_json::from_slice(&back).unwrap();
+        assert_eq!(back["settings"]["alerts"]["receivers"][2], receivers[0]);
+        assert_eq!(
+            with_restored(right.as_bytes(), None).unwrap_err(),
+            ["alerts/ops/secret", "alerts/chat/secret_url"]
+        );
+        let other = MasterKey::from_bytes([4; 32]);
+        let anew = resealed(&stored, &key, &other).unwrap().unwrap();
+        assert_eq!(redacted(&anew), redacted(&stored));
+        assert!(!receivers[0]["secret"]["encrypted"].is_null() && anew != stored);
+    }
+
     proptest! {
         #[test]
         fn no_text_breaks_the_walk(text in ".{0,200}") {
             let _ = find(text.as_bytes());
-            let mut walk = Walk { bytes: text.as_bytes(), at: 0, path: Vec::new(), found: Vec::new() };
+            let mut walk = Walk {
+                bytes: text.as_bytes(), at: 0, path: Vec::new(), found: Vec::new(), receivers: Vec::new(),
+            };
             walk.value(&(0..0));
         }
 

@@ -61,7 +61,7 @@ pub fn diff(name: &str, old: Option<&[u8]>, new: Option<&[u8]>) -> Option<Docume
                 compare(&mut found, "", Some(&a), Some(&b));
                 // What was taken out, or how the text is written.
                 if found.differences.is_empty() {
-                    let secrets = Kind::from_file_name(name) == Some(Kind::Providers);
+                    let secrets = Kind::from_file_name(name).is_some_and(Kind::holds_secrets);
                     let what = if secrets {
                         "a credential, or the layout of the text"
                     } else {
@@ -80,7 +80,7 @@ pub fn diff(name: &str, old: Option<&[u8]>, new: Option<&[u8]>) -> Option<Docume
 }
 
 fn tree(name: &str, bytes: &[u8]) -> Option<Value> {
-    if Kind::from_file_name(name) == Some(Kind::Providers) {
+    if Kind::from_file_name(name).is_some_and(Kind::holds_secrets) {
         return serde_json::from_slice(&redacted(bytes)?).ok();
     }
     serde_json::from_slice(bytes).ok()

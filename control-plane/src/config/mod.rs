@@ -25,7 +25,7 @@ mod version;
 mod versions;
 
 pub use active::Active;
-pub use credentials::{REDACTED, has_plain_keys, redacted, resealed, sealed, with_restored};
+pub use credentials::{REDACTED, has_plain_keys, receiver_id, redacted, resealed, sealed, with_restored};
 pub use diff::{Difference, DocumentDiff, diff};
 pub use directory::Directory;
 pub use inherit::{Effective, Override, document_of, effective, instance_of};

@@ -10,7 +10,10 @@ use tollgate_shm::Sizes;
 use xxhash_rust::xxh3::Xxh3;
 
 use super::resolve::Upstream;
-use super::{ConfigSource, Document, DocumentSet, Effective, Override, effective, region_sizes, sealed};
+use super::{
+    Change, ConfigSource, Document, DocumentSet, Edit, Effective, Expected, Override, effective,
+    region_sizes, sealed,
+};
 use crate::health::{Target, targets};
 use crate::secrets::MasterKey;
 
@@ -120,40 +123,56 @@ fn hash_of(documents: &[Document]) -> u128 {
     hash.digest128()
 }
 
-/// Replaces credentials in the clear by sealed ones, in the source if it lets us.
+/// Replaces credentials in the clear by sealed ones, in the source if it lets us: in all documents at once, so that no version ever
+/// holds one that stood in another document than the first.
 fn seal_documents(set: &mut Arc<DocumentSet>, source: &dyn ConfigSource, key: &MasterKey) -> Vec<Problem> {
     let mut notes = Vec::new();
-    let providers: Vec<Document> = set
-        .documents
-        .iter()
-        .filter(|d| d.kind() == Some(Kind::Providers))
-        .cloned()
-        .collect();
-    for document in providers {
+    let mut next = DocumentSet::clone(set);
+    let mut edits = Vec::new();
+    for document in &set.documents {
+        if !document.kind().is_some_and(Kind::holds_secrets) {
+            continue;
+        }
         let bytes = match sealed(&document.bytes, key) {
             Ok(None) => continue,
             Ok(Some(bytes)) => bytes,
             Err(error) => {
                 let reason = format!("cannot seal a credential: {error}");
-                notes.push(Problem::error(document.name, "", reason));
+                notes.push(Problem::error(document.name.clone(), "", reason));
                 continue;
             }
         };
-        let message = "sealed credentials that stood in the clear";
-        match source.put(&document.name, &bytes, Some(&document.etag), message) {
-            Ok(version) => {
-                tracing::info!(
-                    document = document.name,
-                    "replaced credentials in the clear by sealed ones"
-                );
-                let mut next = set.with(Document::new(document.name, bytes));
-                next.version = (super::etags(&next) == version.documents).then_some(version.number);
-                *set = Arc::new(next);
+        edits.push(Edit {
+            name: document.name.clone(),
+            bytes: Some(bytes.as_slice().into()),
+            expected: Expected::exactly(Some(&document.etag)),
+        });
+        next = next.with(Document::new(document.name.clone(), bytes));
+    }
+    if edits.is_empty() {
+        return notes;
+    }
+    let names: Vec<String> = edits.iter().map(|edit| edit.name.clone()).collect();
+    let change = Change {
+        author: "tollgate".into(),
+        message: "sealed credentials that stood in the clear".into(),
+        edits,
+    };
+    match source.publish(&change) {
+        Ok(version) => {
+            for document in names {
+                tracing::info!(document, "replaced credentials in the clear by sealed ones");
             }
-            Err(error) => {
-                let reason = format!("holds a credential in the clear, and {error}");
-                notes.push(Problem::warning(document.name, "", reason));
-            }
+            next.version = (super::etags(&next) == version.documents).then_some(version.number);
+            *set = Arc::new(next);
+        }
+        Err(error) => {
+            let reason = format!("holds a credential in the clear, and {error}");
+            notes.extend(
+                names
+                    .into_iter()
+                    .map(|name| Problem::warning(name, "", reason.clone())),
+            );
         }
     }
     notes

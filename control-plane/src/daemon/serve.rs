@@ -14,6 +14,7 @@ use tollgate_shm::Region;
 use super::tls::{TlsFiles, TlsListener};
 use super::{Checkpoint, LogFile, Stop, care};
 use crate::accounts::{Accounts, AccountsError, SharedRecords, SqliteRecords};
+use crate::alerts::{AlertDesk, Places, Sight, Watch};
 use crate::api::{AppState, Indexes, Peer, app};
 use crate::audit::Audit;
 use crate::backup::{BackupFolder, Keeper};
@@ -385,6 +386,21 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         audit: audit.clone(),
     };
     let sign_ins = SignIns::new(accounts.clone(), sealer.folder.clone());
+    let alerts = AlertDesk::new(name, accounts.records(), sealer.clone());
+    let sight = Sight::new(
+        Places {
+            region: Arc::clone(&region),
+            config: config.clone(),
+            probes: probes.clone(),
+            source: Arc::clone(&source),
+            figures: Arc::clone(&figures),
+            drain: drain.status(),
+            naming: naming.clone(),
+            state: options.state.clone(),
+        },
+        name,
+    );
+    let watching = Watch::new(alerts.clone(), config.clone(), elector.role(), sight);
     let app_state = AppState {
         sign_ins,
         backups,
@@ -393,6 +409,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         audit: audit.clone(),
         schedules,
         indexes: Indexes::default(),
+        alerts,
         pulses: Pulses::new(Arc::clone(&region)),
         secure_cookies: options.tls.is_some() || !listen.ip().is_loopback(),
         region: Arc::clone(&region),
@@ -456,6 +473,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     let showing = tokio::spawn(recent.run(stop.watch()));
     let electing = tokio::spawn(elector.run(stop.watch()));
     let talking = tokio::spawn(rumours.run(stop.watch()));
+    let watching = tokio::spawn(watching.run(stop.watch()));
 
     let listener = socket.listen(1_024).map_err(DaemonError::from)?;
     let scheme = if options.tls.is_some() { "https" } else { "http" };
@@ -502,6 +520,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     let _ = showing.await;
     let _ = electing.await;
     let _ = talking.await;
+    let _ = watching.await;
     let _ = keeping.await;
     let _ = auditing.await;
     let joined = tokio::task::spawn_blocking(move || threads.into_iter().all(|t| t.join().is_ok()));

@@ -151,6 +151,7 @@ impl Daemon {
             drain: drain.status(),
             token: ApiToken::new(TOKEN),
             indexes: Indexes::default(),
+            alerts: tollgate::alerts::AlertDesk::new("one", Arc::clone(&records), sealer.clone()),
             pulses: tollgate::pulse::Pulses::new(Arc::clone(&region)),
             accounts,
             backups: BackupFolder::new(&folders.state().join("backups")),

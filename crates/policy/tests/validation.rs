@@ -662,6 +662,102 @@ fn all_of_them_come_at_once() {
 }
 
 #[test]
+fn what_is_wrong_with_alerts_is_named() {
+    let receiver = |more: Value| {
+        let mut receiver = json!({ "name": "ops", "url": "https://example.com/hook" });
+        let fields = more.as_object().unwrap().clone();
+        receiver.as_object_mut().unwrap().extend(fields);
+        json!({ "receivers": [receiver] })
+    };
+    let cases = [
+        (json!({ "repeat_interval": "59s" }), "repeat_interval", "1m..=31d"),
+        (
+            json!({ "rules": { "error_rate": { "threshold": 101.0 } } }),
+            "rules.error_rate.threshold",
+            "percent",
+        ),
+        (
+            json!({ "rules": { "model_down": { "threshold": 1.0 } } }),
+            "rules.model_down.threshold",
+            "has none",
+        ),
+        (
+            json!({ "rules": { "disk_low": { "for": "25h" } } }),
+            "rules.disk_low.for",
+            "must be 0",
+        ),
+        (
+            json!({ "rules": { "eror_rate": {} } }),
+            "rules.eror_rate",
+            "unknown field",
+        ),
+        (receiver(json!({ "name": "" })), "receivers[0].name", "1..=64"),
+        (receiver(json!({ "name": "a/b" })), "receivers[0].name", "letters"),
+        (
+            receiver(json!({ "url": "ftp://x" })),
+            "receivers[0].url",
+            "https://",
+        ),
+        (
+            receiver(json!({ "url": "https://user:hush@x/" })),
+            "receivers[0].url",
+            "no password",
+        ),
+        (
+            receiver(json!({ "url": null })),
+            "receivers[0].url",
+            "`secret_url`",
+        ),
+        (
+            receiver(json!({ "secret_url": { "key": "https://x/" } })),
+            "receivers[0].secret_url",
+            "one of them",
+        ),
+        (
+            receiver(json!({ "secret": { "key": "a", "key_ref": "b" } })),
+            "receivers[0].secret",
+            "exactly one",
+        ),
+        (
+            receiver(json!({ "kind": "slack", "secret": { "key": "a" } })),
+            "receivers[0].secret",
+            "no signature",
+        ),
+        (
+            receiver(json!({ "rules": ["nonsense"] })),
+            "receivers[0].rules[0]",
+            "unknown value",
+        ),
+        (
+            json!({ "receivers": [{ "name": "a", "url": "https://x/" }, { "name": "a", "url": "https://y/" }] }),
+            "receivers[1].name",
+            "already",
+        ),
+    ];
+    for (alerts, path, reason) in cases {
+        let found = errors(&patched("/settings/alerts", alerts.clone()));
+        assert_eq!(found.len(), 1, "{alerts}: {found:?}");
+        assert_eq!(found[0].0, format!("settings.alerts.{path}"), "{alerts}");
+        assert!(
+            found[0].1.contains(reason) && !found[0].1.contains("hush"),
+            "{found:?}"
+        );
+    }
+    let sound = json!({ "receivers": [{ "name": "值班", "kind": "dingtalk", "secret_url": { "key_ref": "robot" },
+        "secret": { "key_ref": "robot-sign" }, "rules": ["model_down"], "min_severity": "critical" }],
+        "rules": { "disk_low": { "threshold": 5, "enabled": true, "severity": "critical", "for": "1d" } } });
+    assert_eq!(errors(&patched("/settings/alerts", sound)), []);
+    let open = receiver(json!({ "kind": "wecom" }));
+    let warned = problems(&patched("/settings/alerts", open));
+    assert!(
+        warned
+            .iter()
+            .any(|p| p.path == "settings.alerts.receivers[0].url"),
+        "{warned:?}"
+    );
+}
+
+#[test]
 fn short_windows_are_for_tests_only() {
     let mut documents = patched("/settings/testing", json!({ "short_windows": true }));
     documents["channels"][0]["limits"][2]["window"] = json!("2s");
@@ -812,7 +908,8 @@ fn shards_add_up_and_strange_files_are_mentioned() {
         .iter()
         .filter_map(|problem| problem.hint.as_deref())
         .collect();
-    assert_eq!(hints, ["did you mean `channels`?"]);
+    let alerts = "alerts stand in the settings, as `alerts`";
+    assert_eq!(hints, [alerts, "did you mean `channels`?"]);
 }
 
 #[test]

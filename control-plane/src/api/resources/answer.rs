@@ -84,10 +84,13 @@ fn raw(text: &[u8]) -> Box<RawValue> {
 
 /// An entry's text as it may be shown.
 pub(super) fn shown(text: &[u8], kind: Kind) -> Box<RawValue> {
-    if kind != Kind::Providers {
+    if !kind.holds_secrets() {
         return raw(text);
     }
-    let whole = [b"{\"providers\":[", text, b"]}"].concat();
+    let whole = match kind {
+        Kind::Settings => [b"{\"settings\":", text, b"}"].concat(),
+        _ => [b"{\"providers\":[", text, b"]}"].concat(),
+    };
     let Some(whole) = redacted(&whole) else {
         return null();
     };

@@ -133,9 +133,9 @@ fn matches(index: &Index, entry: &Listed, sort: &Sort, needle: &str) -> bool {
     holds(entry.id.as_bytes(), needle.as_bytes())
         || entry.name.to_lowercase().contains(needle)
         // Nobody finds a credential out letter by letter.
-        || match sort.kind {
-            tollgate_policy::Kind::Providers => holds(shown(index.text(entry), sort.kind).get().as_bytes(), needle.as_bytes()),
-            _ => holds(index.text(entry), needle.as_bytes()),
+        || match sort.kind.holds_secrets() {
+            true => holds(shown(index.text(entry), sort.kind).get().as_bytes(), needle.as_bytes()),
+            false => holds(index.text(entry), needle.as_bytes()),
         }
 }
 

@@ -1,5 +1,6 @@
 //! The list of routes.
 
+mod alerts;
 mod channels;
 mod emergency;
 mod entries;
@@ -33,6 +34,7 @@ pub(super) fn all() -> Vec<Route> {
     all.extend(channels::channels());
     all.extend(channels::nested());
     all.extend(running::running());
+    all.extend(alerts::alerts());
     all.extend(emergency::emergency());
     all
 }

@@ -167,7 +167,7 @@ pub(super) fn running() -> Vec<Route> {
         Route::get(
             "/live",
             may(Usage, Read),
-            "Follows what the gateway does (LiveSample, once a second)",
+            "Follows what the gateway does: `sample` (LiveSample) once a second, `alerts` (AlertCounts) when alerts change",
             live::read,
         )
         .query::<live::Wanted>()

@@ -1,6 +1,7 @@
 //! Configuration documents: one kind per file, as operators write them.
 
 mod admin;
+mod alerts;
 mod channel;
 mod counting;
 mod endpoint;
@@ -23,6 +24,10 @@ pub use crate::{
     text::{Instant, Moment, Secret, Sha256Hex},
 };
 pub use admin::{Backup, Oidc, OidcRoles};
+pub use alerts::{
+    AlertDefaults, AlertReceiver, AlertRule, AlertRuleName, AlertRules, AlertSeverity, AlertThreshold,
+    Alerts, EffectiveAlertRule, ReceiverKind, StoredSecret,
+};
 pub use channel::{AbortPolicy, Channel, ChannelKey, ModelPatterns, Template};
 pub use counting::{Characters, CountedPattern, CountingRule, Images, Overheads};
 pub use endpoint::Endpoint;
@@ -95,6 +100,11 @@ impl Kind {
         }
     }
 
+    /// Whether documents of this kind may hold secrets, which are sealed where they stand and shown to nobody.
+    pub const fn holds_secrets(self) -> bool {
+        matches!(self, Kind::Providers | Kind::Settings)
+    }
+
     /// The kind with that name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
@@ -114,7 +124,7 @@ fn stem(name: &str) -> Option<&str> {
 }
 
 /// Kinds that have a name already and will be read by later versions.
-const LATER: [&str; 2] = ["alerts", "instance"];
+const LATER: [&str; 1] = ["instance"];
 
 /// One entry of a document, and where it stands.
 #[derive(Clone, Debug)]
@@ -305,6 +315,11 @@ fn entries<T: DeserializeOwned>(
 
 fn unknown_file(name: &str) -> Problem {
     let stem = stem(name).unwrap_or_default();
+    if stem == "alerts" {
+        let reason = "not a document of a known kind; it is ignored";
+        let hint = "alerts stand in the settings, as `alerts`";
+        return Problem::warning(name, "", reason).hint(Some(hint.to_owned()));
+    }
     if LATER.contains(&stem) {
         return Problem::warning(
             name,

@@ -1,6 +1,6 @@
 //! Settings: everything that exists once.
 
-use super::{Backup, Cidr, Limit, Moment, Oidc, Relief, Span, channel::yes};
+use super::{Alerts, Backup, Cidr, Limit, Moment, Oidc, Relief, Span, channel::yes};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::net::SocketAddr;
@@ -327,6 +327,8 @@ pub struct Settings {
     pub resolver: NameResolution,
     /// How the front balancer treats the instance.
     pub balancer: Balancer,
+    /// What is watched, and who is told.
+    pub alerts: Alerts,
     /// Limits of these that were reset or topped up.
     pub relief: Vec<Relief>,
     /// Answers to requests that began before this instant are ended, of whatever channel.
@@ -358,6 +360,7 @@ impl Default for Settings {
             lease: Lease::default(),
             resolver: NameResolution::default(),
             balancer: Balancer::default(),
+            alerts: Alerts::default(),
             relief: Vec::new(),
             end_streams_before: None,
             maintenance: None,

@@ -1,5 +1,6 @@
 //! Everything that can be wrong with documents that decode, all of it at once.
 
+mod alerts;
 mod channels;
 pub(crate) mod counting;
 mod health;

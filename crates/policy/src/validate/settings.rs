@@ -1,6 +1,6 @@
 //! Settings.
 
-use super::{Context, check_name, limits, relief};
+use super::{Context, alerts, check_name, limits, relief};
 use crate::{
     documents::{ChannelSource, Entry, Location, Oidc, Settings, Span},
     identity::Owner,
@@ -85,6 +85,7 @@ pub(super) fn check(context: &mut Context<'_>) {
         }
     }
     check_cluster(context, at, settings);
+    alerts::check(context, at, &settings.alerts);
     if settings.balancer.weight > 256 {
         context.error(at, "balancer.weight", "must be 0..=256");
     }
