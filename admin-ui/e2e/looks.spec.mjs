@@ -12,7 +12,7 @@ import * as sample from "./sample.mjs";
 const SHOTS = process.env.TOLLGATE_SCREENSHOTS;
 /** Dialogs, and looks that differ little from others, are for whoever looks through all of them. */
 const ALL = Boolean(process.env.TOLLGATE_SCREENSHOTS_ALL);
-const PAGES = ["/", "/usage", "/requests", "/channels", "/channels/wechat001", "/channels/wechat001/edit", "/templates", "/models", "/models/chat-large", "/models/chat-large/edit", "/providers", "/experiments", "/rules", "/counting", "/instances", "/history", "/audit", "/accounts", "/settings"];
+const PAGES = ["/", "/usage", "/requests", "/alerts", "/channels", "/channels/wechat001", "/channels/wechat001/edit", "/templates", "/models", "/models/chat-large", "/models/chat-large/edit", "/providers", "/experiments", "/rules", "/counting", "/instances", "/history", "/audit", "/accounts", "/settings"];
 const LOOKS = [
   { name: "desktop", options: {} },
   { name: "phone", options: { viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true } },

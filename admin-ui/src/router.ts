@@ -25,6 +25,7 @@ const routes: RouteRecordRaw[] = [
   { path: "/counting", name: "counting", component: () => import("@/views/counting/Counting.vue"), meta: { title: "nav.counting", resource: "counting_rules" } },
   { path: "/usage", name: "usage", component: () => import("@/views/Usage.vue"), meta: { title: "nav.usage", resource: "usage" } },
   { path: "/requests", name: "requests", component: () => import("@/views/Requests.vue"), meta: { title: "nav.requests", resource: "requests" } },
+  { path: "/alerts", name: "alerts", component: () => import("@/views/system/Alerts.vue"), meta: { title: "nav.alerts", resource: "alerts" } },
   { path: "/instances", name: "instances", component: () => import("@/views/system/Instances.vue"), meta: { title: "nav.instances", resource: "instance" } },
   { path: "/history", name: "history", component: () => import("@/views/system/History.vue"), meta: { title: "nav.history", resource: "documents" } },
   { path: "/audit", name: "audit", component: () => import("@/views/system/Audit.vue"), meta: { title: "nav.audit", resource: "audit" } },

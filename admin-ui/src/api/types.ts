@@ -6,6 +6,13 @@ export type Json = unknown;
 
 export type {
   Account,
+  Alert,
+  AlertCounts,
+  AlertReceiver,
+  AlertRule,
+  AlertRuleName,
+  AlertSettings,
+  AlertSilence,
   Algorithm,
   AuditPage,
   AuditRow,

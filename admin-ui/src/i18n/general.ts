@@ -4,7 +4,7 @@ import type { Texts } from ".";
 export const general = {
   "nav.skip": ["Skip to content", "跳到内容"], "nav.menu": ["Menu", "菜单"], "nav.close": ["Close the menu", "关闭菜单"],
   "nav.observe": ["Observe", "观察"], "nav.configure": ["Configure", "配置"], "nav.operate": ["Operate", "运维"],
-  "nav.overview": ["Overview", "总览"], "nav.usage": ["Usage", "用量"], "nav.requests": ["Requests", "请求"], "nav.channels": ["Channels", "渠道"],
+  "nav.overview": ["Overview", "总览"], "nav.usage": ["Usage", "用量"], "nav.requests": ["Requests", "请求"], "nav.alerts": ["Alerts", "告警"], "nav.channels": ["Channels", "渠道"],
   "nav.templates": ["Templates", "模板"], "nav.models": ["Models", "模型"], "nav.providers": ["Providers", "供应商"], "nav.rules": ["Rules", "规则"],
   "nav.counting": ["Token counting", "Token 计数"], "nav.instances": ["Instances", "实例"], "nav.history": ["History", "配置历史"], "nav.audit": ["Audit", "审计"],
   "nav.accounts": ["Accounts", "账号"], "nav.settings": ["Settings", "设置"], "nav.api": ["API reference", "API 文档"],

@@ -2,12 +2,14 @@
 import { defineStore } from "pinia";
 import { computed, ref, shallowRef } from "vue";
 import { BASE } from "@/api/http";
-import type { LiveSample } from "@/api/types";
+import type { AlertCounts, LiveSample } from "@/api/types";
 
 const KEPT = 300;
 
 export const useLive = defineStore("live", () => {
   const samples = shallowRef<LiveSample[]>([]);
+  /** How many alerts there are; null until the stream has told. */
+  const alerts = shallowRef<AlertCounts | null>(null);
   const connected = ref(false);
   let users = 0;
   let source: EventSource | null = null;
@@ -22,6 +24,9 @@ export const useLive = defineStore("live", () => {
       connected.value = true;
       const sample = JSON.parse((event as MessageEvent<string>).data) as LiveSample;
       samples.value = [...samples.value.slice(1 - KEPT), sample];
+    });
+    source.addEventListener("alerts", (event) => {
+      alerts.value = JSON.parse((event as MessageEvent<string>).data) as AlertCounts;
     });
     source.onerror = () => {
       connected.value = false;
@@ -45,5 +50,5 @@ export const useLive = defineStore("live", () => {
     };
   }
 
-  return { samples, last, connected, follow };
+  return { samples, alerts, last, connected, follow };
 });
