@@ -44,6 +44,7 @@ test("a receiver is added, its secret is not shown again, and a trial arrives", 
   const alerts = new Alerts(page);
   await frame.goto("/alerts");
   await alerts.receivers.getByText("Nobody is told").waitFor();
+  assert.deepEqual(await faultsOf(page), []);
   await alerts.receivers.getByRole("link", { name: "Add one in the settings" }).click();
   await alerts.addReceiver("ops", "ftp://nowhere", SECRET);
   await alerts.save();
