@@ -79,7 +79,7 @@ test("dialogs and drawers stand the same looks", async () => {
   const faults = [];
   for (const look of LOOKS.slice(1, 3)) {
     const { page, frame } = await s.window({ reducedMotion: "reduce", ...look.options });
-    for (const [path, opener] of [["/rules", "[data-test=new-rule]"], ["/rules", "[data-test=try]"], ["/providers", "[data-test=new-provider]"], ["/counting", "[data-test=new-counting]"], ["/accounts", "[data-test=new-account]"], ["/accounts", "[data-test=new-role]"], ["/templates", "[data-test=new-template]"], ["/instances", "[data-test=add-instance]"], ["/channels/partner003", "[data-test=new-key]"], ["/requests", "[role=row] .link"], ["/channels/wechat001", "[data-test=emergency]"]]) {
+    for (const [path, opener] of [["/rules", "[data-test=new-rule]"], ["/rules", "[data-test=try]"], ["/rules", "[data-test=shadow-open]"], ["/providers", "[data-test=new-provider]"], ["/counting", "[data-test=new-counting]"], ["/accounts", "[data-test=new-account]"], ["/accounts", "[data-test=new-role]"], ["/templates", "[data-test=new-template]"], ["/instances", "[data-test=add-instance]"], ["/channels/partner003", "[data-test=new-key]"], ["/requests", "[role=row] .link"], ["/channels/wechat001", "[data-test=emergency]"]]) {
       await frame.goto(path);
       await settled(page);
       await page.locator(opener).first().click();

@@ -1,13 +1,18 @@
 // Rules and their templates: built without JSON, ordered, tried, shadowed; and what they decide at the gateway.
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
+import { faultsOf } from "./axe.mjs";
 import { until } from "./gateway.mjs";
 import { EntryDialog, Table } from "./pages/entries.mjs";
 import { Rules } from "./pages/rules.mjs";
 import { stage } from "./stage.mjs";
 
 let s;
-before(async () => { s = await stage(); });
+before(async () => {
+  s = await stage();
+  // Colours are looked at, and must not be on their way.
+  await s.page.emulateMedia({ reducedMotion: "reduce" });
+});
 after(() => s?.end());
 const status = async (headers, body) => (await s.gateway.chat(headers, body)).status;
 
@@ -88,6 +93,42 @@ test("a shadow rule decides nothing, and what it would have decided is shown", a
   }, 20_000);
   await panel.getByRole("link").click();
   await page.getByRole("row").filter({ hasText: "shadow rule" }).first().waitFor();
+});
+
+test("what each shadow rule would have done is shown beside it, and told apart from rules in force", async () => {
+  const { page, frame, api } = s;
+  const rules = new Rules(page);
+  const when = { field: "channel", op: "eq", value: "busy001" };
+  const large = { field: "model", op: "eq", value: "chat-large" };
+  for (const rule of [{ name: "would reroute", priority: 2, when: { all: [when, large] }, then: { shadow: { set_model: "chat-small" } } }, { name: "matches nobody", priority: 1, when: { field: "channel", op: "eq", value: "nobody" }, then: { shadow: { tag: "x" } } }]) {
+    const made = await api("POST", "/rules", rule);
+    assert.equal(made.status, 201, JSON.stringify(made.body));
+  }
+  const results = async (rule) => (await api("GET", `/rules/${encodeURIComponent(rule)}/shadow`)).body;
+  await until("the new rule to match", async () => {
+    await s.gateway.chat({ channelcode: "busy001" }, { model: "chat-large" });
+    return (await results("would reroute")).hits > 0;
+  });
+  await frame.goto("/rules");
+  assert.equal(await rules.item("no huge completions").getByRole("button", { name: "Shadow results" }).count(), 0);
+  await rules.press("would reroute", "Shadow results");
+  const drawer = page.getByRole("dialog", { name: "would reroute: as a shadow" });
+  const { hits, requests } = await results("would reroute");
+  await drawer.getByText(/of [\d,]+ requests matched/).waitFor();
+  assert.match(await drawer.locator("[data-test=shadow-reroute]").innerText(), /would have gone elsewhere/);
+  assert.equal(await drawer.locator("[data-test=shadow-refuse]").count(), 0);
+  assert.match(await drawer.locator("[data-test=shadow-channels]").innerText(), /busy001/);
+  assert.ok(hits < requests, `${hits} of ${requests}`);
+  // It counts on while it is looked at.
+  await s.gateway.chat({ channelcode: "busy001" }, { model: "chat-large" });
+  await until("one more hit", async () => Number((await drawer.locator(".big").innerText()).replaceAll(",", "")) > hits);
+  assert.deepEqual(await faultsOf(page, "[role=dialog]"), []);
+  await page.keyboard.press("Escape");
+  await drawer.waitFor({ state: "hidden" });
+  await rules.press("matches nobody", "Shadow results");
+  await page.locator("[data-test=shadow-none]").getByText("It has matched none of").waitFor();
+  await page.keyboard.press("Escape");
+  for (const name of ["would reroute", "matches nobody"]) await rules.remove(name);
 });
 
 test("a rule template is written once and used with values of its own", async () => {

@@ -17,6 +17,7 @@ import type {
   Latencies,
   LiveLimit,
   RequestPage,
+  ShadowResults,
   TokenizerList,
   Usage,
   UsageSeries,
@@ -84,6 +85,8 @@ export const latencies = (query: { channel?: string; model?: string }) => get<La
 export const experiments = () => get<ExperimentList>("/experiments");
 export const experimentResults = (name: string, query: { step: number; from?: number; to?: number }) =>
   get<ExperimentOutcome>(path("experiments", name), query);
+/** What a rule in shadow mode would have done since then, Unix seconds. */
+export const shadowResults = (rule: string, from: number) => get<ShadowResults>(path("rules", rule, "shadow"), { from });
 export const documents = () => get<DocumentList>("/documents");
 /** The currency of all prices in force, by its three letters. */
 export const currency = () => get<Usage>("/usage", { step: 600, from: Math.floor(Date.now() / 1_000) }).then((usage) => usage.currency);

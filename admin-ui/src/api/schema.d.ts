@@ -1354,6 +1354,23 @@ export interface paths {
         patch: operations["patch_rules_id"];
         trace?: never;
     };
+    "/rules/{id}/shadow": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Says what a rule in shadow mode would have done */
+        get: operations["get_rules_id_shadow"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/schedules": {
         parameters: {
             query?: never;
@@ -5982,6 +5999,89 @@ export interface components {
         /** @description Whether a problem keeps the documents from taking effect. */
         Severity: "warning" | "error";
         Sha256: string;
+        /** @description Hits of one channel. */
+        ShadowChannel: {
+            /** @description Channel code; empty for requests without one. */
+            channel: string;
+            /**
+             * Format: uint64
+             * @description Its requests that the rule matched.
+             */
+            hits: number;
+        };
+        /** @description What the rule would have done; a request counts in each that applies to it. */
+        ShadowDeeds: {
+            /**
+             * Format: uint64
+             * @description Requests that it would have let pass, whatever later rules say.
+             */
+            allow: number;
+            /**
+             * Format: uint64
+             * @description Requests whose output it would have capped.
+             */
+            cap: number;
+            /**
+             * Format: uint64
+             * @description Requests that it would have refused.
+             */
+            refuse: number;
+            /**
+             * Format: uint64
+             * @description Requests that it would have moved to another channel, model, version or deployment.
+             */
+            reroute: number;
+            /**
+             * Format: uint64
+             * @description Requests that it would have labelled.
+             */
+            tag: number;
+        };
+        /** @description What a rule in shadow mode would have done. */
+        ShadowResults: {
+            /** @description Those with the most hits. */
+            channels: components["schemas"]["ShadowChannel"][];
+            /**
+             * Format: uint64
+             * @description Begin of the first bucket, Unix seconds.
+             */
+            from: number;
+            /**
+             * Format: uint64
+             * @description Requests that the rule matched.
+             */
+            hits: number;
+            /** @description What there is to say about whose requests these are; null if there are no others. */
+            note: string | null;
+            /**
+             * Format: uint64
+             * @description Hits of all other channels.
+             */
+            others: number;
+            /**
+             * Format: uint64
+             * @description All requests of that time, refused ones among them.
+             */
+            requests: number;
+            /** @description The rule's name. */
+            rule: string;
+            /**
+             * Format: uint64
+             * @description Length of a bucket in seconds: ten minutes, an hour or a day, by the length of the time.
+             */
+            step: number;
+            /** @description Begin of each bucket, Unix seconds. */
+            times: number[];
+            /**
+             * Format: uint64
+             * @description End, Unix seconds.
+             */
+            to: number;
+            /** @description Hits by bucket, in the order of `times`. */
+            values: number[];
+            /** @description Hits by what it would have done. */
+            would: components["schemas"]["ShadowDeeds"];
+        };
         /** @description How one can sign in. */
         SignInWays: {
             /** @description At an identity provider, by `/oidc/login`; null if there is none. */
@@ -6787,6 +6887,9 @@ export type SetPassword = components['schemas']['SetPassword'];
 export type Settings = components['schemas']['Settings'];
 export type Severity = components['schemas']['Severity'];
 export type Sha256 = components['schemas']['Sha256'];
+export type ShadowChannel = components['schemas']['ShadowChannel'];
+export type ShadowDeeds = components['schemas']['ShadowDeeds'];
+export type ShadowResults = components['schemas']['ShadowResults'];
 export type SignInWays = components['schemas']['SignInWays'];
 export type SignedIn = components['schemas']['SignedIn'];
 export type Source = components['schemas']['Source'];
@@ -12085,6 +12188,51 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Written"];
+                };
+            };
+            /** @description not ready yet */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description the request is wrong, not allowed, or comes too late */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    get_rules_id_shadow: {
+        parameters: {
+            query?: {
+                /** @description Unix seconds; a day before `to` by default. */
+                from?: number;
+                /** @description Unix seconds, not included; now by default. */
+                to?: number;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ShadowResults"];
                 };
             };
             /** @description not ready yet */

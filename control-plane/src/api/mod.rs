@@ -43,6 +43,7 @@ mod schedules;
 mod schema;
 mod series;
 mod session;
+mod shadow;
 mod shared_metrics;
 mod tokenizers;
 mod tokens;

@@ -167,7 +167,10 @@ fn changes(outcome: &Outcome) -> Changes {
         shadow: outcome
             .shadow
             .iter()
-            .map(|(r, w)| (r.to_string(), w.to_string()))
+            .flat_map(|hit| {
+                let words = |what: &std::sync::Arc<str>| (hit.rule.to_string(), what.to_string());
+                hit.actions.iter().map(words)
+            })
             .collect(),
     }
 }

@@ -14,7 +14,7 @@ use tollgate_shm::Event;
 
 use super::{
     Batch, BookedRow, Counters, Delta, GroupDelta, Line, Lines, Position, Results, Served, ServedDelta,
-    Snapshots,
+    ShadowDelta, ShadowHits, Snapshots,
 };
 
 /// How long a difference must last to be booked, milliseconds.
@@ -136,6 +136,8 @@ struct Events {
     groups: HashMap<(u32, u32), u32>,
     /// By minute and place in `lines.groups`.
     results: BTreeMap<(u64, u32), Results>,
+    /// What rules in shadow mode have matched: by ten minutes, rule, row and deeds.
+    shadows: HashMap<(u64, u64, u32, u16), u64>,
     lines: Lines,
 }
 
@@ -294,6 +296,12 @@ impl Booking {
             } else {
                 event.time_ms
             };
+            if event.is_shadow() {
+                let bucket = at_ms / 600_000 * 600;
+                let key = (bucket, event.rule_hash, event.usage, event.shadow_deeds());
+                *all.shadows.entry(key).or_default() += 1;
+                continue;
+            }
             let place = match all.places.entry((at_ms / 60_000, event.usage)) {
                 hash_map::Entry::Occupied(known) => *known.get(),
                 hash_map::Entry::Vacant(new) => {
@@ -358,6 +366,7 @@ impl Booking {
         let mut changed: BTreeMap<u32, Counters> = BTreeMap::new();
         self.corrected.clear();
         let events = self.sum_up(seen);
+        let shadows = self.shadow_deltas(&events, seen.names);
         for sum in events.sums.iter().filter(|sum| !sum.counters.is_zero()) {
             let row = if sum.named { self.rows.get(&sum.row) } else { None };
             let (channel, model) = match row {
@@ -402,6 +411,7 @@ impl Booking {
             deltas: deltas.into_vec(),
             groups: events.group_deltas(),
             served: events.served_deltas(),
+            shadows,
             requests: events.lines,
         }
     }
@@ -425,6 +435,23 @@ impl Booking {
     pub fn reuse(&mut self, batch: Batch) {
         self.spare = batch.requests.requests;
         self.spare.clear();
+    }
+
+    /// Rows of one channel are one.
+    fn shadow_deltas(&mut self, events: &Events, names: &dyn Names) -> Vec<ShadowDelta> {
+        let mut sums: BTreeMap<ShadowHits, u64> = BTreeMap::new();
+        for ((bucket, rule, row, deeds), hits) in &events.shadows {
+            let channel = self.named(*row, names).map_or("", |row| &row.channel);
+            let of = ShadowHits {
+                bucket: *bucket,
+                rule: *rule,
+                channel: channel.to_owned(),
+                deeds: *deeds,
+            };
+            *sums.entry(of).or_default() += hits;
+        }
+        let delta = |(of, hits)| ShadowDelta { of, hits };
+        sums.into_iter().map(delta).collect()
     }
 
     fn named(&mut self, number: u32, names: &dyn Names) -> Option<&mut Row> {
@@ -662,6 +689,46 @@ mod tests {
         let named = |group: &str| ("e".to_owned(), group.to_owned());
         // What nobody knows any more has no group.
         assert_eq!(lines, [named("g0"), named("g0"), named("g1"), Default::default()]);
+    }
+
+    #[test]
+    fn what_a_shadow_would_have_done_is_summed_up_and_is_no_request() {
+        let mut world = World {
+            now_ms: 1_260_000,
+            ..World::default()
+        };
+        // Two rows of one channel are one there; here each row has its own.
+        for (row, rule, deeds) in [(1, 5, 1), (1, 5, 1), (1, 6, 8), (2, 5, 1)] {
+            world.count(row, 5);
+            let request = world.event(row, 5);
+            world.rings[0].push(request.shadow(rule, deeds));
+            world.rings[0].push(request);
+        }
+        let late = Event {
+            time_ms: 1_199_999,
+            ..world.event(1, 5)
+        };
+        world.rings[1].push(late.shadow(5, 1));
+        let mut store = MemoryStore::default();
+        let mut booking = resume(&world, &mut store);
+        let batch = whole_step(&mut world, &mut booking, &mut store);
+        let sums: Vec<_> = batch
+            .shadows
+            .iter()
+            .map(|s| (s.of.bucket, s.of.rule, &*s.of.channel, s.of.deeds, s.hits))
+            .collect();
+        assert_eq!(
+            sums,
+            [
+                (600, 5, "c1", 1, 1),
+                (1200, 5, "c1", 1, 2),
+                (1200, 5, "c2", 1, 1),
+                (1200, 6, "c1", 8, 1)
+            ]
+        );
+        let requests: i64 = batch.deltas.iter().map(|d| d.counters.requests()).sum();
+        assert_eq!((requests, batch.requests.requests.len()), (4, 4));
+        assert!(whole_step(&mut world, &mut booking, &mut store).is_empty());
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{
     Batch, BookedRow, Counters, Keep, Position, RequestQuery, RequestRecord, Results, ResultsPoint,
-    ResultsQuery, STEPS, Served, ServedQuery, Store, StoreError, UsagePoint, UsageQuery,
+    ResultsQuery, STEPS, Served, ServedQuery, ShadowHits, ShadowQuery, Store, StoreError, UsagePoint,
+    UsageQuery,
 };
 
 /// Everything in maps.
@@ -16,6 +17,7 @@ pub struct MemoryStore {
     usage: BTreeMap<(u64, u64, String, String), Counters>,
     groups: BTreeMap<(u64, u64, String, String), Results>,
     served: BTreeMap<(u64, u64, Served), Results>,
+    shadows: BTreeMap<ShadowHits, u64>,
     requests: BTreeMap<i64, RequestRecord>,
 }
 
@@ -60,6 +62,9 @@ impl Store for MemoryStore {
                 let sum = self.served.entry((step, bucket, d.served.clone())).or_default();
                 *sum = sum.plus(&d.results);
             }
+        }
+        for d in &batch.shadows {
+            *self.shadows.entry(d.of.clone()).or_default() += d.hits;
         }
         for r in batch.requests.records() {
             let number = self.requests.last_key_value().map_or(1, |(n, _)| n + 1);
@@ -123,6 +128,15 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn shadows(&mut self, q: &ShadowQuery, each: &mut dyn FnMut(&ShadowHits, u64)) -> Result<(), StoreError> {
+        for (of, hits) in &self.shadows {
+            if of.rule == q.rule && (q.from..q.to).contains(&of.bucket) {
+                each(of, *hits);
+            }
+        }
+        Ok(())
+    }
+
     fn requests(&mut self, q: &RequestQuery) -> Result<Vec<(i64, RequestRecord)>, StoreError> {
         let wanted = |name: &Option<String>, got: &String| name.as_ref().is_none_or(|n| n == got);
         let lines = self.requests.iter().rev().filter(|(n, r)| {
@@ -152,6 +166,7 @@ impl Store for MemoryStore {
             600 => *bucket >= keep.ten_minutes_from,
             _ => true,
         });
+        self.shadows.retain(|of, _| of.bucket >= keep.ten_minutes_from);
         let newest = self.requests.last_key_value().map_or(0, |(n, _)| *n);
         self.requests
             .retain(|n, r| r.time_ms >= keep.requests_from_ms && *n > newest - keep.requests as i64);

@@ -34,5 +34,6 @@ pub use sqlite::{
 };
 pub use store::{
     Batch, BookedRow, Delta, GroupDelta, Keep, Position, RequestQuery, ResultsPoint, ResultsQuery, STEPS,
-    ServedDelta, ServedQuery, Store, StoreError, UsagePoint, UsageQuery,
+    ServedDelta, ServedQuery, ShadowDelta, ShadowHits, ShadowQuery, Store, StoreError, UsagePoint,
+    UsageQuery,
 };

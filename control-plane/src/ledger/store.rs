@@ -80,6 +80,28 @@ pub struct ServedDelta {
     pub results: Results,
 }
 
+/// What a rule in shadow mode would have done with a channel's requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ShadowHits {
+    /// Begin of the ten minutes, Unix seconds.
+    pub bucket: u64,
+    /// Hash of the rule's name.
+    pub rule: u64,
+    /// Channel code.
+    pub channel: String,
+    /// The rule's deeds, a bit each.
+    pub deeds: u16,
+}
+
+/// Hits of a rule in shadow mode to add.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShadowDelta {
+    /// Whose.
+    pub of: ShadowHits,
+    /// Requests that it matched.
+    pub hits: u64,
+}
+
 /// What is committed together or not at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
@@ -95,6 +117,8 @@ pub struct Batch {
     pub groups: Vec<GroupDelta>,
     /// What deployments have served, by minute.
     pub served: Vec<ServedDelta>,
+    /// What rules in shadow mode have matched, by ten minutes.
+    pub shadows: Vec<ShadowDelta>,
     /// Lines of the request log.
     pub requests: Lines,
 }
@@ -107,6 +131,7 @@ impl Batch {
             && self.deltas.is_empty()
             && self.groups.is_empty()
             && self.served.is_empty()
+            && self.shadows.is_empty()
             && self.requests.is_empty()
     }
 }
@@ -197,6 +222,17 @@ pub struct ServedQuery {
     pub model: Option<String>,
 }
 
+/// Which hits of a rule in shadow mode to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShadowQuery {
+    /// Hash of the rule's name.
+    pub rule: u64,
+    /// First bucket: those that begin at or after this, Unix seconds.
+    pub from: u64,
+    /// Those that begin before this, Unix seconds.
+    pub to: u64,
+}
+
 /// Which requests to read, newest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestQuery {
@@ -234,6 +270,12 @@ pub trait Store: Send {
         &mut self,
         query: &ServedQuery,
         each: &mut dyn FnMut(u64, &Served, &Results),
+    ) -> Result<(), StoreError>;
+    /// What a rule in shadow mode has matched, in any order: whose, and how many. A bucket may come in parts.
+    fn shadows(
+        &mut self,
+        query: &ShadowQuery,
+        each: &mut dyn FnMut(&ShadowHits, u64),
     ) -> Result<(), StoreError>;
     /// Lines of the request log with their numbers, newest first.
     fn requests(&mut self, query: &RequestQuery) -> Result<Vec<(i64, RequestRecord)>, StoreError>;
@@ -370,6 +412,71 @@ pub(crate) mod conformance {
         requests_are_found_by_group(fresh());
         results_add_up_in_every_step(fresh());
         what_deployments_served_adds_up_in_every_step(fresh());
+        what_shadows_matched_adds_up(fresh());
+    }
+
+    fn what_shadows_matched_adds_up(mut s: impl Store) {
+        let delta = |bucket: u64, rule: u64, channel: &str, deeds: u16, hits: u64| ShadowDelta {
+            of: ShadowHits {
+                bucket,
+                rule,
+                channel: channel.into(),
+                deeds,
+            },
+            hits,
+        };
+        let far = u64::MAX;
+        for shadows in [
+            vec![
+                delta(0, 7, "a", 1, 3),
+                delta(600, 7, "a", 1, 4),
+                delta(600, 7, "a", 0xffff, 5),
+            ],
+            vec![
+                delta(600, 7, "a", 1, 6),
+                delta(600, 7, "", 1, 1),
+                delta(600, far, "a", 1, 100),
+            ],
+            vec![delta(1200, 7, "b", 1, 8)],
+        ] {
+            s.commit(&Batch {
+                region: 1,
+                shadows,
+                ..Batch::default()
+            })
+            .unwrap();
+        }
+        let read = |s: &mut dyn Store, rule: u64, from: u64, to: u64| {
+            let mut sums = std::collections::BTreeMap::new();
+            s.shadows(&ShadowQuery { rule, from, to }, &mut |of, hits| {
+                assert_eq!(of.rule, rule);
+                *sums.entry((of.bucket, of.channel.clone(), of.deeds)).or_insert(0) += hits;
+            })
+            .unwrap();
+            sums.into_iter()
+                .map(|((bucket, channel, deeds), hits)| (bucket, channel, deeds, hits))
+                .collect::<Vec<_>>()
+        };
+        let hit =
+            |bucket: u64, channel: &str, deeds: u16, hits: u64| (bucket, channel.to_owned(), deeds, hits);
+        assert_eq!(
+            read(&mut s, 7, 600, 1200),
+            [hit(600, "", 1, 1), hit(600, "a", 1, 10), hit(600, "a", 0xffff, 5)]
+        );
+        assert_eq!(read(&mut s, far, 0, far), [hit(600, "a", 1, 100)]);
+        assert!(read(&mut s, 8, 0, far).is_empty());
+        for _ in 0..3 {
+            s.prune(&Keep {
+                now: 0,
+                minutes_from: 0,
+                ten_minutes_from: 1200,
+                requests_from_ms: 0,
+                requests: 0,
+            })
+            .unwrap();
+        }
+        assert_eq!(read(&mut s, 7, 0, far), [hit(1200, "b", 1, 8)]);
+        assert!(read(&mut s, far, 0, far).is_empty());
     }
 
     fn what_deployments_served_adds_up_in_every_step(mut s: impl Store) {
@@ -792,6 +899,7 @@ pub(crate) mod conformance {
             deltas: (0..30).map(|i| delta(i * 60, "a", 1)).collect(),
             groups: Vec::new(),
             served: Vec::new(),
+            shadows: Vec::new(),
             requests: requests((0..30).map(|i| request(i, "a", Class::Ok))),
         };
         s.commit(&batch).unwrap();

@@ -39,7 +39,7 @@ pub use glob::glob_matches;
 pub use identity::{credential_row, hash_name, per_model_key};
 pub use origin::{ChannelOrigins, Origin, OriginLimit, Source, Valued};
 pub use problem::{Problem, Severity};
-pub use rules::{Decision, Facts, Outcome, RuleSet, RuleTrace, Value};
+pub use rules::{Decision, Deeds, Facts, Outcome, RuleSet, RuleTrace, Shadowed, Value};
 pub use schema::schema;
 pub use snapshot::{
     ChannelView, CountingView, DeploymentView, ExperimentView, GroupView, KeyView, LimitList, LimitView,

@@ -12,7 +12,7 @@ mod support;
 use serde_json::{Value as Json, json};
 use std::{borrow::Cow, net::IpAddr};
 use support::compiled;
-use tollgate_policy::{Decision, Facts, RuleSet, Snapshot, Value};
+use tollgate_policy::{Decision, Deeds, Facts, RuleSet, Shadowed, Snapshot, Value};
 
 struct Request {
     body: Json,
@@ -216,7 +216,12 @@ fn deny_and_allow_end_the_evaluation_and_shadow_does_not() {
             message: "at most 4096".into()
         }
     );
-    assert_eq!(outcome.shadow, [("shadowed".into(), "deny 429 busy".into())]);
+    let hit = Shadowed {
+        rule: "shadowed".into(),
+        actions: ["deny 429 busy".into()].into(),
+        deeds: Deeds::DENY,
+    };
+    assert_eq!(outcome.shadow, [hit]);
     assert_eq!(outcome.tags, ["late".into()]);
     big.body["max_tokens"] = json!(10);
     let (outcome, traces) = set.explain(&big);
@@ -303,5 +308,30 @@ fn the_last_word_on_model_version_and_deployment_counts() {
         (outcome.set_version.as_deref(), outcome.set_deployment),
         (Some("v2"), None)
     );
-    assert_eq!(&*outcome.shadow[0].1, "set_deployment spare");
+    assert_eq!(&*outcome.shadow[0].actions[0], "set_deployment spare");
+}
+
+#[test]
+fn a_rule_in_shadow_mode_is_one_hit_with_all_its_deeds() {
+    let set = rules(json!([
+        { "name": "both", "priority": 2, "then": [
+            { "shadow": [{ "tag": "x" }, { "set_model": "qwen-max" }] },
+            { "tag": "real" },
+            { "shadow": { "deny": { "status": 400, "code": "no" } } } ] },
+        { "name": "none", "priority": 1, "when": { "field": "channel", "op": "eq", "value": "nobody" },
+          "then": { "shadow": { "allow": true } } },
+    ]));
+    let outcome = set.evaluate(&request(&set));
+    assert_eq!(outcome.decision, Decision::Continue);
+    assert_eq!((outcome.tags.len(), outcome.set_model), (1, None));
+    let [hit] = &outcome.shadow[..] else {
+        panic!("{:?}", outcome.shadow)
+    };
+    let actions: Vec<&str> = hit.actions.iter().map(AsRef::as_ref).collect();
+    assert_eq!(
+        (&*hit.rule, &actions[..]),
+        ("both", &["tag x", "set_model qwen-max", "deny 400 no"][..])
+    );
+    assert_eq!(hit.deeds, Deeds::TAG.and(Deeds::SET_MODEL).and(Deeds::DENY));
+    assert!(hit.deeds.has(Deeds::DENY) && !hit.deeds.has(Deeds::ALLOW));
 }

@@ -9,7 +9,7 @@ use crate::layout::EVENT_WORDS;
 use crate::region::Region;
 use crate::workers::{Worker, WorkerSlot};
 
-/// One finished request, or an attempt of one.
+/// One finished request, an attempt of one, or what a rule in shadow mode would have done with one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Event {
     /// When it ended, region time in milliseconds.
@@ -26,7 +26,7 @@ pub struct Event {
     pub status: u16,
     /// Number of the [`crate::Class`].
     pub class: u8,
-    /// Where the counts come from: 0 none, 1 upstream, 2 counted, 3 estimated.
+    /// Where the counts come from: 0 none, 1 upstream, 2 counted, 3 estimated; 4 for a [`Event::shadow`].
     pub source: u8,
     /// Tokens.
     pub input_tokens: u32,
@@ -83,9 +83,40 @@ impl Event {
     /// In the flags of what is no request but an attempt of one, after which another one followed: in no statistics.
     pub const ATTEMPT: u32 = 1 << 4;
 
-    /// Whether this is an attempt and not a request.
+    /// Whether this is an attempt and not a request; true of an [`Event::shadow`] as well.
     pub fn is_attempt(&self) -> bool {
         self.flags & Event::ATTEMPT != 0
+    }
+
+    const SHADOW: u8 = 4;
+
+    /// What a rule in shadow mode would have done with this request: its hash, and its deeds, a bit each. Whoever does not know
+    /// of such events takes it for an attempt, and so puts it into no sum.
+    pub fn shadow(&self, rule_hash: u64, deeds: u16) -> Event {
+        Event {
+            time_ms: self.time_ms,
+            usage: self.usage,
+            deployment: u32::MAX,
+            request_id: self.request_id,
+            generation: self.generation,
+            status: deeds,
+            class: self.class,
+            source: Event::SHADOW,
+            first_token_us: u32::MAX,
+            flags: Event::ATTEMPT,
+            rule_hash,
+            ..Event::default()
+        }
+    }
+
+    /// Whether this is what a rule in shadow mode would have done, and no request.
+    pub fn is_shadow(&self) -> bool {
+        self.source == Event::SHADOW
+    }
+
+    /// Deeds of the rule in shadow mode.
+    pub fn shadow_deeds(&self) -> u16 {
+        self.status
     }
 
     fn encode(&self) -> [u64; EVENT_WORDS] {
@@ -337,5 +368,19 @@ mod tests {
             prices: [26, 27],
         };
         assert_eq!(Event::decode(e.encode()), e);
+        // What a rule in shadow mode would have done is no request, also to those who know of attempts alone.
+        let hit = Event::decode(e.shadow(77, 0x81).encode());
+        assert_eq!(
+            (hit.is_shadow(), hit.is_attempt(), e.is_shadow()),
+            (true, true, false)
+        );
+        assert_eq!(
+            (hit.shadow_deeds(), hit.rule_hash, hit.time_ms, hit.usage),
+            (0x81, 77, 1, 2)
+        );
+        assert_eq!(
+            (hit.request_id, hit.input_tokens, hit.flags),
+            ([4, 5], 0, Event::ATTEMPT)
+        );
     }
 }

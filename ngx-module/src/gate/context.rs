@@ -4,6 +4,7 @@ use std::num::NonZeroU64;
 use std::rc::Rc;
 
 use tollgate_meter::Api;
+use tollgate_policy::Shadowed;
 use tollgate_policy::documents::LeasePolicy;
 use tollgate_policy::snapshot::{ChannelView, DeploymentView, GroupView, ModelView};
 use tollgate_shm::{Class, Failure, Grant, InflightIndex, UsageIndex};
@@ -74,6 +75,15 @@ pub(crate) struct Charged {
     pub source: Source,
 }
 
+/// What rules say of a request without deciding about it.
+#[derive(Debug, Default)]
+pub(crate) struct Remarks {
+    /// Their labels, with commas between them.
+    pub tags: Option<Rc<str>>,
+    /// What those in shadow mode would have done.
+    pub shadow: Vec<Shadowed>,
+}
+
 pub(crate) struct Context {
     pub stage: Stage,
     pub api: Api,
@@ -94,7 +104,6 @@ pub(crate) struct Context {
     pub overdue: bool,
     /// Whether an operator has ended it.
     pub stopped: bool,
-    pub shadowed: bool,
     /// Whether some strict limit bounds the output.
     pub output_bounded: bool,
     /// The policy that decided about the request, while a lease that it needed had ended.
@@ -158,7 +167,8 @@ pub(crate) struct Context {
     /// Name of the limit or rule that decided against the request.
     pub limit: Option<Rc<str>>,
     pub rule: Option<Rc<str>>,
-    pub tags: Option<Rc<str>>,
+    /// What rules have noted of it; most requests meet none that does.
+    pub remarks: Option<Box<Remarks>>,
     /// The client's path, before a provider's prefix replaced part of it.
     pub original_path: Option<Rc<str>>,
     /// The attempt's provider, and which of its credentials is sent.
@@ -266,6 +276,11 @@ impl Context {
         ))
     }
 
+    /// What rules in shadow mode would have done.
+    pub fn shadow(&self) -> &[Shadowed] {
+        self.remarks.as_ref().map_or(&[], |remarks| &remarks.shadow)
+    }
+
     pub fn request_id(&self) -> &str {
         std::str::from_utf8(&self.request_id).unwrap_or_default()
     }
@@ -323,7 +338,11 @@ impl Context {
             Field::ReasoningTokens => Variable::Number(self.charged.reasoning),
             Field::UsageSource => Some(self.charged.source.name()).into(),
             Field::RequestId => Some(self.request_id()).into(),
-            Field::Tags => self.tags.as_deref().into(),
+            Field::Tags => self
+                .remarks
+                .as_ref()
+                .and_then(|remarks| remarks.tags.as_deref())
+                .into(),
             Field::Experiment => self
                 .group_view()
                 .and_then(|g| g.experiment())

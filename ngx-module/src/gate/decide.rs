@@ -11,7 +11,7 @@ use tollgate_policy::{Decision, ModelView};
 use tollgate_shm::{Class, Demand, Grant, RefusalKind};
 
 use super::answers::header_safe;
-use super::context::{Context, Stage};
+use super::context::{Context, Remarks, Stage};
 use super::facts::{self, GateFacts};
 use super::reply::{ErrorKind, Reply};
 use super::slices::{Counted, SlicedCount};
@@ -434,10 +434,13 @@ impl Decider<'_> {
                 .or(query_model.as_deref())
                 .map(|name| snapshot.model(name.as_bytes()).map_or(name, |m| m.name())),
         });
-        if !outcome.tags.is_empty() {
-            self.context.tags = Some(outcome.tags.join(",").into());
+        if !outcome.tags.is_empty() || !outcome.shadow.is_empty() {
+            let tags = outcome.tags.join(",");
+            self.context.remarks = Some(Box::new(Remarks {
+                tags: (!tags.is_empty()).then(|| tags.into()),
+                shadow: outcome.shadow,
+            }));
         }
-        self.context.shadowed = !outcome.shadow.is_empty();
         match outcome.decision {
             Decision::Continue => {}
             Decision::Allow { rule } => self.context.rule = Some(Rc::from(&*rule)),

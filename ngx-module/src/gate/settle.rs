@@ -61,6 +61,7 @@ pub(crate) fn settle(w: &mut WorkerState, request: Option<&mut Request>, context
     let Some(mut draft) = draft(w, context, status, &sum) else {
         return;
     };
+    report_shadows(w, context, &draft);
     let Some(sliced) = sum.sliced else {
         return book(w, &draft);
     };
@@ -432,7 +433,7 @@ fn draft(w: &mut WorkerState, context: &mut Context, status: u16, sum: &Sum) -> 
     let flags = u32::from(context.stream)
         | u32::from(sum.suspicious) << 1
         | u32::from(context.cut) << 2
-        | u32::from(context.shadowed) << 3
+        | u32::from(!context.shadow().is_empty()) << 3
         | u32::from(context.attempts.min(7)) << 5
         | context.counting().map_or(0, |c| c.version) << 8;
     let prices = [
@@ -476,6 +477,18 @@ fn draft(w: &mut WorkerState, context: &mut Context, status: u16, sum: &Sum) -> 
         class: context.class,
         event,
     })
+}
+
+/// Puts on the ring what each rule in shadow mode would have done; most requests meet none.
+fn report_shadows(w: &WorkerState, context: &Context, draft: &Draft) {
+    let (Some(attached), Some(_)) = (&w.attached, draft.usage) else {
+        return;
+    };
+    for hit in context.shadow() {
+        let rule = tollgate_policy::hash_name(hit.rule.as_bytes());
+        let event = draft.event.shadow(rule, hit.deeds.0);
+        attached.region.push_event(&attached.worker, &event);
+    }
 }
 
 /// An attempt that another one follows, for the log: its deployment, how it ended, and what its provider may take. Who

@@ -6,11 +6,13 @@ use crate::accounts::Resource;
 use crate::api::route::Route;
 use crate::api::{
     deployments, experiments, explain, inflight, instance, instances, latency, limits, live, members,
-    requests, series, tokenizers, usage,
+    requests, series, shadow, tokenizers, usage,
 };
 
 pub(super) fn running() -> Vec<Route> {
-    use Resource::{CountingRules, Deployments, Emergency, Explain, Instance, Limits, Requests, Usage};
+    use Resource::{
+        CountingRules, Deployments, Emergency, Explain, Instance, Limits, Requests, Rules, Usage,
+    };
     vec![
         Route::get(
             "/usage",
@@ -103,6 +105,14 @@ pub(super) fn running() -> Vec<Route> {
         )
         .query::<experiments::Wanted>()
         .gives::<experiments::Outcome>(),
+        Route::get(
+            "/rules/{id}/shadow",
+            may(Rules, Read),
+            "Says what a rule in shadow mode would have done",
+            shadow::read,
+        )
+        .query::<shadow::Wanted>()
+        .gives::<shadow::Answer>(),
         Route::get(
             "/deployments",
             may(Deployments, Read),

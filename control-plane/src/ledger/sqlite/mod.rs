@@ -20,6 +20,7 @@ mod results;
 mod search;
 mod series;
 mod served;
+mod shadows;
 #[cfg(test)]
 mod tests;
 
@@ -37,7 +38,8 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, Row, Transaction, param
 
 use super::{
     Batch, BookedRow, COUNTER_NAMES, Counters, Keep, Position, RequestQuery, RequestRecord, Results,
-    ResultsPoint, ResultsQuery, Served, ServedQuery, Store, StoreError, UsagePoint, UsageQuery,
+    ResultsPoint, ResultsQuery, Served, ServedQuery, ShadowHits, ShadowQuery, Store, StoreError, UsagePoint,
+    UsageQuery,
 };
 
 /// Version of the tables below; another one is refused.
@@ -76,6 +78,7 @@ struct Known {
     marks: marks::Marks,
     packing: packed::Packing,
     serving: served::Serving,
+    shadowing: shadows::Shadowing,
 }
 
 /// Something in the file is not what this program writes.
@@ -177,10 +180,11 @@ impl SqliteStore {
             }
         }
         db.execute_batch(&format!(
-            "{} {} {} {} {} {}",
+            "{} {} {} {} {} {} {}",
             names::GROUPS_TABLE,
             names::SERVED_TABLE,
             served::TABLES,
+            shadows::TABLES,
             results::TABLE,
             marks::TABLES,
             packed::TABLE
@@ -249,6 +253,7 @@ impl Known {
             marks: marks::Marks::load(db, Arc::clone(marking))?,
             packing: packed::Packing::load(db)?,
             serving: served::Serving::load(db)?,
+            shadowing: shadows::Shadowing::load(db)?,
         })
     }
 
@@ -273,6 +278,8 @@ impl Known {
         results::add(t, &mut self.names, &batch.groups)?;
         self.serving.fold(t)?;
         self.serving.append(t, &mut self.names, &batch.served)?;
+        self.shadowing.fold(t)?;
+        self.shadowing.append(t, &batch.shadows)?;
         let leaving = self.journal.is_folding();
         self.marks.note(t, &mut self.names, batch, leaving)?;
         self.journal
@@ -436,6 +443,14 @@ impl Store for SqliteStore {
         served::query(&self.db, query, each).map_err(fail("read what deployments served"))
     }
 
+    fn shadows(
+        &mut self,
+        query: &ShadowQuery,
+        each: &mut dyn FnMut(&ShadowHits, u64),
+    ) -> Result<(), StoreError> {
+        shadows::query(&self.db, query, each).map_err(fail("read what shadow rules matched"))
+    }
+
     fn requests(&mut self, query: &RequestQuery) -> Result<Vec<(i64, RequestRecord)>, StoreError> {
         log::query(&self.db, query).map_err(fail("read the request log"))
     }
@@ -460,6 +475,8 @@ impl Store for SqliteStore {
             results::prune(t, keep)?;
             known.serving.fold(t)?;
             served::prune(t, keep)?;
+            known.shadowing.fold(t)?;
+            shadows::prune(t, keep)?;
             known.packing.prune(t, &mut known.names, keep)?;
             log::prune(t, keep.requests_from_ms, keep.requests)
         })
@@ -510,6 +527,16 @@ impl SqliteReader {
         each: &mut dyn FnMut(u64, &Served, &Results),
     ) -> Result<(), StoreError> {
         at_once(&self.db(), |db| served::query(db, query, each)).map_err(fail("read what deployments served"))
+    }
+
+    /// See [`Store::shadows`].
+    pub fn shadows(
+        &self,
+        query: &ShadowQuery,
+        each: &mut dyn FnMut(&ShadowHits, u64),
+    ) -> Result<(), StoreError> {
+        at_once(&self.db(), |db| shadows::query(db, query, each))
+            .map_err(fail("read what shadow rules matched"))
     }
 
     /// Usage over time, summed up: the `top` with the most requests, and all others as one. Of channels that `sees` accepts.

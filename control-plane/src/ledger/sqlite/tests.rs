@@ -46,6 +46,7 @@ fn a_failed_batch_leaves_nothing_behind() {
         }],
         groups: Vec::new(),
         served: Vec::new(),
+        shadows: Vec::new(),
         requests: one_line(),
     };
     let error = store.commit(&batch).unwrap_err();

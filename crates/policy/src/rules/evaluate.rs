@@ -67,6 +67,50 @@ pub enum Decision {
     },
 }
 
+/// What rules can do, a bit each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Deeds(pub u16);
+
+impl Deeds {
+    /// Refuses the request.
+    pub const DENY: Deeds = Deeds(1);
+    /// Lets it pass, whatever later rules say.
+    pub const ALLOW: Deeds = Deeds(1 << 1);
+    /// Makes it another channel's.
+    pub const SET_CHANNEL: Deeds = Deeds(1 << 2);
+    /// Sends it to another model.
+    pub const SET_MODEL: Deeds = Deeds(1 << 3);
+    /// Sends it to deployments of a version.
+    pub const SET_VERSION: Deeds = Deeds(1 << 4);
+    /// Sends it to a deployment.
+    pub const SET_DEPLOYMENT: Deeds = Deeds(1 << 5);
+    /// Caps its output.
+    pub const CAP_MAX_TOKENS: Deeds = Deeds(1 << 6);
+    /// Labels it.
+    pub const TAG: Deeds = Deeds(1 << 7);
+
+    /// Both.
+    pub const fn and(self, other: Deeds) -> Deeds {
+        Deeds(self.0 | other.0)
+    }
+
+    /// Whether any of these is among them.
+    pub const fn has(self, any: Deeds) -> bool {
+        self.0 & any.0 != 0
+    }
+}
+
+/// What a rule in shadow mode would have done with a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shadowed {
+    /// The rule's name.
+    pub rule: Arc<str>,
+    /// Each of its actions, such as `deny 400 max_tokens_exceeded`.
+    pub actions: Arc<[Arc<str>]>,
+    /// All of them.
+    pub deeds: Deeds,
+}
+
 /// What the rules make of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
@@ -86,8 +130,8 @@ pub struct Outcome {
     pub tags: Vec<Arc<str>>,
     /// Rules that matched, in order.
     pub matched: Vec<Arc<str>>,
-    /// What shadow actions would have done: rule and action, such as `deny 400 max_tokens_exceeded`.
-    pub shadow: Vec<(Arc<str>, Arc<str>)>,
+    /// What rules in shadow mode would have done; each rule once.
+    pub shadow: Vec<Shadowed>,
 }
 
 /// What became of one rule in an evaluation.

@@ -8,7 +8,7 @@ pub(crate) mod template;
 mod time;
 
 pub(crate) use condition::regex;
-pub use evaluate::{Decision, Facts, Outcome, RuleTrace, Value};
+pub use evaluate::{Decision, Deeds, Facts, Outcome, RuleTrace, Shadowed, Value};
 pub(crate) use field::{canonical_path, is_token};
 pub(crate) use program::{PlainRule, check, encode};
 pub use program::{RuleSet, RulesError};

@@ -2,7 +2,7 @@
 
 use super::{
     condition::{Node, Overrides, Wanted, lower},
-    evaluate::{Decision, Facts, Outcome, RuleTrace},
+    evaluate::{Decision, Deeds, Facts, Outcome, RuleTrace, Shadowed},
 };
 use crate::documents::{Action, Condition, Deny, Then};
 use serde::{Deserialize, Serialize};
@@ -72,7 +72,8 @@ enum Effect {
     SetVersion(Arc<str>),
     SetDeployment(Arc<str>),
     CapMaxTokens(u64),
-    Shadow(Vec<Arc<str>>),
+    /// All shadow actions of the rule.
+    Shadow(Arc<[Arc<str>]>, Deeds),
     Deny {
         status: u16,
         code: Arc<str>,
@@ -207,11 +208,11 @@ impl ReadyRule {
                     outcome.cap_max_tokens =
                         Some(outcome.cap_max_tokens.map_or(*cap, |lower| lower.min(*cap)));
                 }
-                Effect::Shadow(what) => {
-                    outcome
-                        .shadow
-                        .extend(what.iter().map(|what| (self.name.clone(), what.clone())));
-                }
+                Effect::Shadow(actions, deeds) => outcome.shadow.push(Shadowed {
+                    rule: self.name.clone(),
+                    actions: actions.clone(),
+                    deeds: *deeds,
+                }),
                 Effect::Deny {
                     status,
                     code,
@@ -367,9 +368,18 @@ fn action_effects(
             report(&path, "a shadow within a shadow".to_owned(), None);
         } else {
             let inner = self::effects(shadow, &path, true, report);
-            effects.push(Effect::Shadow(
-                inner.iter().map(|effect| effect.describe().into()).collect(),
-            ));
+            let what = inner.iter().map(|effect| effect.describe().into());
+            let deeds = inner
+                .iter()
+                .fold(Deeds::default(), |all, effect| all.and(effect.deed()));
+            // One hit per rule, however many of its actions are shadows.
+            match effects.iter_mut().find_map(Effect::as_shadow) {
+                Some((actions, all)) => {
+                    *actions = actions.iter().cloned().chain(what).collect();
+                    *all = all.and(deeds);
+                }
+                None => effects.push(Effect::Shadow(what.collect(), deeds)),
+            }
         }
     }
     if let Some(deny) = &action.deny {
@@ -420,6 +430,27 @@ fn check_deny(deny: &Deny, path: &str, report: &mut dyn FnMut(&str, String, Opti
 }
 
 impl Effect {
+    fn as_shadow(&mut self) -> Option<(&mut Arc<[Arc<str>]>, &mut Deeds)> {
+        match self {
+            Effect::Shadow(actions, deeds) => Some((actions, deeds)),
+            _ => None,
+        }
+    }
+
+    fn deed(&self) -> Deeds {
+        match self {
+            Effect::Tag(_) => Deeds::TAG,
+            Effect::SetChannel(_) => Deeds::SET_CHANNEL,
+            Effect::SetModel(_) => Deeds::SET_MODEL,
+            Effect::SetVersion(_) => Deeds::SET_VERSION,
+            Effect::SetDeployment(_) => Deeds::SET_DEPLOYMENT,
+            Effect::CapMaxTokens(_) => Deeds::CAP_MAX_TOKENS,
+            Effect::Deny { .. } => Deeds::DENY,
+            Effect::Allow => Deeds::ALLOW,
+            Effect::Shadow(_, deeds) => *deeds,
+        }
+    }
+
     fn describe(&self) -> String {
         match self {
             Effect::Tag(tag) => format!("tag {tag}"),
@@ -430,7 +461,7 @@ impl Effect {
             Effect::CapMaxTokens(cap) => format!("cap_max_tokens {cap}"),
             Effect::Deny { status, code, .. } => format!("deny {status} {code}"),
             Effect::Allow => "allow".to_owned(),
-            Effect::Shadow(inner) => inner.iter().fold("shadow".to_owned(), |mut text, what| {
+            Effect::Shadow(inner, _) => inner.iter().fold("shadow".to_owned(), |mut text, what| {
                 let _ = write!(text, " {what}");
                 text
             }),
