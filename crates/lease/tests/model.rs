@@ -90,7 +90,7 @@ fn large_crashes_of_daemons_and_instances() {
 fn large_restarts_of_redis_with_lost_writes() {
     assert!(holds(Config {
         restarts: 1,
-        last_tick: 5,
+        last_tick: 3,
         ..SMALL
     }));
 }

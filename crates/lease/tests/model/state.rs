@@ -58,7 +58,9 @@ pub struct Node {
     pub fence: u64,
     /// Units admitted in this tick and the ones before.
     pub used: [u64; WINDOW],
-    /// Its usage counts: since Redis last lost writes it has reported in time.
+    /// Its usage counts: since Redis last lost writes it has reported in time, by the report that it waits for. An older one
+    /// that arrives late says less than it holds; whose own report does not arrive is one of those whose part is bounded
+    /// and shown.
     pub known: bool,
     reports: u8,
 }
@@ -78,6 +80,11 @@ impl Node {
         }
     }
 
+    /// Whether nothing is left of any lease: nothing in use, nothing that may be used, and nothing that may be reported as held.
+    fn has_nothing(&self, now: u64) -> bool {
+        self.in_use() == 0 && now >= self.fence + TERMS.hold.max(TERMS.standing_span())
+    }
+
     fn write(&mut self, holder: &Holder) {
         self.allowance = holder.row();
         self.standing = holder.standing();
@@ -89,6 +96,14 @@ impl Node {
 pub enum Message {
     Report(Report),
     Answer(u64, u64, Answer),
+}
+
+/// Whether a message is under way that tells of a node's lease, or may bring one that Redis has lost.
+fn is_talked_of(network: &BTreeSet<Message>, node: u64) -> bool {
+    network.iter().any(|message| match message {
+        Message::Report(report) => report.id == node,
+        Message::Answer(id, ..) => *id == node,
+    })
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -171,16 +186,13 @@ impl Config {
                 let (answer, _) = state.ledger.report(&mut state.era, now, &state.run, &report);
                 // The first report after a restart begins the time in which all have to report.
                 let since = *state.since.get_or_insert(state.now);
-                if state.now < since + TERMS.ttl && !answer.stale {
-                    state.nodes[report.id as usize].known = true;
+                let node = &mut state.nodes[report.id as usize];
+                let waits = node.daemon.as_ref().and_then(Holder::waits_for) == Some(report.seq);
+                if waits && state.now < since + TERMS.ttl && !answer.stale {
+                    node.known = true;
                 }
                 // What the holder would drop need not be delivered.
-                let waited = |h: &Holder| h.waits_for() == Some(report.seq);
-                if state.nodes[report.id as usize]
-                    .daemon
-                    .as_ref()
-                    .is_some_and(waited)
-                {
+                if waits {
                     state
                         .network
                         .insert(Message::Answer(report.id, report.seq, answer));
@@ -291,11 +303,11 @@ impl Model for Config {
         match action {
             Action::Tick => {
                 state.now += 1;
-                for node in &mut state.nodes {
+                for (id, node) in (0..).zip(&mut state.nodes) {
                     node.used.rotate_right(1);
                     node.used[0] = 0;
                     // Nothing is left of what was admitted before Redis lost its writes, nor may anything be by them.
-                    node.known |= node.in_use() == 0 && node.limit(state.now) == 0;
+                    node.known |= node.has_nothing(state.now) && !is_talked_of(&state.network, id);
                 }
             }
             Action::Take(id) => {
@@ -358,8 +370,9 @@ impl Model for Config {
                 state.run += 1;
                 state.since = None;
                 (state.ledger, state.era) = state.saved.clone().unwrap_or_default();
-                for node in &mut state.nodes {
-                    node.known = node.in_use() == 0 && node.limit(now) == 0;
+                let network = &state.network;
+                for (id, node) in (0..).zip(&mut state.nodes) {
+                    node.known = node.has_nothing(now) && !is_talked_of(network, id);
                 }
             }
         }
