@@ -5,6 +5,7 @@ use crate::gateways::{Bench, CHANNEL, NEAR, Running, Upstream, with_text};
 use crate::generator::Order;
 use crate::load;
 use crate::rounds::median;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use tollgate_tests::http;
 
@@ -85,6 +86,7 @@ fn one(bench: &Bench, gateway: &Running, bare: &Running, plan: &Plan) -> Exact {
         };
         load::run(bench, gateway, order)
     };
+    let _awake = Awake::keep();
     let mut cpu = Vec::new();
     let mut waits = vec![Vec::new(); RATES.len()];
     for round in 1..=plan.rounds {
@@ -114,6 +116,35 @@ fn one(bench: &Bench, gateway: &Running, bare: &Running, plan: &Plan) -> Exact {
             .zip(&waits)
             .map(|(rate, waits)| beside(rate, waits))
             .collect(),
+    }
+}
+
+/// Keeps the gateway's core from sleeping, by a loop that any other work interrupts. Between requests of a slow rate a
+/// virtual CPU is taken away, and milliseconds until it is back hide what is measured here.
+struct Awake(Child);
+
+impl Awake {
+    fn keep() -> Self {
+        let mut command = Command::new("chrt");
+        command.args([
+            "--idle",
+            "0",
+            "taskset",
+            "-c",
+            "0",
+            "sh",
+            "-c",
+            "while :; do :; done",
+        ]);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        Self(command.spawn().expect("chrt and taskset are there"))
+    }
+}
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
