@@ -346,3 +346,48 @@ async fn of_two_instances_one_tells_and_the_other_goes_on_when_it_is_gone() {
     );
     process::signal(all[leader].1.pid(), Signal::CONT);
 }
+
+/// Two whole instances at one Redis.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_two_instances_use_of_a_limit_is_judged_together() {
+    const MAX: u64 = 10_000;
+    let (redis, receiver) = (Redis::start().await, Receiver::start().await);
+    let mut alerts = alerts(&receiver, &["limit_nearly_used"]);
+    alerts["rules"]["limit_nearly_used"] = json!({ "for": "0s" });
+    let documents = Documents::new()
+        .model("m", "mock?tokens=300")
+        .limited(
+            "c",
+            json!([{ "name": "much", "metric": "total_tokens", "max": MAX, "window": "10m" }]),
+        )
+        .setting("redis", json!({ "urls": [redis.url()], "timeout": "500ms" }))
+        .setting("alerts", alerts);
+    let mut gateways = Vec::new();
+    for _ in 0..2 {
+        gateways.push(Gateway::with(documents.clone()).start().await);
+    }
+    // Half of it through each: far from the threshold for whoever looks at one of them alone.
+    let request = Request::chat("m", " hello").channel("c").set("max_tokens", 300);
+    for gateway in &gateways {
+        wait_for("half of the limit to be used", PATIENCE, || async {
+            let tally = gateway.mock.stats().total();
+            if tally.prompt_tokens + tally.completion_tokens > MAX * 46 / 100 {
+                return Some(());
+            }
+            gateway.send(&request).await;
+            None
+        })
+        .await;
+        let used = gateway.used("c", "much").await;
+        assert!(used < MAX * 60 / 100, "{used}");
+    }
+    told(&receiver, "limit_nearly_used firing").await;
+    for gateway in &gateways {
+        let alert = firing(&gateway.daemon, "limit_nearly_used", |_| true).await;
+        assert_eq!(alert["labels"], json!({ "channel": "c", "limit": "much" }));
+        assert!(alert["value"].as_f64() >= Some(90.0), "{alert}");
+    }
+    for gateway in gateways {
+        gateway.stop().await;
+    }
+}

@@ -10,6 +10,7 @@ mod book;
 mod desk;
 mod marks;
 mod message;
+mod parts;
 mod reading;
 mod send;
 mod sight;

@@ -11,17 +11,21 @@ use tollgate_policy::{DeploymentView, Snapshot, hash_name};
 use tollgate_shm::{Readiness, Region};
 
 use super::book::Book;
-use super::reading::Reading;
-use super::traffic::{Count, Traffic};
+use super::parts::{Level, Part, Parts};
+use super::reading::{Labels, Reading};
+use super::traffic::Traffic;
 use crate::cluster::Figures;
 use crate::config::{ConfigSource, ConfigStatus, StatusWatch};
 use crate::health::Board;
 use crate::ledger::DrainStatus;
 use crate::live;
 use crate::naming::Naming;
+use crate::shared::Shared;
 
 /// Time between two looks at counters of usage and at limits.
 const COUNTERS: Duration = Duration::from_secs(5);
+/// How long Redis may take to hand over what others count.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// The same at keys that may expire.
 const KEYS: Duration = Duration::from_secs(60);
 /// The same at the disk.
@@ -103,7 +107,12 @@ pub struct Sight {
     traffic: Traffic,
     panics: HashMap<u32, Growth>,
     commits: Growth,
-    counters: Rare,
+    dropped: Growth,
+    counted: Option<Instant>,
+    part: Part,
+    /// Number of the part that others were told of.
+    told: u64,
+    parts: Parts,
     keys: Rare,
     disk: Rare,
 }
@@ -117,7 +126,11 @@ impl Sight {
             traffic: Traffic::default(),
             panics: HashMap::new(),
             commits: Growth::default(),
-            counters: Rare::default(),
+            dropped: Growth::default(),
+            counted: None,
+            part: Part::default(),
+            told: 0,
+            parts: Parts::default(),
             keys: Rare::default(),
             disk: Rare::default(),
         }
@@ -207,9 +220,19 @@ impl Sight {
             );
             return Some(self.about_me(AlertRuleName::LedgerBehind, 100.0, text));
         }
-        let filled = region.ring_depth() as f64 * 100.0 / f64::from(region.sizes().ring.max(1));
+        let lost = self.dropped.look(region.events_dropped(), COMMITS);
+        if lost > 0 {
+            let text = format!(
+                "{lost} events of instance {me} found no place on a ring within a minute; their usage is booked without them"
+            );
+            return Some(self.about_me(AlertRuleName::LedgerBehind, 100.0, text));
+        }
+        // Each worker has a ring of its own.
+        let workers = region.workers().iter().filter(|w| w.alive).count().max(1);
+        let filled =
+            region.ring_depth() as f64 * 100.0 / (f64::from(region.sizes().ring.max(1)) * workers as f64);
         (filled > 0.0).then(|| {
-            let text = format!("{filled:.0} % of the ring of events of instance {me} waits for the ledger");
+            let text = format!("{filled:.0} % of the rings of events of instance {me} waits for the ledger");
             self.about_me(AlertRuleName::LedgerBehind, filled, text)
         })
     }
@@ -226,14 +249,57 @@ impl Sight {
         found.extend(deployments(&self.places, &snapshot));
         let keys = self.keys.look(KEYS, || keys(&snapshot, now_ms));
         found.extend_from_slice(keys);
-        let (region, traffic) = (&self.places.region, &mut self.traffic);
-        let counters = self.counters.look(COUNTERS, || {
-            traffic.look(region);
-            let mut found = shares(traffic);
-            found.extend(levels(region, &snapshot, traffic, settings));
-            found
-        });
-        found.extend_from_slice(counters);
+        found.extend(self.together(settings));
+        found
+    }
+
+    /// Counts what all instances do together, as far as this one does; now and then.
+    pub fn count(&mut self) {
+        if self.counted.is_some_and(|at| at.elapsed() < COUNTERS) {
+            return;
+        }
+        self.counted = Some(Instant::now());
+        self.traffic.look(&self.places.region);
+        let mut part = Part {
+            number: self.part.number + 1,
+            ..Part::default()
+        };
+        for (channel, model, count) in self.traffic.rows() {
+            for (counts, name) in [(&mut part.models, model), (&mut part.channels, channel)] {
+                if !name.is_empty() {
+                    counts.entry(name.to_owned()).or_default().add(&count);
+                }
+            }
+        }
+        let status = self.status();
+        if let Some(snapshot) = status.active().and_then(|active| active.snapshot()) {
+            part.levels = levels(&self.places.region, &snapshot, &self.traffic);
+        }
+        self.part = part;
+    }
+
+    /// Tells the others what this instance counts, and hears what they do.
+    pub async fn exchange(&mut self, shared: &Shared) {
+        if !shared.is_configured() {
+            self.parts = Parts::default();
+        } else if self.told != self.part.number {
+            self.told = self.part.number;
+            // Instances that were given no names have regions of their own all the same.
+            let me = format!("{} {:08x}", self.instance, self.places.region.id() >> 32);
+            let exchanged = self.parts.exchange(shared, &me, &self.part);
+            // Without an answer the others are forgotten after a while.
+            let _ = tokio::time::timeout(PATIENCE, exchanged).await;
+        }
+    }
+
+    /// What comes of all counts together.
+    fn together(&self, settings: &Alerts) -> Vec<Reading> {
+        let mut sum = self.part.clone();
+        for part in self.parts.fresh() {
+            sum.add(part);
+        }
+        let mut found = shares(&sum);
+        found.extend(full(&sum, settings));
         found
     }
 
@@ -378,30 +444,24 @@ fn keys(snapshot: &Snapshot<'_>, now_ms: u64) -> Vec<Reading> {
     found
 }
 
-fn shares(traffic: &Traffic) -> Vec<Reading> {
-    let mut models: BTreeMap<&str, Count> = BTreeMap::new();
-    let mut channels: BTreeMap<&str, Count> = BTreeMap::new();
-    for (channel, model, count) in traffic.rows() {
-        models.entry(model).or_default().add(&count);
-        channels.entry(channel).or_default().add(&count);
-    }
+fn shares(sum: &Part) -> Vec<Reading> {
     let mut found = Vec::new();
-    for (model, count) in models.iter().filter(|(model, _)| !model.is_empty()) {
+    for (model, count) in &sum.models {
         if let Some(percent) = count.failed_percent().filter(|p| *p > 0.0) {
             let of = count.all.saturating_sub(count.limited);
             let text =
                 format!("{percent:.1} % of {of} requests for model {model} failed within five minutes");
-            let labels = [("model", *model)];
+            let labels = [("model", model.as_str())];
             found.push(Reading::new(AlertRuleName::ErrorRate, &labels, percent, text));
         }
     }
-    for (channel, count) in channels.iter().filter(|(channel, _)| !channel.is_empty()) {
+    for (channel, count) in &sum.channels {
         if let Some(percent) = count.limited_percent().filter(|p| *p > 0.0) {
             let all = count.all;
             let text = format!(
                 "{percent:.1} % of {all} requests of channel {channel} were refused by limits within five minutes"
             );
-            let labels = [("channel", *channel)];
+            let labels = [("channel", channel.as_str())];
             found.push(Reading::new(
                 AlertRuleName::ChannelThrottled,
                 &labels,
@@ -413,59 +473,79 @@ fn shares(traffic: &Traffic) -> Vec<Reading> {
     found
 }
 
-/// Limits of tokens and money that somebody has met; only what is half-way to a threshold, the rest is far from it.
-fn levels(region: &Region, snapshot: &Snapshot<'_>, traffic: &Traffic, settings: &Alerts) -> Vec<Reading> {
-    let least = [AlertRuleName::LimitNearlyUsed, AlertRuleName::BudgetNearlyUsed]
-        .into_iter()
-        .map(|name| settings.rule(name).value)
-        .fold(f64::INFINITY, f64::min)
-        / 2.0;
+/// Limits that are half-way to their threshold; the rest is far from it.
+fn full(sum: &Part, settings: &Alerts) -> Vec<Reading> {
+    let mut found = Vec::new();
+    for level in &sum.levels {
+        let rule = match level.budget {
+            true => AlertRuleName::BudgetNearlyUsed,
+            false => AlertRuleName::LimitNearlyUsed,
+        };
+        let percent = level.percent();
+        if percent < settings.rule(rule).value / 2.0 {
+            continue;
+        }
+        let name = level.labels.get("limit").map_or("", String::as_str);
+        let text = format!(
+            "{percent:.0} % of limit {name} of {} is used: {} of {}",
+            level.whose, level.used, level.max
+        );
+        found.push(Reading {
+            rule,
+            labels: level.labels.clone(),
+            value: percent,
+            text,
+        });
+    }
+    found.sort_by(|a, b| b.value.total_cmp(&a.value));
+    found
+}
+
+/// Limits of tokens and money that somebody has met; only what is used to a hundredth at least.
+fn levels(region: &Region, snapshot: &Snapshot<'_>, traffic: &Traffic) -> Vec<Level> {
     let mut seen = HashSet::new();
     let mut found = Vec::new();
     for (code, name) in traffic.names() {
         let channel = snapshot.channel_by_code(code.as_bytes());
         let model = snapshot.model(name.as_bytes());
         for limit in live::applying(snapshot, channel.as_ref(), model.as_ref()) {
-            let rule = match limit.metric() {
-                Metric::InputTokens | Metric::OutputTokens | Metric::TotalTokens => {
-                    AlertRuleName::LimitNearlyUsed
-                }
-                Metric::Cost => AlertRuleName::BudgetNearlyUsed,
+            let budget = match limit.metric() {
+                Metric::InputTokens | Metric::OutputTokens | Metric::TotalTokens => false,
+                Metric::Cost => true,
                 Metric::Connections | Metric::Requests => continue,
             };
             let Some(level) = live::level(region, &limit, model.as_ref().map_or("", |m| m.name())) else {
                 continue;
             };
-            let percent = level.used as f64 * 100.0 / (level.max as f64).max(1.0);
-            if percent < least || !seen.insert(level.key.clone()) {
+            if level.used.saturating_mul(100) < level.max || !seen.insert(level.key.clone()) {
                 continue;
             }
-            let mut labels = vec![("limit", level.name.as_str())];
+            let mut labels = Labels::from([("limit".to_owned(), level.name.clone())]);
             let whose = match level.scope {
                 "channel" | "channel_model" => {
-                    labels.push(("channel", code));
+                    labels.insert("channel".to_owned(), code.to_owned());
                     format!("channel {code}")
                 }
                 "model" => format!("model {name}"),
                 _ => "everything".to_owned(),
             };
             if !level.model.is_empty() || level.scope == "model" {
-                labels.push((
-                    "model",
-                    if level.model.is_empty() {
-                        name
-                    } else {
-                        &level.model
-                    },
-                ));
+                let of = if level.model.is_empty() {
+                    name
+                } else {
+                    &level.model
+                };
+                labels.insert("model".to_owned(), of.to_owned());
             }
-            let text = format!(
-                "{percent:.0} % of limit {} of {whose} is used: {} of {}",
-                level.name, level.used, level.max
-            );
-            found.push(Reading::new(rule, &labels, percent, text));
+            found.push(Level {
+                key: level.key,
+                budget,
+                labels,
+                whose,
+                used: level.used,
+                max: level.max,
+            });
         }
     }
-    found.sort_by(|a, b| b.value.total_cmp(&a.value));
     found
 }

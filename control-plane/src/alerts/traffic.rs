@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
 use tollgate_shm::{Class, Region, UsageTotals};
 
 /// Length of a step, milliseconds, and steps that count.
@@ -11,7 +12,7 @@ const STEPS: usize = 10;
 const LEAST: u64 = 20;
 
 /// Requests by what became of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
     /// All of them.
     pub all: u64,

@@ -18,7 +18,7 @@ use super::send::unix_ms;
 use super::sight::Sight;
 use crate::accounts::{Expected, Record, RecordsError, Table};
 use crate::config::StatusWatch;
-use crate::shared::Role;
+use crate::shared::{Role, Shared};
 
 /// Time between two looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -69,6 +69,7 @@ pub struct Watch {
     desk: AlertDesk,
     config: StatusWatch,
     role: watch::Receiver<Role>,
+    shared: Shared,
     /// Away while it looks.
     sight: Option<Sight>,
     own: Kept,
@@ -147,13 +148,19 @@ impl Kept {
 
 impl Watch {
     /// A task that looks by this.
-    pub fn new(desk: AlertDesk, config: StatusWatch, role: watch::Receiver<Role>, sight: Sight) -> Watch {
+    pub fn new(
+        desk: AlertDesk,
+        config: StatusWatch,
+        (role, shared): (watch::Receiver<Role>, Shared),
+        sight: Sight,
+    ) -> Watch {
         let (told, outcomes) = mpsc::unbounded_channel();
         let own = Kept::new(format!("{OF_INSTANCE}{}", desk.instance()));
         Watch {
             desk,
             config,
             role,
+            shared,
             sight: Some(sight),
             own,
             all: None,
@@ -201,6 +208,9 @@ impl Watch {
                 }
             };
             self.tell();
+            if looks && let Some(sight) = &mut self.sight {
+                sight.exchange(&self.shared).await;
+            }
         }
         // What was taken meanwhile is not to be told again.
         let ended = async {
@@ -337,6 +347,7 @@ impl Watch {
             changed |= kept.changed;
         };
         take(&mut self.own, &sight.own());
+        sight.count();
         if let Some(all) = &mut self.all {
             let readings = sight.all(&settings.alerts, &mut all.book, now_ms);
             take(all, &readings);

@@ -400,7 +400,12 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         },
         name,
     );
-    let watching = Watch::new(alerts.clone(), config.clone(), elector.role(), sight);
+    let watching = Watch::new(
+        alerts.clone(),
+        config.clone(),
+        (elector.role(), shared.clone()),
+        sight,
+    );
     let app_state = AppState {
         sign_ins,
         backups,
