@@ -8,7 +8,7 @@ use tollgate_tests::gateway::Gateway;
 use tollgate_tests::http::Request;
 use tollgate_tests::load::Load;
 use tollgate_tests::mock::MockLlm;
-use tollgate_tests::wait::{PATIENCE, wait_until};
+use tollgate_tests::wait::{PATIENCE, wait_for, wait_until};
 
 fn deployments(options: &[&str]) -> Vec<Value> {
     options
@@ -314,5 +314,32 @@ async fn traffic_goes_where_a_providers_quota_has_room() {
     gateway.advance(Duration::from_secs(700));
     let answer = gateway.send(&Request::chat("m", " hello").channel("c")).await;
     assert_eq!(answer.status(), 200, "{}", answer.text());
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn an_only_deployment_is_asked_whatever_its_breaker_says_and_closes_it() {
+    let mocks = mocks(1).await;
+    let gateway = Gateway::with(documents(&mocks, &["&status=500"]))
+        .workers(2)
+        .start()
+        .await;
+    let region = gateway.region();
+    let ask = Request::chat("m", " hello").channel("c");
+    wait_for("the breaker to open", PATIENCE, || async {
+        assert_eq!(gateway.send(&ask).await.status(), 500);
+        (breaker(&region, "d0") != BreakerState::Closed).then_some(())
+    })
+    .await;
+    // There is nobody else to ask.
+    let asked = mocks[0].stats().total().requests;
+    assert_eq!(gateway.send(&ask).await.status(), 500);
+    assert_eq!(mocks[0].stats().total().requests, asked + 1);
+    gateway.publish(documents(&mocks, &[""])).await;
+    wait_for("the breaker to close", PATIENCE, || async {
+        assert_eq!(gateway.send(&ask).await.status(), 200);
+        (breaker(&region, "d0") == BreakerState::Closed).then_some(())
+    })
+    .await;
     gateway.stop().await;
 }

@@ -240,7 +240,14 @@ impl Pool {
                 Some(index) => self.position(index),
                 None => self.only,
             };
-            return position.filter(|at| !is_tried(wish.tried, *at) && self.is_wanted(*at, wish));
+            let position = position.filter(|at| !is_tried(wish.tried, *at) && self.is_wanted(*at, wish))?;
+            if let Some(row) = self.members.get(position)?.row
+                && region.deployment_readiness(row, wish.now_ms) == Readiness::Trial
+            {
+                // Sent or not is not the question, but what comes of it closes a breaker that is shown.
+                region.take_trial(row, wish.now_ms);
+            }
+            return Some(position);
         }
         self.at_home(region, wish)
             .or_else(|| self.at_once(region, wish, random))
