@@ -113,6 +113,27 @@ haproxy -db -f "$run/haproxy.cfg" >"$run/haproxy.log" 2>&1 &
 pids+=($!)
 await HAProxy "$front" $! "$run/haproxy.log"
 
+tollgate() {
+    local command="$1" n="$2"
+    shift 2
+    # shellcheck disable=SC2086
+    "$bin/tollgate" $command --url "http://${apis[$((n - 1))]}" --token-file "$run/gateway$n/state/api.token" "$@"
+}
+# By the first instance, before there is another: its accounts become everybody's, and its password is the one to show.
+publish_sample() {
+    [ ! -e "$run/seen" ] || return 0
+    say "publishing the sample documents"
+    for document in nginx-conf/sample/config/*.json nginx-conf/cluster/sample/*.json; do
+        fill "$document" >"$run/documents/$(basename "$document")"
+    done
+    tollgate "config publish" 1 "$run/documents" -m "the sample documents"
+    for _ in $(seq 100); do
+        grep -q "accounts are in Redis" "$run/gateway1/daemon.log" && break
+        sleep 0.1
+    done
+    : >"$run/seen"
+}
+
 for n in 1 2 3; do
     here="$run/gateway$n" region="$regions/gateway$n" listen="${listens[$((n - 1))]}" api="${apis[$((n - 1))]}"
     say "instance gateway$n on $listen, its API on $api"
@@ -129,22 +150,8 @@ for n in 1 2 3; do
     "$NGINX_BINARY" -p "$here" -e "$here/error.log" -c "$here/nginx.conf" -g 'daemon off;' &
     pids+=($!)
     await "nginx of gateway$n" "$listen" $! "$here/error.log"
+    [ "$n" != 1 ] || publish_sample
 done
-
-tollgate() {
-    local command="$1" n="$2"
-    shift 2
-    # shellcheck disable=SC2086
-    "$bin/tollgate" $command --url "http://${apis[$((n - 1))]}" --token-file "$run/gateway$n/state/api.token" "$@"
-}
-if [ ! -e "$run/seen" ]; then
-    say "publishing the sample documents"
-    for document in nginx-conf/sample/config/*.json nginx-conf/cluster/sample/*.json; do
-        fill "$document" >"$run/documents/$(basename "$document")"
-    done
-    tollgate "config publish" 1 "$run/documents" -m "the sample documents"
-    : >"$run/seen"
-fi
 
 ask() {
     curl -s --max-time 5 "http://$front/v1/chat/completions" -H 'channelcode: wechat001' -H 'content-type: application/json' \

@@ -60,6 +60,16 @@ export async function startCluster({ instances: count = 2, settings = {} } = {})
     processes.run("haproxy", ["-db", "-f", join(dir, "haproxy.cfg")]);
     await until("HAProxy", () => listens(front));
 
+    const documents = sampleDocuments({ MOCK: `127.0.0.1:${mock}` });
+    documents.channels.channels.push({ code: "busy001", name: "Always busy", trusted: true, limits: [{ metric: "requests", max: 100_000, window: "10m" }] });
+    documents.settings = { settings: { redis: { urls: [`redis://127.0.0.1:${redis}`] }, ...settings } };
+    writeDocuments(join(dir, "documents"), documents);
+    /** By the first instance, before there is another: whose accounts become everybody's is not left to chance. */
+    async function publish({ api, token }) {
+      execFileSync(join(BIN, "tollgate"), ["config", "publish", join(dir, "documents"), "-m", "the sample documents", "--url", api, "--token-file", token], { stdio: "pipe" });
+      await until("accounts in Redis", () => processes.said.includes("the instances' accounts are in Redis"));
+    }
+
     const instances = [];
     for (let n = 1; n <= count; n += 1) {
       const here = join(dir, `gateway${n}`);
@@ -80,13 +90,9 @@ export async function startCluster({ instances: count = 2, settings = {} } = {})
           await processes.end(nginx);
         },
       });
+      if (n === 1) await publish(instances[0]);
     }
     const [first] = instances;
-    const documents = sampleDocuments({ MOCK: `127.0.0.1:${mock}` });
-    documents.channels.channels.push({ code: "busy001", name: "Always busy", trusted: true, limits: [{ metric: "requests", max: 100_000, window: "10m" }] });
-    documents.settings = { settings: { redis: { urls: [`redis://127.0.0.1:${redis}`] }, ...settings } };
-    writeDocuments(join(dir, "documents"), documents);
-    execFileSync(join(BIN, "tollgate"), ["config", "publish", join(dir, "documents"), "-m", "the sample documents", "--url", first.api, "--token-file", first.token], { stdio: "pipe" });
     const through = client(`127.0.0.1:${front}`);
     for (const { name, chat } of [...instances, { name: "HAProxy", ...through }]) await until(`${name} to serve`, async () => (await chat({ channelcode: "busy001" }).catch(() => null))?.status === 200);
     const password = await until("the first password", () => /as admin with the password (\S+)/.exec(processes.said)?.[1], 10_000);

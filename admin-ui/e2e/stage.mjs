@@ -18,7 +18,19 @@ export async function signIn(context, base, name, password, next) {
 /** `start` starts something else than one gateway. */
 export async function stage(options = {}) {
   const gateway = await (options.start ?? startGateway)(options.gateway);
-  const browser = await launch();
+  let browser;
+  try {
+    browser = await launch();
+    return await on(gateway, browser);
+  } catch (error) {
+    // What runs on would keep the file of tests from ending.
+    await browser?.close();
+    await gateway.stop();
+    throw error;
+  }
+}
+
+async function on(gateway, browser) {
   const opened = [];
   /** Another window, of the admin unless told otherwise. */
   async function window(looks = {}, account = { name: "admin", password: PASSWORD }) {

@@ -28,7 +28,13 @@ async fn serve(cluster: &Cluster, channel: &str, each: usize) {
 /// Waits until an instance sees so many requests of a channel, and gives their ids.
 async fn seen(at: &Gateway, channel: &str, count: usize) -> BTreeSet<String> {
     wait_for("the requests of all instances", PATIENCE, || async {
-        let found = page(at, &format!("channel={channel}&limit=1000")).await;
+        let path = format!("/api/v1/requests?scope=cluster&channel={channel}&limit=1000");
+        let answer = at.daemon.api(Request::get(&path)).await;
+        if answer.status() == 503 {
+            // A connection that a restart of Redis has cut.
+            return None;
+        }
+        let found = answer.json();
         let lines = found["requests"].as_array().expect("lines");
         assert!(lines.len() <= count, "{found}");
         let of = |line: &Value| line["request_id"].as_str().expect("an id").to_owned();
