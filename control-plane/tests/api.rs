@@ -355,7 +355,7 @@ async fn usage_limits_and_requests_show_what_workers_did() {
         (&json!("gpt-4o/p"), &json!("no opus"))
     );
     assert_eq!(line["limit"], "input_tokens/10m");
-    let before = log["next"].as_i64().unwrap();
+    let before = log["next"].as_str().unwrap();
     assert_eq!(
         daemon.get(&format!("/api/v1/requests?before={before}")).await["requests"],
         json!([])
