@@ -11,9 +11,9 @@ use tollgate_tests::http;
 
 /// One request in so many is large.
 pub const LARGE_EVERY: u64 = 50;
-/// Requests a second with large ones among them: two and four large ones, far below what a core can count. At four they
+/// Requests a second with large ones among them: one, two and four large ones, far below what a core can count. At four they
 /// hold the cores of a small machine for a hundredth of the time, whatever passes them on.
-const RATES: [u64; 2] = [100, 200];
+const RATES: [u64; 3] = [50, 100, 200];
 const CONNECTIONS: usize = 64;
 const MIB: usize = 1 << 20;
 
