@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tollgate_policy::documents::{AlertRuleName, AlertSeverity, Alerts, Span};
 
-use super::emergency::{now_ms, optional};
+use super::emergency::optional;
 use super::error::FieldProblem;
 use super::extract::{Body, Path, Query};
 use super::guard::Trail;
@@ -19,6 +19,7 @@ use super::session::decoded;
 use super::{ApiError, AppState};
 use crate::accounts::{Principal, random_text};
 use crate::alerts::{Ack, Alert, AlertDesk, Labels, MOST_SILENCES, Marks, Shown, Silence, State as Progress};
+use crate::schedule::now_ms;
 
 /// Longest silence.
 const LONGEST_MS: u64 = 366 * 86_400_000;

@@ -1,8 +1,6 @@
 //! What is done in an emergency. All of it is changes of documents: they reach every worker within a tenth of a second, hold
 //! on every instance that reads the same documents, also on one that was cut off meanwhile, and are undone like any other.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use axum::extract::State;
 use axum::{Extension, Json};
 use schemars::JsonSchema;
@@ -20,17 +18,12 @@ use super::resources::{self, Deed, Written};
 use super::session::decoded;
 use super::{ApiError, AppState};
 use crate::accounts::Principal;
+use crate::schedule::now_ms;
 
 /// Longest time for which a limit is topped up.
 const LONGEST_MS: u64 = 31 * 86_400_000;
 
 type Context = (AppState, Principal, Trail);
-
-pub(super) fn now_ms() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
-}
 
 /// A body that may be left out.
 pub(super) fn optional<T: Default + serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {

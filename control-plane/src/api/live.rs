@@ -17,12 +17,12 @@ use tollgate_shm::{Class, HISTOGRAM_BUCKETS};
 
 use super::AppState;
 use super::alerts;
-use super::emergency::now_ms;
 use super::extract::Query;
 use super::guard::identify;
 use crate::accounts::{Action, Principal, Resource};
 use crate::alerts::Shown;
 use crate::pulse::{Beat, Pulse, percentile};
+use crate::schedule::now_ms;
 
 /// After so many events it is looked up whether the session still stands.
 const ASK_AGAIN: u32 = 10;

@@ -375,7 +375,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         source: Arc::clone(&source),
         accounts: accounts.clone(),
         audit: audit.clone(),
-        instance: options.instance.clone().unwrap_or_else(|| "local".to_owned()),
+        instance: name.to_owned(),
     };
     let backups = BackupFolder::new(&state.file("backups"));
     let backing_up = Keeper {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tollgate_meter::Api;
-use tollgate_meter::request::{FieldPath, MaxTokensName, RequestFacts, Rewrite, scan, without_member};
+use tollgate_meter::request::{MaxTokensName, RequestFacts, Rewrite, scan};
 use tollgate_policy::snapshot::{AffinityView, SourceView};
 use tollgate_policy::{Decision, ModelView};
 use tollgate_shm::{Class, Demand, Grant, RefusalKind};
@@ -15,6 +15,7 @@ use super::context::{Context, Remarks, Stage};
 use super::facts::{self, GateFacts};
 use super::reply::{ErrorKind, Reply};
 use super::slices::{Counted, SlicedCount};
+use super::strip::{is_channel_header, is_private};
 use super::terms::{Terms, applicable};
 use super::translate::{self, Misfit, Way};
 use super::worker::{Rules, WorkerState};
@@ -23,24 +24,6 @@ use crate::ngx::counting::Ticket;
 use crate::ngx::guard::guarded;
 use crate::ngx::process;
 use crate::ngx::request::Request;
-
-/// Header lines of the client that no provider may see, whatever the configuration says.
-fn is_private(name: &[u8]) -> bool {
-    match name.len() {
-        6 => name == b"cookie",
-        7 => name == b"api-key",
-        9 => name == b"x-api-key",
-        13 => name == b"authorization",
-        14 => name == b"x-goog-api-key",
-        // These two the gateway writes itself, with the client's value if it is fit.
-        11 => name == b"traceparent",
-        12 => name == b"x-request-id",
-        // Answers must come as plain text, or they could not be metered as they stream.
-        15 => name == b"accept-encoding",
-        19 => name == b"proxy-authorization",
-        _ => false,
-    }
-}
 
 /// What becomes of a request.
 pub(crate) enum Verdict {
@@ -762,34 +745,6 @@ impl Decider<'_> {
     }
 }
 
-impl Decider<'_> {
-    /// The channel code is between the client and the gateway, wherever the client has put it. Headers are taken out
-    /// with the credentials. Returns whether the body is another one now.
-    fn strip_channel(&mut self, request: &mut Request, settings: tollgate_policy::SettingsView<'_>) -> bool {
-        let mut changed = false;
-        for source in settings.channel_sources() {
-            match source {
-                SourceView::Query(name) => {
-                    if let Some(args) = facts::without(request.args(), name) {
-                        request.set_args(&args);
-                    }
-                }
-                SourceView::Body(path) => {
-                    let without = FieldPath::parse(path)
-                        .ok()
-                        .zip(request.body(self.scratch).ok())
-                        .and_then(|(path, body)| without_member(body, &path));
-                    if let Some(body) = without {
-                        changed |= request.replace_body(&body).is_some();
-                    }
-                }
-                _ => {}
-            }
-        }
-        changed
-    }
-}
-
 /// Whether a stream of the API reports usage only if the request asks for it.
 fn reports_usage_if_asked(context: &Context) -> bool {
     context.stream && matches!(context.api, Api::ChatCompletions | Api::Completions)
@@ -801,12 +756,6 @@ fn take_count(demand: &mut Demand<'_>, counted: Counted) {
         demand.input = tokens.min(demand.input);
     }
     demand.input_exact = true;
-}
-
-fn is_channel_header(settings: tollgate_policy::SettingsView<'_>, name: &[u8]) -> bool {
-    settings
-        .channel_sources()
-        .any(|s| matches!(s, SourceView::Header(h) if name.eq_ignore_ascii_case(h.as_bytes())))
 }
 
 /// The spelling of the output maximum that an upstream takes when the client named none.

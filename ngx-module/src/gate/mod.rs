@@ -39,6 +39,7 @@ mod session;
 mod settle;
 mod slices;
 mod stop;
+mod strip;
 mod terms;
 mod translate;
 mod upstream;

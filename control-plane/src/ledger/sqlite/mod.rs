@@ -14,6 +14,7 @@ mod journal;
 mod log;
 mod marks;
 mod names;
+mod pace;
 mod packed;
 mod pairs;
 mod results;
@@ -124,6 +125,18 @@ fn counter_columns() -> String {
 /// Bit pattern of an unsigned number: SQLite's integers are signed.
 fn bits(n: u64) -> i64 {
     n.cast_signed()
+}
+
+/// Removes buckets of a table that is keyed by step, bucket and `of`, those that need not be kept, within a transaction.
+fn prune_steps(db: &Connection, table: &str, of: &str, keep: &Keep) -> rusqlite::Result<()> {
+    let mut gone = db.prepare_cached(&format!(
+        "DELETE FROM {table} WHERE (step, bucket, {of}) IN (
+             SELECT step, bucket, {of} FROM {table} WHERE step = ?1 AND bucket < ?2 LIMIT ?3)",
+    ))?;
+    for (step, from) in [(60, keep.minutes_from), (600, keep.ten_minutes_from)] {
+        gone.execute(params![step, time(from), PRUNE_BUCKETS])?;
+    }
+    Ok(())
 }
 
 /// For times, which are compared: what does not fit is as large as can be.
@@ -461,17 +474,14 @@ impl Store for SqliteStore {
             // Where nothing comes any more, this is what folds the rest.
             if let Some(region) = known.region {
                 let Known {
-                    journal, names, packing, ..
+                    journal,
+                    names,
+                    packing,
+                    ..
                 } = &mut *known;
                 journal.fold(t, names, region, add_usage, packing)?;
             }
-            let mut usage = t.prepare_cached(
-                "DELETE FROM usage WHERE (step, bucket, channel, model) IN (
-                     SELECT step, bucket, channel, model FROM usage WHERE step = ?1 AND bucket < ?2 LIMIT ?3)",
-            )?;
-            for (step, from) in [(60, keep.minutes_from), (600, keep.ten_minutes_from)] {
-                usage.execute(params![step, time(from), PRUNE_BUCKETS])?;
-            }
+            prune_steps(t, "usage", "channel, model", keep)?;
             results::prune(t, keep)?;
             known.serving.fold(t)?;
             served::prune(t, keep)?;

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::bytes::{Bytes, put, put_signed};
 use super::names::Names;
-use super::{PRUNE_BUCKETS, damaged, journal, time};
+use super::{damaged, journal, prune_steps, time};
 use crate::ledger::{Counters, GroupDelta, Keep, Results, ResultsPoint, ResultsQuery, STEPS};
 
 /// Made when a file is opened: it was added to this version of the schema later.
@@ -96,12 +96,5 @@ pub fn query(db: &Connection, q: &ResultsQuery) -> rusqlite::Result<Vec<ResultsP
 
 /// Removes what need not be kept, within a transaction.
 pub fn prune(db: &Connection, keep: &Keep) -> rusqlite::Result<()> {
-    let mut gone = db.prepare_cached(
-        "DELETE FROM experiment_results WHERE (step, bucket, grp) IN (
-             SELECT step, bucket, grp FROM experiment_results WHERE step = ?1 AND bucket < ?2 LIMIT ?3)",
-    )?;
-    for (step, from) in [(60, keep.minutes_from), (600, keep.ten_minutes_from)] {
-        gone.execute(params![step, time(from), PRUNE_BUCKETS])?;
-    }
-    Ok(())
+    prune_steps(db, "experiment_results", "grp", keep)
 }

@@ -7,14 +7,14 @@
 //! of entries; of each minute, who, results.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::bytes::{Bytes, put};
 use super::journal::{bucket, put_counters, take_counters};
 use super::names::{self, Names};
-use super::{PRUNE_BUCKETS, damaged, time};
+use super::pace::Pace;
+use super::{damaged, prune_steps, time};
 use crate::ledger::{Histogram, Keep, Results, STEPS, Served, ServedDelta, ServedQuery};
 
 /// Made when a file is opened: they were added to this version of the schema later.
@@ -22,15 +22,6 @@ pub const TABLES: &str = "CREATE TABLE IF NOT EXISTS served (
         step INTEGER NOT NULL, bucket INTEGER NOT NULL, who INTEGER NOT NULL, data BLOB NOT NULL,
         PRIMARY KEY (step, bucket, who)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS served_journal (seq INTEGER PRIMARY KEY, data BLOB NOT NULL);";
-
-/// Time between two additions to the table.
-const EVERY: Duration = if cfg!(test) {
-    Duration::ZERO
-} else {
-    Duration::from_secs(10)
-};
-/// Entries in the journal that do not wait for it.
-const MOST: usize = 100_000;
 
 fn put_results(out: &mut Vec<u8>, results: &Results) {
     put_counters(out, &results.counters);
@@ -91,8 +82,7 @@ fn journal(db: &Connection, mut each: impl FnMut(u64, u32, &Results)) -> rusqlit
 /// What the journal adds up to. Must be forgotten when a transaction that used it fails.
 pub struct Serving {
     pending: HashMap<(u64, u32), Results>,
-    entries: usize,
-    added: Option<Instant>,
+    pace: Pace,
 }
 
 impl Serving {
@@ -100,8 +90,7 @@ impl Serving {
     pub fn load(db: &Connection) -> rusqlite::Result<Serving> {
         let mut serving = Serving {
             pending: HashMap::new(),
-            entries: 0,
-            added: None,
+            pace: Pace::default(),
         };
         journal(db, |minute, who, results| serving.note(minute, who, results))?;
         Ok(serving)
@@ -110,7 +99,7 @@ impl Serving {
     fn note(&mut self, minute: u64, who: u32, results: &Results) {
         let sum = self.pending.entry((minute, who)).or_default();
         *sum = sum.plus(results);
-        self.entries += 1;
+        self.pace.note();
     }
 
     /// Appends what a batch says, within its transaction.
@@ -138,8 +127,7 @@ impl Serving {
 
     /// Adds the journal to the table if it is time to, within a transaction.
     pub fn fold(&mut self, db: &Connection) -> rusqlite::Result<()> {
-        let waits = self.added.is_some_and(|at| at.elapsed() < EVERY) && self.entries < MOST;
-        if self.entries == 0 || waits {
+        if !self.pace.is_due() {
             return Ok(());
         }
         let mut sums: HashMap<(u64, u64, u32), Results> = HashMap::new();
@@ -165,8 +153,7 @@ impl Serving {
             write.execute(params![time(step), time(bucket), who, data])?;
         }
         db.prepare_cached("DELETE FROM served_journal")?.execute([])?;
-        self.entries = 0;
-        self.added = Some(Instant::now());
+        self.pace.added();
         Ok(())
     }
 }
@@ -202,14 +189,7 @@ pub fn query(
 
 /// Removes what need not be kept, within a transaction.
 pub fn prune(db: &Connection, keep: &Keep) -> rusqlite::Result<()> {
-    let mut gone = db.prepare_cached(
-        "DELETE FROM served WHERE (step, bucket, who) IN (
-             SELECT step, bucket, who FROM served WHERE step = ?1 AND bucket < ?2 LIMIT ?3)",
-    )?;
-    for (step, from) in [(60, keep.minutes_from), (600, keep.ten_minutes_from)] {
-        gone.execute(params![step, time(from), PRUNE_BUCKETS])?;
-    }
-    Ok(())
+    prune_steps(db, "served", "who", keep)
 }
 
 #[cfg(test)]

@@ -6,11 +6,11 @@
 //! A row of the journal, of each entry: bucket, rule (8 bytes), deeds, hits, length of the channel code, the code.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 
 use super::bytes::{Bytes, put};
+use super::pace::Pace;
 use super::{PRUNE_BUCKETS, bits, damaged, time};
 use crate::ledger::{Keep, ShadowDelta, ShadowHits, ShadowQuery};
 
@@ -20,15 +20,6 @@ pub const TABLES: &str = "CREATE TABLE IF NOT EXISTS shadow (
         hits INTEGER NOT NULL, PRIMARY KEY (rule, bucket, channel, deeds)) WITHOUT ROWID;
     CREATE INDEX IF NOT EXISTS shadow_by_bucket ON shadow (bucket);
     CREATE TABLE IF NOT EXISTS shadow_journal (seq INTEGER PRIMARY KEY, data BLOB NOT NULL);";
-
-/// Time between two additions to the table.
-const EVERY: Duration = if cfg!(test) {
-    Duration::ZERO
-} else {
-    Duration::from_secs(10)
-};
-/// Entries in the journal that do not wait for it.
-const MOST: usize = 100_000;
 
 fn put_delta(out: &mut Vec<u8>, delta: &ShadowDelta) {
     put(out, delta.of.bucket);
@@ -70,8 +61,7 @@ fn journal(db: &Connection, mut each: impl FnMut(ShadowDelta)) -> rusqlite::Resu
 /// What the journal adds up to. Must be forgotten when a transaction that used it fails.
 pub struct Shadowing {
     pending: BTreeMap<ShadowHits, u64>,
-    entries: usize,
-    added: Option<Instant>,
+    pace: Pace,
 }
 
 impl Shadowing {
@@ -79,8 +69,7 @@ impl Shadowing {
     pub fn load(db: &Connection) -> rusqlite::Result<Shadowing> {
         let mut shadowing = Shadowing {
             pending: BTreeMap::new(),
-            entries: 0,
-            added: None,
+            pace: Pace::default(),
         };
         journal(db, |delta| shadowing.note(delta))?;
         Ok(shadowing)
@@ -88,7 +77,7 @@ impl Shadowing {
 
     fn note(&mut self, delta: ShadowDelta) {
         *self.pending.entry(delta.of).or_default() += delta.hits;
-        self.entries += 1;
+        self.pace.note();
     }
 
     /// Appends what a batch says, within its transaction.
@@ -108,8 +97,7 @@ impl Shadowing {
 
     /// Adds the journal to the table if it is time to, within a transaction.
     pub fn fold(&mut self, db: &Connection) -> rusqlite::Result<()> {
-        let waits = self.added.is_some_and(|at| at.elapsed() < EVERY) && self.entries < MOST;
-        if self.entries == 0 || waits {
+        if !self.pace.is_due() {
             return Ok(());
         }
         let mut add = db.prepare_cached(
@@ -126,8 +114,7 @@ impl Shadowing {
             ])?;
         }
         db.prepare_cached("DELETE FROM shadow_journal")?.execute([])?;
-        self.entries = 0;
-        self.added = Some(Instant::now());
+        self.pace.added();
         Ok(())
     }
 }
