@@ -1,6 +1,7 @@
 //! Every way to a Redis that the settings know, what is said where there is none, and where it does not suit.
 
 use serde_json::{Value, json};
+use std::time::{Duration, Instant};
 use tollgate_tests::cluster::{Figures, daemon_at, documents};
 use tollgate_tests::documents::Documents;
 use tollgate_tests::gateway::Gateway;
@@ -247,4 +248,54 @@ async fn settings_that_do_not_suit_are_said_in_log_api_and_metrics() {
         "{}",
         bad.log()
     );
+}
+
+/// What an instance sends is bounded by time and by its limits' hash tags, not by traffic.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_in_steady_use_asks_seldom() {
+    const CHANNELS: usize = 10;
+    const MOST: f64 = 16.0;
+    let time = Duration::from_secs(15);
+    let redis = Redis::start().await;
+    let four: Vec<Value> = ["requests", "input_tokens", "output_tokens", "total_tokens"]
+        .into_iter()
+        .map(|metric| json!({ "metric": metric, "max": 100_000_000_000_u64, "window": "10m" }))
+        .collect();
+    let codes: Vec<String> = (0..CHANNELS).map(|n| format!("c{n}")).collect();
+    let documents = Documents::new()
+        .model("m", "mock")
+        .setting("redis", json!({ "urls": [redis.url()] }));
+    let documents = codes
+        .iter()
+        .fold(documents, |all, code| all.limited(code, json!(four)));
+    let gateway = Gateway::with(documents).start().await;
+    let ask = async || {
+        let mut statuses = Vec::new();
+        for code in &codes {
+            let answer = gateway.send(&Request::chat("m", " hello").channel(code)).await;
+            statuses.push(answer.status());
+        }
+        statuses
+    };
+    // A Redis that is new grants nothing for one lease.
+    wait_for("all leases", PATIENCE, || async {
+        let all = ask().await.iter().all(|status| *status == 200);
+        (all && figure(&gateway, "tollgate_lease_held").await == 4 * CHANNELS as u64).then_some(())
+    })
+    .await;
+    let reports = figure(&gateway, "tollgate_lease_reports_total").await;
+    let (count, begun, mut requests) = (redis.count(), Instant::now(), 0);
+    while begun.elapsed() < time {
+        assert_eq!(ask().await, [200; CHANNELS]);
+        requests += CHANNELS;
+    }
+    let rate = count.get() as f64 / begun.elapsed().as_secs_f64();
+    let reports = figure(&gateway, "tollgate_lease_reports_total").await - reports;
+    println!("{rate:.1} commands a second, {reports} reports, {requests} requests");
+    assert!(
+        reports >= 4 * CHANNELS as u64,
+        "{reports}: every lease was renewed"
+    );
+    assert!(rate <= MOST, "{rate:.1} commands a second");
+    gateway.stop().await;
 }

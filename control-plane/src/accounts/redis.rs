@@ -87,11 +87,10 @@ impl RedisRecords {
     /// # Errors
     /// If Redis does not answer.
     pub fn state(&self) -> Result<Option<(String, u64)>, SharedError> {
-        let mut pipe = redis::pipe();
-        pipe.cmd("GET").arg(self.key("lineage"));
-        pipe.cmd("GET").arg(self.key("clock"));
+        let mut command = redis::cmd("MGET");
+        command.arg(self.key("lineage")).arg(self.key("clock"));
         let (lineage, clock): (Option<String>, Option<u64>) =
-            self.runtime.block_on(self.shared.pipe(&pipe))?;
+            self.runtime.block_on(self.shared.query(&command))?;
         Ok(lineage.map(|lineage| (lineage, clock.unwrap_or(0))))
     }
 

@@ -15,11 +15,16 @@ use crate::accounts::{Expected, Record, Records, RecordsError, Table, random_tex
 use crate::secrets::Sealer;
 
 /// Key of what people say.
-const MARKS: &str = "marks";
+pub(super) const MARKS: &str = "marks";
 /// Key of what one instance watches for all.
 pub(super) const FOR_ALL: &str = "cluster";
 /// What the key of an instance's own book begins with.
 pub(super) const OF_INSTANCE: &str = "instance ";
+
+/// What people say, of its record. What cannot be read was written by another version, and is given up.
+pub(super) fn read_marks(record: &Record) -> Marks {
+    serde_json::from_slice(&record.value).unwrap_or_default()
+}
 
 /// What is known.
 #[derive(Clone, Debug, Default)]
@@ -123,14 +128,8 @@ impl AlertDesk {
     /// What people say, as the store has it. Blocks.
     pub(super) fn marks(&self) -> Result<(Marks, Option<u64>), RecordsError> {
         let record = self.inner.records.get(Table::Alerts, MARKS, unix_ms())?;
-        Ok(match record {
-            None => (Marks::default(), None),
-            // What cannot be read was written by another version, and is given up.
-            Some(r) => (
-                serde_json::from_slice(&r.value).unwrap_or_default(),
-                Some(r.version),
-            ),
-        })
+        let marks = record.as_ref().map(read_marks).unwrap_or_default();
+        Ok((marks, record.map(|r| r.version)))
     }
 
     /// Changes what people say; done anew if somebody else was faster. Blocks.

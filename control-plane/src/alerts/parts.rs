@@ -4,13 +4,20 @@
 //! is gone, so no instance's clock is compared with another's.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::reading::Labels;
 use super::traffic::Count;
-use crate::shared::{Shared, SharedError};
+use crate::shared::{Script, Shared, SharedError};
+
+static EXCHANGE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        "redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) redis.call('PEXPIRE', KEYS[1], ARGV[3]) return redis.call('HGETALL', KEYS[1])",
+    )
+});
 
 /// Key of the hash.
 const KEY: &str = "{alerts}:parts";
@@ -136,11 +143,12 @@ impl Parts {
     pub async fn exchange(&mut self, shared: &Shared, instance: &str, own: &Part) -> Result<(), SharedError> {
         let key = shared.key(KEY);
         let text = serde_json::to_vec(&own.bounded()).unwrap_or_default();
-        let mut pipe = redis::pipe();
-        pipe.cmd("HSET").arg(&key).arg(instance).arg(text).ignore();
-        pipe.cmd("PEXPIRE").arg(&key).arg(KEPT_MS).ignore();
-        pipe.cmd("HGETALL").arg(&key);
-        let (found,): (Vec<(String, Vec<u8>)>,) = shared.pipe(&pipe).await?;
+        let arguments = [
+            instance.as_bytes().to_vec(),
+            text,
+            KEPT_MS.to_string().into_bytes(),
+        ];
+        let found: Vec<(String, Vec<u8>)> = shared.script(&EXCHANGE, &[key.clone()], &arguments).await?;
         let others = found.into_iter().filter(|(name, _)| name != instance);
         let parts = others.filter_map(|(name, text)| Some((name, serde_json::from_slice(&text).ok()?)));
         self.take(parts.collect());

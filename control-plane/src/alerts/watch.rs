@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tollgate_policy::documents::{AlertReceiver, Settings};
 
 use super::book::{Book, Look, MOST_TOLD, Notice};
-use super::desk::{AlertDesk, FOR_ALL, OF_INSTANCE};
+use super::desk::{AlertDesk, FOR_ALL, MARKS, OF_INSTANCE, read_marks};
 use super::marks::Marks;
 use super::message::{Message, Told};
 use super::send::unix_ms;
@@ -292,20 +292,23 @@ impl Watch {
         true
     }
 
+    fn take_marks(&mut self, marks: Marks) -> bool {
+        let news = marks != self.marks;
+        self.marks = marks;
+        news
+    }
+
     /// What people said, and what other instances have found.
     fn read_others(&mut self) -> bool {
         self.others_at = Some(Instant::now());
-        let mut news = false;
-        if let Ok((marks, _)) = self.desk.marks() {
-            news |= marks != self.marks;
-            self.marks = marks;
-        }
         if !self.is_shared() {
-            return news;
+            return self.desk.marks().is_ok_and(|(marks, _)| self.take_marks(marks));
         }
         let Ok(records) = self.desk.records().list(Table::Alerts, unix_ms()) else {
-            return news;
+            return false;
         };
+        let marks = records.iter().find(|record| record.key == MARKS);
+        let news = self.take_marks(marks.map(read_marks).unwrap_or_default());
         let mut books: BTreeMap<String, Book> = BTreeMap::new();
         for record in &records {
             let of = match record.key.strip_prefix(OF_INSTANCE) {

@@ -26,6 +26,8 @@ pub struct Figures {
     pub connected: AtomicU64,
     /// Reports sent.
     pub reports: AtomicU64,
+    /// Commands that they went out in.
+    pub commands: AtomicU64,
     /// Reports without a usable answer.
     pub failures: AtomicU64,
     /// Times that a worker found an allowance short.
@@ -103,7 +105,7 @@ impl Figures {
     }
 
     /// Name, kind, text and value of each.
-    pub fn all(&self) -> [(&'static str, &'static str, &'static str, u64); 13] {
+    pub fn all(&self) -> [(&'static str, &'static str, &'static str, u64); 14] {
         let get = |word: &AtomicU64| word.load(Relaxed);
         [
             (
@@ -123,6 +125,12 @@ impl Figures {
                 "counter",
                 "Reports on leases sent to Redis.",
                 get(&self.reports),
+            ),
+            (
+                "tollgate_lease_commands_total",
+                "counter",
+                "Commands that these reports went out in.",
+                get(&self.commands),
             ),
             (
                 "tollgate_lease_failures_total",

@@ -1,11 +1,11 @@
 //! All leases of this instance: which rows they belong to, when to look at them, what to send. No I/O: what is sent and what
 //! comes back passes through here as values.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use tollgate_lease::{Answer, Keeper, Notice, Policy, Report};
+use tollgate_lease::{Answer, Keeper, Notice, Policy, Report, script};
 use tollgate_policy::documents::{LeasePolicy, Settings};
 use tollgate_shm::{Algorithm, CounterIndex, LeaseView, Region};
 
@@ -69,14 +69,54 @@ pub struct Outgoing {
     pub report: Report,
 }
 
+/// Reports on limits of one hash tag, which go out as one command.
+pub type Together = Vec<Outgoing>;
+
 struct Kept {
     limit: u64,
     keeper: Keeper,
     /// The number of the report under way.
     seq: u64,
     due: u64,
+    /// Redis answered its last report with an error: what is wrong with one limit's key is not to keep others from their leases.
+    alone: bool,
     /// When something last happened to it: for a while after that its appetite is remembered.
     stirred: u64,
+}
+
+impl Kept {
+    /// Looks at the row; what comes back is to be sent. `along`: another lease is renewed that this one can go along with.
+    fn look(&mut self, now: u64, row: CounterIndex, sees: &Sees<'_>, along: bool) -> Option<Outgoing> {
+        let view = sees.region.lease_view(row)?;
+        let mut adapter = RegionRow::new(sees.region, row, &view, sees.settings);
+        let is_out = sees.skewed && view.algorithm == Algorithm::FixedWindow;
+        if is_out {
+            self.keeper.give_up(now, &mut adapter);
+        }
+        let max = if is_out { 0 } else { view.max };
+        let report = if along {
+            self.keeper.step_along(now, max, &mut adapter)
+        } else {
+            self.keeper.step(now, max, &mut adapter)
+        }?;
+        self.seq = report.seq;
+        let report = Report {
+            max: view.max,
+            ..report
+        };
+        Some(Outgoing {
+            row,
+            limit: self.limit,
+            report,
+        })
+    }
+}
+
+/// What a look at a row goes by.
+struct Sees<'a> {
+    region: &'a Region,
+    settings: &'a LeaseSettings,
+    skewed: bool,
 }
 
 /// The leases of an instance.
@@ -154,6 +194,7 @@ impl Leases {
             ),
             seq: 0,
             due: now,
+            alone: false,
             stirred: now,
         });
         self.rows.insert(view.key, row);
@@ -193,12 +234,20 @@ impl Leases {
         self.figures.fenced.store(fenced, Relaxed);
     }
 
-    /// Looks at every row that is due. What comes back is to be sent.
-    pub fn step(&mut self) -> Vec<Outgoing> {
+    /// Looks at every row that is due. What comes back is to be sent, each list as one command.
+    pub fn step(&mut self) -> Vec<Together> {
         let now = self.region.now_ms();
-        let mut out = Vec::new();
+        let mut out: BTreeMap<u64, Together> = BTreeMap::new();
+        let mut alone: Vec<Together> = Vec::new();
+        // Tags of which a lease is renewed: what workers wait for takes nothing along.
+        let mut renewing: BTreeSet<u64> = BTreeSet::new();
         let mut gone = Vec::new();
         let (mut held, mut fenced, mut quarantined, mut stranded) = (0, 0, 0, 0);
+        let sees = Sees {
+            region: &self.region,
+            settings: &self.settings,
+            skewed: self.skewed,
+        };
         for (row, kept) in &mut self.kept {
             held += u64::from(kept.keeper.held() > 0);
             fenced += u64::from(kept.keeper.held() > 0 && now >= kept.keeper.fence());
@@ -220,25 +269,17 @@ impl Leases {
             self.region.book_lease_debt(*row, now);
             kept.keeper
                 .set(self.settings.policy, terms_of(&view, &self.settings));
-            let mut adapter = RegionRow::new(&self.region, *row, &view, &self.settings);
-            if self.skewed && view.algorithm == Algorithm::FixedWindow {
-                kept.keeper.give_up(now, &mut adapter);
-            }
-            let max = if self.skewed && view.algorithm == Algorithm::FixedWindow {
-                0
-            } else {
-                view.max
-            };
-            if let Some(report) = kept.keeper.step(now, max, &mut adapter) {
-                kept.seq = report.seq;
-                out.push(Outgoing {
-                    row: *row,
-                    limit: kept.limit,
-                    report: Report {
-                        max: view.max,
-                        ..report
-                    },
-                });
+            let renews = kept.keeper.is_due(now);
+            if let Some(outgoing) = kept.look(now, *row, &sees, false) {
+                if kept.alone {
+                    alone.push(vec![outgoing]);
+                } else {
+                    let tag = script::tag_of(kept.limit);
+                    if renews && outgoing.report.want == 0 {
+                        renewing.insert(tag);
+                    }
+                    out.entry(tag).or_default().push(outgoing);
+                }
             }
             if kept.keeper.is_dormant() && now > kept.stirred + FORGET_MS {
                 gone.push(*row);
@@ -250,6 +291,18 @@ impl Leases {
                     IDLE_LOOK_MS
                 };
         }
+        if !renewing.is_empty() {
+            for (row, kept) in &mut self.kept {
+                let tag = script::tag_of(kept.limit);
+                if renewing.contains(&tag)
+                    && !kept.alone
+                    && kept.keeper.may_go_along(now)
+                    && let Some(outgoing) = kept.look(now, *row, &sees, true)
+                {
+                    out.entry(tag).or_default().push(outgoing);
+                }
+            }
+        }
         for row in gone {
             if let Some(kept) = self.kept.remove(&row) {
                 self.rows.remove(&kept.limit);
@@ -259,7 +312,14 @@ impl Leases {
         self.figures.fenced.store(fenced, Relaxed);
         self.figures.quarantined.store(quarantined, Relaxed);
         self.figures.stranded.store(stranded, Relaxed);
-        self.figures.reports.fetch_add(out.len() as u64, Relaxed);
+        let out: Vec<Together> = out
+            .values()
+            .flat_map(|all| all.chunks(script::MOST).map(<[Outgoing]>::to_vec))
+            .chain(alone)
+            .collect();
+        let reports: usize = out.iter().map(Vec::len).sum();
+        self.figures.reports.fetch_add(reports as u64, Relaxed);
+        self.figures.commands.fetch_add(out.len() as u64, Relaxed);
         out
     }
 
@@ -282,16 +342,18 @@ impl Leases {
         }
         self.with(row, |now, _, kept, adapter| {
             kept.keeper.answered(now, report.seq, answer, adapter);
+            kept.alone = false;
             // What workers are short of meanwhile, or the return of something, need not wait for the next look.
             kept.due = now;
         });
     }
 
-    /// A report was not answered.
-    pub fn failed(&mut self, row: CounterIndex, seq: u64) {
+    /// A report was not answered; `refused`: it was, with an error.
+    pub fn failed(&mut self, row: CounterIndex, seq: u64, refused: bool) {
         self.figures.failures.fetch_add(1, Relaxed);
         self.with(row, |now, _, kept, _| {
             kept.keeper.lost(seq);
+            kept.alone = refused;
             kept.due = now + FAILED_MS;
         });
     }

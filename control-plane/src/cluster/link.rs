@@ -1,5 +1,6 @@
 //! The connection to Redis: a single server, a cluster, or a master that sentinels name.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use redis::aio::{MultiplexedConnection, PubSub};
@@ -8,18 +9,40 @@ use redis::cluster_async::ClusterConnection;
 use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionInfo, ErrorKind, FromRedisValue, IntoConnectionInfo,
-    Pipeline, RedisResult, ServerErrorKind, TlsCertificates, TlsMode,
+    Pipeline, RedisResult, ServerErrorKind, TlsCertificates, TlsMode, ToRedisArgs,
 };
+use tollgate_lease::Answer;
 use tollgate_lease::script::{self, SCRIPT};
-use tollgate_lease::{Answer, Report};
 use tollgate_policy::documents::{Redis, RedisKind};
 use zeroize::Zeroizing;
 
+use super::Outgoing;
 use super::trouble::{LinkError, Trouble};
 use crate::secrets::CredentialFolder;
 
 /// Version of what daemons keep in Redis and tell each other there. Whoever changes the meaning of a field raises it.
 const SCHEMA: &str = "1";
+
+static LEASE: LazyLock<Script> = LazyLock::new(|| Script::new(SCRIPT));
+static BEAT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new("redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2]) return redis.call('TIME')")
+});
+
+/// A script of ours.
+pub struct Script {
+    text: &'static str,
+    sha: String,
+}
+
+impl Script {
+    /// A script with this text.
+    pub fn new(text: &'static str) -> Script {
+        Script {
+            text,
+            sha: redis::Script::new(text).get_hash().to_owned(),
+        }
+    }
+}
 
 /// How to get to Redis.
 #[derive(Clone)]
@@ -158,7 +181,6 @@ impl LinkOptions {
         Ok(Link {
             wire,
             prefix: self.prefix.clone(),
-            sha: redis::Script::new(SCRIPT).get_hash().to_owned(),
         })
     }
 
@@ -192,7 +214,6 @@ enum Wire {
 pub struct Link {
     wire: Wire,
     prefix: String,
-    sha: String,
 }
 
 impl Link {
@@ -200,22 +221,6 @@ impl Link {
         match &mut self.wire {
             Wire::One(one) => command.query_async(one).await,
             Wire::Cluster(cluster) => command.query_async(cluster).await,
-        }
-    }
-
-    /// Runs the script by its digest; by its text where Redis does not know it, or the way there does not know `EVALSHA`.
-    async fn run(&mut self, keys: &[String; 2], arguments: &[String]) -> RedisResult<Vec<i64>> {
-        let command = |name: &str, script: &str| {
-            let mut command = redis::cmd(name);
-            command.arg(script).arg(2).arg(keys).arg(arguments);
-            command
-        };
-        let sha = self.sha.clone();
-        match self.ask(&command("EVALSHA", &sha)).await {
-            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                self.ask(&command("EVAL", SCRIPT)).await
-            }
-            other => other,
         }
     }
 
@@ -243,39 +248,45 @@ impl Link {
         })
     }
 
-    /// Runs a script by its digest; by its text where that is not known.
+    /// Runs a script by its digest; by its text where Redis does not know it.
     ///
     /// # Errors
     /// As [`Link::query`].
     pub async fn script<T: FromRedisValue>(
         &mut self,
-        text: &str,
-        sha: &str,
+        script: &Script,
         keys: &[String],
-        arguments: &[Vec<u8>],
+        arguments: &[impl ToRedisArgs],
     ) -> Result<T, LinkError> {
         let command = |name: &str, script: &str| {
             let mut command = redis::cmd(name);
             command.arg(script).arg(keys.len()).arg(keys).arg(arguments);
             command
         };
-        match self.ask(&command("EVALSHA", sha)).await {
+        match self.ask(&command("EVALSHA", &script.sha)).await {
             Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
-                Ok(self.ask(&command("EVAL", text)).await?)
+                Ok(self.ask(&command("EVAL", script.text)).await?)
             }
             other => Ok(other?),
         }
     }
 
-    /// Sends a report.
+    /// Sends reports on limits of one tag; an answer for each.
     ///
     /// # Errors
     /// If there is no answer, or one that makes no sense.
-    pub async fn report(&mut self, limit: u64, report: &Report) -> Result<Answer, LinkError> {
-        let keys = script::keys(&self.prefix, limit);
-        let arguments = script::arguments(&self.prefix, limit, report);
-        let numbers = self.run(&keys, &arguments).await?;
-        script::answer(&numbers)
+    pub async fn report(&mut self, together: &[Outgoing]) -> Result<Vec<Answer>, LinkError> {
+        let Some(first) = together.first() else {
+            return Ok(Vec::new());
+        };
+        let limits = together.iter().map(|out| out.limit);
+        let reports = together.iter().map(|out| (out.limit, &out.report));
+        let keys = script::keys(&self.prefix, script::tag_of(first.limit), limits);
+        let arguments = script::arguments(&self.prefix, first.report.id, reports);
+        let numbers: Vec<Vec<i64>> = self.script(&LEASE, &keys, &arguments).await?;
+        let answers: Option<Vec<Answer>> = numbers.iter().map(|one| script::answer(one)).collect();
+        answers
+            .filter(|answers| answers.len() == together.len())
             .ok_or_else(|| LinkError::new(Trouble::Failing, format!("the answer was {numbers:?}")))
     }
 
@@ -298,8 +309,8 @@ impl Link {
     }
 
     async fn enter(&mut self, tag: u64) -> Result<(), LinkError> {
-        let key = script::era_key(&self.prefix, tag);
-        self.run(&[key.clone(), key], &[]).await?;
+        let keys = [script::era_key(&self.prefix, tag)];
+        self.script::<Vec<u64>>(&LEASE, &keys, &[] as &[String]).await?;
         Ok(())
     }
 
@@ -326,30 +337,27 @@ impl Link {
         }
     }
 
-    /// Redis' clock, milliseconds.
+    /// Registers the instance for `ttl_ms`, and if `lists` enters it in the list of all for ten times as long. Returns Redis'
+    /// clock, milliseconds.
     ///
     /// # Errors
     /// If there is no answer.
-    pub async fn time_ms(&mut self) -> Result<u64, LinkError> {
-        let (seconds, micros): (u64, u64) = self.ask(&redis::cmd("TIME")).await?;
+    pub async fn beat(&mut self, id: u64, about: &str, ttl_ms: u64, lists: bool) -> Result<u64, LinkError> {
+        let keys = [format!("{}:instance:{id:016x}", self.prefix)];
+        let arguments = [about.to_owned(), ttl_ms.to_string()];
+        let (seconds, micros): (u64, u64) = self.script(&BEAT, &keys, &arguments).await?;
+        if lists {
+            let set = format!("{}:instances", self.prefix);
+            let mut commands = redis::pipe();
+            commands.sadd(&set, format!("{id:016x}")).ignore();
+            commands
+                .cmd("PEXPIRE")
+                .arg(&set)
+                .arg(ttl_ms.saturating_mul(10))
+                .ignore();
+            self.pipe::<()>(&commands).await?;
+        }
         Ok(seconds.saturating_mul(1_000).saturating_add(micros / 1_000))
-    }
-
-    /// Registers the instance for `ttl_ms`.
-    ///
-    /// # Errors
-    /// If there is no answer.
-    pub async fn beat(&mut self, id: u64, about: &str, ttl_ms: u64) -> Result<(), LinkError> {
-        let key = format!("{}:instance:{id:016x}", self.prefix);
-        let set = format!("{}:instances", self.prefix);
-        let mut command = redis::cmd("SET");
-        command.arg(&key).arg(about).arg("PX").arg(ttl_ms);
-        self.ask::<()>(&command).await?;
-        self.ask::<()>(redis::cmd("SADD").arg(&set).arg(format!("{id:016x}")))
-            .await?;
-        self.ask::<()>(redis::cmd("PEXPIRE").arg(&set).arg(ttl_ms.saturating_mul(10)))
-            .await?;
-        Ok(())
     }
 
     /// What of Redis' settings does not suit limits: for the log.

@@ -15,7 +15,7 @@ mod task;
 mod trouble;
 
 pub use figures::Figures;
-pub use leases::{LeaseSettings, Leases, Outgoing};
-pub use link::{Link, LinkOptions};
+pub use leases::{LeaseSettings, Leases, Outgoing, Together};
+pub use link::{Link, LinkOptions, Script};
 pub use task::Cluster;
 pub use trouble::{LinkError, Trouble};

@@ -5,6 +5,9 @@ use tollgate_shm::{Algorithm, CounterIndex, LeaseView, LeaseWords, Region};
 
 use super::LeaseSettings;
 
+/// What two attempts take beside the answers' time: the pause after the first, and the looks.
+const PAUSES_MS: u64 = 300;
+
 pub(super) struct RegionRow<'a> {
     pub region: &'a Region,
     pub index: CounterIndex,
@@ -59,6 +62,7 @@ pub(super) fn terms_of(view: &LeaseView, settings: &LeaseSettings) -> Terms {
         // What is told to Redis has to fit its numbers whatever the documents say.
         hold: hold.saturating_add(settings.ttl_ms / 10).min(1 << 42),
         standing_ttl: settings.standing_ttl_ms,
+        attempts: settings.timeout_ms.saturating_mul(2).saturating_add(PAUSES_MS),
     }
 }
 

@@ -8,11 +8,11 @@ use futures_util::StreamExt;
 use redis::aio::PubSub;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tollgate_lease::{Answer, Notice, Report, script};
+use tollgate_lease::{Answer, Notice, script};
 use tollgate_policy::documents::Settings;
-use tollgate_shm::{CounterIndex, Region};
+use tollgate_shm::Region;
 
-use super::{Figures, LeaseSettings, Leases, Link, LinkError, LinkOptions};
+use super::{Figures, LeaseSettings, Leases, Link, LinkError, LinkOptions, Together};
 use crate::config::StatusWatch;
 use crate::secrets::CredentialFolder;
 
@@ -28,12 +28,14 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from
 const CALM: Duration = Duration::from_secs(1);
 /// Time between two signs of life.
 const BEAT: Duration = Duration::from_secs(3);
+/// Time between two entries in the list of instances, which lasts three of them.
+const LIST: Duration = Duration::from_secs(30);
 
 enum Event {
     Short,
     Connected(Link, Vec<String>),
     NotConnected(LinkError),
-    Answer(CounterIndex, Report, Duration, Result<Answer, LinkError>),
+    Answer(Together, Duration, Result<Vec<Answer>, LinkError>),
     Beat(Result<(), LinkError>),
     Notice(u64, Notice),
     ClockOffset(u64),
@@ -115,6 +117,7 @@ impl Cluster {
             attempt: 0,
             try_at: Instant::now(),
             beat_at: Instant::now(),
+            list_at: Instant::now(),
         };
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -252,6 +255,8 @@ struct Session {
     attempt: u32,
     try_at: Instant,
     beat_at: Instant,
+    /// When it is next put on the list of instances.
+    list_at: Instant,
 }
 
 impl Session {
@@ -267,6 +272,7 @@ impl Session {
                 self.connecting = false;
                 self.link = Some(link);
                 self.beat_at = Instant::now();
+                self.list_at = Instant::now();
                 self.figures.connections.fetch_add(1, Relaxed);
                 self.figures.connected.store(1, Relaxed);
             }
@@ -277,16 +283,21 @@ impl Session {
             }
             Event::Beat(Ok(())) => self.well(),
             Event::Beat(Err(error)) => self.failed(&error),
-            Event::Answer(row, report, took, answer) => {
+            Event::Answer(together, took, answers) => {
                 let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
                 self.figures.waited_us.fetch_add(us, Relaxed);
-                match answer {
-                    Ok(answer) => {
-                        self.leases.answered(row, &report, &answer);
+                match answers {
+                    Ok(answers) => {
+                        for (out, answer) in together.iter().zip(&answers) {
+                            self.leases.answered(out.row, &out.report, answer);
+                        }
                         self.well();
                     }
                     Err(error) => {
-                        self.leases.failed(row, report.seq);
+                        let refused = !error.trouble().is_of_connection();
+                        for out in &together {
+                            self.leases.failed(out.row, out.report.seq, refused);
+                        }
                         self.failed(&error);
                     }
                 }
@@ -360,22 +371,26 @@ impl Session {
             self.leases.without_redis();
             return;
         };
-        for out in self.leases.step() {
+        for together in self.leases.step() {
             let (mut link, events) = (link.clone(), self.events.clone());
             tokio::spawn(async move {
                 let begun = Instant::now();
-                let answer = link.report(out.limit, &out.report).await;
-                let _ = events.send(Event::Answer(out.row, out.report, begun.elapsed(), answer));
+                let answers = link.report(&together).await;
+                let _ = events.send(Event::Answer(together, begun.elapsed(), answers));
             });
         }
         if Instant::now() >= self.beat_at {
             self.beat_at = Instant::now() + BEAT;
-            self.beat(link);
+            let lists = Instant::now() >= self.list_at;
+            if lists {
+                self.list_at = Instant::now() + LIST;
+            }
+            self.beat(link, lists);
         }
     }
 
-    /// Registers the instance, and compares the clocks.
-    fn beat(&self, mut link: Link) {
+    /// Registers the instance, on the list of all too if it is time, and compares the clocks.
+    fn beat(&self, mut link: Link, lists: bool) {
         let (region, events) = (Arc::clone(&self.region), self.events.clone());
         let figures = Arc::clone(&self.figures);
         tokio::spawn(async move {
@@ -385,18 +400,14 @@ impl Session {
                 region.generation()
             );
             let ttl = u64::try_from(BEAT.as_millis()).unwrap_or(u64::MAX) * 3;
-            let beat = link.beat(region.id(), &about, ttl).await;
-            let lives = beat.is_ok();
-            let _ = events.send(Event::Beat(beat));
-            if !lives {
-                return;
-            }
-            figures.beat_ms.store(region.now_ms(), Relaxed);
             let before = region.now_ms();
-            if let Ok(theirs) = link.time_ms().await {
+            let beat = link.beat(region.id(), &about, ttl, lists).await;
+            if let Ok(theirs) = beat {
+                figures.beat_ms.store(region.now_ms(), Relaxed);
                 let ours = before.midpoint(region.now_ms());
                 let _ = events.send(Event::ClockOffset(ours.abs_diff(theirs)));
             }
+            let _ = events.send(Event::Beat(beat.map(|_| ())));
         });
     }
 }

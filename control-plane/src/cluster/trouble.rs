@@ -98,7 +98,13 @@ impl std::error::Error for LinkError {}
 
 impl From<RedisError> for LinkError {
     fn from(error: RedisError) -> LinkError {
-        let trouble = match (error.kind(), error.code()) {
+        let text = error.to_string();
+        // Below Redis 7 what a command of a script is answered stands in the text of the script's error.
+        let within = |code: &&str| text.contains(&format!(": -{code} "));
+        let within = ["OOM", "READONLY", "NOREPLICAS", "MISCONF"]
+            .into_iter()
+            .find(within);
+        let trouble = match (error.kind(), within.or(error.code())) {
             (ErrorKind::AuthenticationFailed | ErrorKind::Server(ServerErrorKind::NoPerm), _)
             | (_, Some("NOAUTH" | "WRONGPASS" | "NOPERM")) => Trouble::Refused,
             (_, Some("OOM")) => Trouble::Full,
@@ -115,7 +121,7 @@ impl From<RedisError> for LinkError {
             ) => Trouble::Unreachable,
             _ => Trouble::Failing,
         };
-        LinkError::new(trouble, error.to_string())
+        LinkError::new(trouble, text)
     }
 }
 
@@ -146,6 +152,10 @@ mod tests {
                 Trouble::ReadOnly,
             ),
             ("NOREPLICAS Not enough good replicas to write.", Trouble::ReadOnly),
+            (
+                "ERR Error running script (call to f_aa): @user_script:8: @user_script: 8: -OOM command not allowed when used memory > 'maxmemory'.",
+                Trouble::Full,
+            ),
             ("ERR unknown command", Trouble::Failing),
         ] {
             let error = answered(line);

@@ -68,12 +68,18 @@ impl Runner {
 
     /// Publishes what is due; how long to wait then.
     fn look(&self, now: u64) -> Result<Duration, RecordsError> {
-        for (draft, version) in self.schedules.list()? {
-            if draft.is_due(now) {
+        let mut all = self.schedules.list()?;
+        let due: Vec<_> = all
+            .iter()
+            .filter(|(draft, _)| draft.is_due(now))
+            .cloned()
+            .collect();
+        if !due.is_empty() {
+            for (draft, version) in due {
                 self.carry_out(draft, version)?;
             }
+            all = self.schedules.list()?;
         }
-        let all = self.schedules.list()?;
         let next = all.iter().filter_map(|(draft, _)| draft.next_ms()).min();
         let wait = next.map_or(LOOK, |at| Duration::from_millis(at.saturating_sub(now_ms())));
         Ok(wait.min(LOOK))

@@ -1,7 +1,7 @@
 //! One connection for all that is shared, made when it is needed and again when it is lost.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
@@ -9,7 +9,7 @@ use redis::{Cmd, FromRedisValue, Pipeline};
 use tokio::sync::Mutex;
 use tollgate_policy::documents::Settings;
 
-use crate::cluster::{Link, LinkError, LinkOptions};
+use crate::cluster::{Link, LinkError, LinkOptions, Script};
 use crate::config::StatusWatch;
 use crate::secrets::CredentialFolder;
 
@@ -35,22 +35,6 @@ impl std::fmt::Display for SharedError {
 }
 impl std::error::Error for SharedError {}
 
-/// A script of ours.
-pub struct Script {
-    text: &'static str,
-    sha: LazyLock<String, Box<dyn FnOnce() -> String + Send>>,
-}
-
-impl Script {
-    /// A script with this text.
-    pub fn new(text: &'static str) -> Script {
-        Script {
-            text,
-            sha: LazyLock::new(Box::new(move || redis::Script::new(text).get_hash().to_owned())),
-        }
-    }
-}
-
 /// What metrics tell of the connection.
 #[derive(Debug, Default)]
 pub struct SharedFigures {
@@ -62,6 +46,8 @@ pub struct SharedFigures {
     pub failures: AtomicU64,
     /// Microseconds that answers took, all together.
     pub waited_us: AtomicU64,
+    /// Connections made.
+    pub connections: AtomicU64,
 }
 
 #[derive(Default)]
@@ -100,6 +86,11 @@ impl Shared {
     /// How it goes.
     pub fn figures(&self) -> &SharedFigures {
         &self.figures
+    }
+
+    /// Connections made so far: over each other one, what is there may be something else.
+    pub fn connections(&self) -> u64 {
+        self.figures.connections.load(Relaxed)
     }
 
     /// A key below the prefix.
@@ -161,6 +152,7 @@ impl Shared {
             Ok(link) => {
                 state.link = Some(link.clone());
                 state.failed = None;
+                self.figures.connections.fetch_add(1, Relaxed);
                 Ok(link)
             }
             Err(error) => {
@@ -223,7 +215,7 @@ impl Shared {
     ) -> Result<T, SharedError> {
         let mut link = self.link().await?;
         let begun = Instant::now();
-        let answer = link.script(script.text, &script.sha, keys, arguments).await;
+        let answer = link.script(script, keys, arguments).await;
         self.note(begun, answer).await
     }
 }

@@ -27,8 +27,10 @@ static LEAVE: LazyLock<Script> = LazyLock::new(|| {
 const LEASE: Duration = Duration::from_secs(4);
 /// What it is shorter by in the leader's own view.
 const MARGIN: Duration = Duration::from_millis(400);
-/// Time between two questions.
-const ASK: Duration = Duration::from_secs(1);
+/// Time between two questions; a leader's second attempt fits if the first is not answered within a second.
+const ASK: Duration = Duration::from_millis(1_500);
+/// Time until the next question after one that was not answered.
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// What this instance is among the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,18 +134,20 @@ impl Elector {
         } else {
             Err(SharedError::NotConfigured)
         };
-        let role = match answer {
+        let (role, pause) = match answer {
             Ok((0, other)) => {
                 self.until = begun + LEASE;
-                Role::Follower(other)
+                (Role::Follower(other), ASK)
             }
             Ok((fence, _)) => {
                 self.until = begun + LEASE - MARGIN;
-                Role::Leader(fence)
+                (Role::Leader(fence), ASK)
             }
-            Err(SharedError::NotConfigured) => Role::Alone,
-            Err(SharedError::Unreachable(_)) if Instant::now() < self.until => self.role.borrow().clone(),
-            Err(SharedError::Unreachable(_)) => Role::CutOff,
+            Err(SharedError::NotConfigured) => (Role::Alone, ASK),
+            Err(SharedError::Unreachable(_)) if Instant::now() < self.until => {
+                (self.role.borrow().clone(), AGAIN)
+            }
+            Err(SharedError::Unreachable(_)) => (Role::CutOff, ASK),
         };
         self.role.send_if_modified(|present| {
             let differs = *present != role;
@@ -156,8 +160,8 @@ impl Elector {
         let left = self.until.saturating_duration_since(Instant::now());
         match &*self.role.borrow() {
             // As soon as its own lease is over, and not later.
-            Role::Leader(_) => ASK.min(left),
-            _ => ASK,
+            Role::Leader(_) => pause.min(left),
+            _ => pause,
         }
     }
 }

@@ -15,7 +15,8 @@ mod recent;
 mod rumours;
 mod usage;
 
-pub use connection::{Script, Shared, SharedError, SharedFigures};
+pub use crate::cluster::Script;
+pub use connection::{Shared, SharedError, SharedFigures};
 pub use leader::{Elector, Role, alone};
 pub use publication::SharedLock;
 pub use recent::{RecentCursor, RecentFigures, RecentLine, RecentReader, RecentWriter};

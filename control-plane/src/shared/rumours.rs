@@ -2,13 +2,13 @@
 //! left alone.
 //!
 //! Each is a String in Redis with an end, and a message when it is new. Messages that are lost are made up for by reading the
-//! Strings every other second. Workers read nothing but the region.
+//! Strings every few seconds. Workers read nothing but the region.
 //!
 //! A breaker that has opened for what a provider answered opens those of the others. One that has opened for want of a
 //! connection or of time may say more about its own instance's network: the others only need one failure of their own then.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -23,11 +23,14 @@ use crate::config::StatusWatch;
 use crate::health::Told;
 
 static TELL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("tell.lua")));
+static READ_ALL: LazyLock<Script> =
+    LazyLock::new(|| Script::new("return {redis.call('TIME'), redis.call('MGET', unpack(KEYS))}"));
 
 /// Time between two looks at what workers have found.
 const LOOK: Duration = Duration::from_millis(100);
-/// Time between two readings of everything that is told.
-const READ: Duration = Duration::from_secs(2);
+/// Time between two readings of everything that is told: while messages come, and while they do not.
+const READ: Duration = Duration::from_secs(5);
+const READ_DEAF: Duration = Duration::from_secs(2);
 /// Time before a listener that has lost its connection tries again.
 const AGAIN: Duration = Duration::from_millis(500);
 /// Cool-downs and open breakers that end sooner are not worth telling, milliseconds.
@@ -113,6 +116,9 @@ pub struct Rumours {
     /// Redis' clock minus the region's, milliseconds.
     ahead_ms: i64,
     read_at: Instant,
+    /// Whether messages come.
+    hears: Arc<AtomicBool>,
+    heard_last: bool,
     failing: bool,
 }
 
@@ -148,6 +154,8 @@ impl Rumours {
             generation: None,
             ahead_ms: 0,
             read_at: Instant::now(),
+            hears: Arc::default(),
+            heard_last: false,
             failing: false,
         }
     }
@@ -160,7 +168,7 @@ impl Rumours {
     /// Tells and listens until it is time to end.
     pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
         let (messages, mut inbox) = mpsc::unbounded_channel();
-        let listener = tokio::spawn(listen(self.shared.clone(), messages));
+        let listener = tokio::spawn(listen(self.shared.clone(), messages, Arc::clone(&self.hears)));
         let mut looks = tokio::time::interval(LOOK);
         looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -219,8 +227,11 @@ impl Rumours {
             return;
         }
         self.take_present();
-        if self.read_at <= Instant::now() {
-            self.read_at = Instant::now() + READ;
+        let hears = self.hears.load(Relaxed);
+        // What was told before messages came was not heard.
+        let before = std::mem::replace(&mut self.heard_last, hears);
+        if (hears && !before) || self.read_at <= Instant::now() {
+            self.read_at = Instant::now() + if hears { READ } else { READ_DEAF };
             let outcome = self.read().await;
             self.note(&outcome);
         }
@@ -309,10 +320,6 @@ impl Rumours {
 
     /// Reads everything that is told, and Redis' clock.
     async fn read(&mut self) -> Result<(), SharedError> {
-        let before = self.region.now_ms();
-        let (seconds, micros): (u64, u64) = self.shared.query(&redis::cmd("TIME")).await?;
-        let theirs = seconds.saturating_mul(1_000).saturating_add(micros / 1_000);
-        self.ahead_ms = theirs.cast_signed() - before.midpoint(self.region.now_ms()).cast_signed();
         let of = |kind: Kind| {
             let names: Vec<&String> = match kind {
                 Kind::Verdict => self.targets.iter().collect(),
@@ -325,7 +332,11 @@ impl Rumours {
         };
         let keys: Vec<String> = Kind::ALL.into_iter().flat_map(of).collect();
         for some in keys.chunks(AT_ONCE) {
-            let found: Vec<Option<String>> = self.shared.query(redis::cmd("MGET").arg(some)).await?;
+            let before = self.region.now_ms();
+            let ((seconds, micros), found): ((u64, u64), Vec<Option<String>>) =
+                self.shared.script(&READ_ALL, some, &[]).await?;
+            let theirs = seconds.saturating_mul(1_000).saturating_add(micros / 1_000);
+            self.ahead_ms = theirs.cast_signed() - before.midpoint(self.region.now_ms()).cast_signed();
             for text in found.into_iter().flatten() {
                 self.hear(&text);
             }
@@ -392,16 +403,17 @@ async fn ended(stop: &mut watch::Receiver<bool>) {
 }
 
 /// Passes on what is told, as long as somebody wants it.
-async fn listen(shared: Shared, messages: mpsc::UnboundedSender<String>) {
+async fn listen(shared: Shared, messages: mpsc::UnboundedSender<String>, hears: Arc<AtomicBool>) {
     for attempt in 0.. {
         if let Some(Ok(options)) = shared.options() {
             let channel = shared.key(CHANNEL);
             let way = format!("{:?}", shared.settings().redis);
             if let Ok(mut listener) = options.subscribe(attempt, &channel).await {
                 let mut stream = listener.on_message();
+                hears.store(true, Relaxed);
                 loop {
                     // Another Redis in the settings takes another connection.
-                    let Ok(message) = tokio::time::timeout(READ, stream.next()).await else {
+                    let Ok(message) = tokio::time::timeout(READ_DEAF, stream.next()).await else {
                         if format!("{:?}", shared.settings().redis) != way {
                             break;
                         }
@@ -416,6 +428,7 @@ async fn listen(shared: Shared, messages: mpsc::UnboundedSender<String>) {
                 }
             }
         }
+        hears.store(false, Relaxed);
         tokio::time::sleep(AGAIN).await;
     }
 }

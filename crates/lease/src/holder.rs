@@ -16,12 +16,19 @@ pub struct Terms {
     pub hold: u64,
     /// How long the standing share outlives a report.
     pub standing_ttl: u64,
+    /// How long two attempts to renew take if the first is not answered.
+    pub attempts: u64,
 }
 
 impl Terms {
     /// How long the standing share may be used after the fence.
     pub fn standing_span(&self) -> u64 {
         self.standing_ttl.saturating_sub(self.ttl)
+    }
+
+    /// How long a lease lasts for workers.
+    fn span(&self) -> u64 {
+        self.ttl.saturating_sub(self.margin)
     }
 }
 
@@ -109,10 +116,16 @@ impl Holder {
         self.sent.map(|s| s.seq)
     }
 
-    /// When the lease should be renewed: with half of it left, so that two attempts fit.
+    /// When the lease should be renewed: with a third of it left, or with more if two attempts would not fit; at most half.
     pub fn renew_at(&self) -> u64 {
-        self.fence
-            .saturating_sub(self.terms.ttl.saturating_sub(self.terms.margin) / 2)
+        let span = self.terms.span();
+        let left = (span / 3).max(self.terms.attempts.min(span / 2));
+        self.fence.saturating_sub(left)
+    }
+
+    /// From when on it may be renewed along with another one that is due: when a third of it is over.
+    pub fn may_renew_at(&self) -> u64 {
+        self.fence.saturating_sub(self.terms.span() / 3 * 2)
     }
 
     /// When something may be returned that could not be returned at once.

@@ -186,6 +186,26 @@ impl Keeper {
 
     /// Looks at the row. What comes back is to be sent; while a command is under way nothing does.
     pub fn step(&mut self, now: u64, max: u64, row: &mut impl Row) -> Option<Report> {
+        let renews = self.is_due(now);
+        self.look(now, max, renews, row)
+    }
+
+    /// Whether a lease is held that is to be renewed.
+    pub fn is_due(&self, now: u64) -> bool {
+        self.holder.held() > 0 && now >= self.holder.renew_at()
+    }
+
+    /// Whether a lease is held that may be renewed along with another one that is due.
+    pub fn may_go_along(&self, now: u64) -> bool {
+        self.holder.held() > 0 && self.holder.under_way().is_none() && now >= self.holder.may_renew_at()
+    }
+
+    /// [`Self::step`] for one that may go along.
+    pub fn step_along(&mut self, now: u64, max: u64, row: &mut impl Row) -> Option<Report> {
+        self.look(now, max, true, row)
+    }
+
+    fn look(&mut self, now: u64, max: u64, renews: bool, row: &mut impl Row) -> Option<Report> {
         if self.holder.under_way().is_some() {
             return None;
         }
@@ -205,8 +225,7 @@ impl Keeper {
         }
         let held = self.holder.held();
         let returned = held < self.reported && self.returns_enough(held);
-        let due = held > 0 && now >= self.holder.renew_at();
-        if wish.want == 0 && !returned && !due {
+        if wish.want == 0 && !returned && !(held > 0 && renews) {
             return None;
         }
         let standing = self.standing_wish(held + wish.want);

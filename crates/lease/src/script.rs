@@ -1,11 +1,11 @@
 //! The ledger as a Redis script: the text, its arguments, its answer.
 //!
-//! One limit, one script, two keys with one hash tag: the limit's hash and the tag's era. Plain `EVAL` of one text, so it works behind
+//! One command for the limits of one hash tag: the tag's era and the limits' hashes. Plain `EVAL` of one text, so it works behind
 //! proxies; Redis' own `TIME` and `run_id`, nothing from the caller's clock. Numbers stay below 2^53, which Lua counts exactly.
 
 use crate::ledger::{Answer, Notice, Report};
 
-/// The script. Keys: the limit, the era. Arguments: see [`arguments`].
+/// The script. Keys: see [`keys`]. Arguments: see [`arguments`].
 pub const SCRIPT: &str = include_str!("script.lua");
 
 /// The line of the script that reads the clock and the process; conformance tests put their own in its place.
@@ -17,13 +17,15 @@ pub const TAGS: u64 = 64;
 /// Numbers in an answer.
 const FIELDS: usize = 11;
 
-/// The keys for a limit, below a prefix such as `tollgate`: its hash and the era of its tag.
-pub fn keys(prefix: &str, limit: u64) -> [String; 2] {
-    let tag = tag_of(limit);
-    [
-        format!("{prefix}:{{{tag:02x}}}:lease:{limit:016x}"),
-        era_key(prefix, tag),
-    ]
+/// The most limits in one command: it must not keep Redis from others for long.
+pub const MOST: usize = 32;
+
+/// The keys for limits of one tag, below a prefix such as `tollgate`: the era of the tag, then the hash of each.
+pub fn keys(prefix: &str, tag: u64, limits: impl IntoIterator<Item = u64>) -> Vec<String> {
+    let hash = |limit| format!("{prefix}:{{{tag:02x}}}:lease:{limit:016x}");
+    std::iter::once(era_key(prefix, tag))
+        .chain(limits.into_iter().map(hash))
+        .collect()
 }
 
 /// The tag of a limit.
@@ -41,29 +43,32 @@ pub fn channel(prefix: &str) -> String {
     format!("{prefix}:leases")
 }
 
-/// The script's arguments for a report on a limit. The channel and the limit's name go back into notices.
-pub fn arguments(prefix: &str, limit: u64, report: &Report) -> Vec<String> {
-    let numbers = [
-        report.seq,
-        report.have,
-        report.want,
-        report.need,
-        report.standing,
-        report.max,
-        report.ttl,
-        report.hold,
-        report.standing_ttl,
-    ];
-    let mut arguments = vec![
-        channel(prefix),
-        format!("{limit:016x}"),
-        format!("{:016x}", report.id),
-    ];
-    arguments.extend(numbers.map(|n| n.to_string()));
+/// The script's arguments for an instance's reports on limits. The channel and the limits' names go back into notices.
+pub fn arguments<'a>(
+    prefix: &str,
+    id: u64,
+    reports: impl IntoIterator<Item = (u64, &'a Report)>,
+) -> Vec<String> {
+    let mut arguments = vec![channel(prefix), format!("{id:016x}")];
+    for (limit, report) in reports {
+        let numbers = [
+            report.seq,
+            report.have,
+            report.want,
+            report.need,
+            report.standing,
+            report.max,
+            report.ttl,
+            report.hold,
+            report.standing_ttl,
+        ];
+        arguments.push(format!("{limit:016x}"));
+        arguments.extend(numbers.map(|n| n.to_string()));
+    }
     arguments
 }
 
-/// Reads the script's answer, a list of numbers. `None` if it is something else.
+/// Reads the script's answer to one report, a list of numbers. `None` if it is something else.
 pub fn answer(numbers: &[i64]) -> Option<Answer> {
     let [stale, rest @ ..] = numbers else {
         return None;

@@ -14,13 +14,18 @@ mod redis;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use redis::{Client, Redis, Value, cluster};
-use tollgate_lease::script::{CLOCK, SCRIPT, answer, arguments, channel, keys, notice};
+use tollgate_lease::script::{
+    CLOCK, SCRIPT, TAGS, answer, arguments, channel, era_key, keys, notice, tag_of,
+};
 use tollgate_lease::{Era, Ledger, Report};
 
 /// The script with a clock and a process of the test's choice.
 fn with_clock() -> String {
     assert!(SCRIPT.contains(CLOCK));
-    SCRIPT.replace(CLOCK, "local now, run = tonumber(ARGV[13]), ARGV[14]")
+    SCRIPT.replace(
+        CLOCK,
+        "local run, now = table.remove(ARGV), tonumber(table.remove(ARGV))",
+    )
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -28,8 +33,13 @@ struct Step {
     pause: u64,
     restart: bool,
     seq_back: bool,
+    /// Which of the limits of one tag these are about: bits.
+    limits: usize,
     report: Report,
 }
+
+/// Limits of one tag that are reported on together.
+const TOGETHER: usize = 3;
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let small = prop_oneof![3 => 0u64..60, 1 => Just(0), 1 => (1u64 << 38)..(1 << 39)];
@@ -61,12 +71,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         0u64..700,
         prop::bool::weighted(0.05),
         prop::bool::weighted(0.1),
+        1usize..1 << TOGETHER,
         report,
     )
-        .prop_map(|(pause, restart, seq_back, report)| Step {
+        .prop_map(|(pause, restart, seq_back, limits, report)| Step {
             pause,
             restart,
             seq_back,
+            limits,
             report,
         });
     prop::collection::vec(step, 1..25)
@@ -76,19 +88,34 @@ struct Side {
     client: Client,
     listener: Client,
     script: String,
-    limit: u64,
+    next: u64,
+}
+
+impl Side {
+    /// Limits of one tag that nothing is known of, the tag neither.
+    fn limits(&mut self) -> Vec<u64> {
+        let tag = self.next % TAGS;
+        let limits = (self.next..).filter(|limit| tag_of(*limit) == tag);
+        let limits: Vec<u64> = limits.take(TOGETHER).collect();
+        self.next = limits.iter().fold(self.next, |next, limit| next.max(limit + 1));
+        self.client.call(&["DEL", &era_key("tollgate", tag)]);
+        limits
+    }
+
+    fn eval(&mut self, keys: &[String], arguments: &[String]) -> Value {
+        let count = keys.len().to_string();
+        let mut words = vec!["EVAL", &self.script, &count];
+        words.extend(keys.iter().chain(arguments).map(String::as_str));
+        self.client.call(&words)
+    }
 }
 
 /// Runs the same reports through both.
 fn agree(side: &mut Side, steps: &[Step]) -> Result<(), TestCaseError> {
-    side.limit = side
-        .limit
-        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-        .wrapping_add(12_345);
-    let [key, era_key] = keys("tollgate", side.limit);
-    side.client.call(&["DEL", &key]);
-    side.client.call(&["DEL", &era_key]);
-    let (mut ledger, mut era): (Ledger, Option<Era<String>>) = Default::default();
+    let limits = side.limits();
+    let tag = tag_of(limits[0]);
+    let mut ledgers = vec![Ledger::default(); limits.len()];
+    let mut era: Option<Era<String>> = None;
     let (mut now, mut run, mut seq) = (1_700_000_000_000, "a0".to_owned(), 0);
     for step in steps {
         now += step.pause;
@@ -96,28 +123,34 @@ fn agree(side: &mut Side, steps: &[Step]) -> Result<(), TestCaseError> {
             run.push('1');
         }
         seq += 1;
-        let report = Report {
-            seq: if step.seq_back { seq / 2 } else { seq },
-            ..step.report
-        };
-        let (expected, told) = ledger.report(&mut era, now, &run, &report);
-        let mut words = vec![
-            "EVAL".to_owned(),
-            side.script.clone(),
-            "2".into(),
-            key.clone(),
-            era_key.clone(),
-        ];
-        words.extend(arguments("tollgate", side.limit, &report));
-        words.extend([now.to_string(), run.clone()]);
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let got = side.client.call(&words);
-        prop_assert_eq!(answer(&got.numbers()), Some(expected), "{:?}", step);
-        if let Some(told) = told {
-            let Value::List(message) = side.listener.read() else {
-                panic!("no message");
+        let (mut reports, mut expected, mut told) = (Vec::new(), Vec::new(), Vec::new());
+        for (at, ledger) in ledgers.iter_mut().enumerate() {
+            if step.limits & 1 << at == 0 {
+                continue;
+            }
+            let report = Report {
+                seq: if step.seq_back { seq / 2 } else { seq },
+                want: step.report.want >> at,
+                ..step.report
             };
-            prop_assert_eq!(notice(message[2].text()), Some((side.limit, told)));
+            let (answer, notice) = ledger.report(&mut era, now, &run, &report);
+            expected.push(Some(answer));
+            told.extend(notice.map(|notice| (limits[at], notice)));
+            reports.push((limits[at], report));
+        }
+        let mut words = arguments(
+            "tollgate",
+            step.report.id,
+            reports.iter().map(|(limit, report)| (*limit, report)),
+        );
+        words.extend([now.to_string(), run.clone()]);
+        let names = keys("tollgate", tag, reports.iter().map(|(limit, _)| *limit));
+        let got = side.eval(&names, &words);
+        let got: Vec<_> = got.list().iter().map(|one| answer(&one.numbers())).collect();
+        prop_assert_eq!(got, expected, "{:?}", step);
+        for told in told {
+            let message = side.listener.read();
+            prop_assert_eq!(notice(message.list()[2].text()), Some(told));
         }
     }
     Ok(())
@@ -129,7 +162,7 @@ fn conforms(client: Client, mut listener: Client, cases: u32) {
         client,
         listener,
         script: with_clock(),
-        limit: 7,
+        next: 7,
     };
     let mut runner = TestRunner::new(Config {
         cases,
@@ -170,11 +203,11 @@ fn a_restart_of_redis_is_seen_and_begins_a_quarantine() {
         standing_ttl: 0,
     };
     let ask = |client: &mut Client, report: &Report| {
-        let [key, era] = keys("tollgate", 5);
-        let mut words = vec!["EVAL".to_owned(), SCRIPT.to_owned(), "2".into(), key, era];
-        words.extend(arguments("tollgate", 5, report));
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        answer(&client.call(&words).numbers()).unwrap()
+        let keys = keys("tollgate", tag_of(5), [5]);
+        let arguments = arguments("tollgate", report.id, [(5, report)]);
+        let mut words = vec!["EVAL", SCRIPT, "2"];
+        words.extend(keys.iter().chain(&arguments).map(String::as_str));
+        answer(&client.call(&words).list()[0].numbers()).unwrap()
     };
     let dir = tempfile::tempdir().unwrap();
     let aof = [
@@ -193,13 +226,7 @@ fn a_restart_of_redis_is_seen_and_begins_a_quarantine() {
     let second = ask(&mut client, &report(2, 40));
     assert_eq!((second.granted, second.left, second.quarantine), (40, 60, 0));
     assert!(ask(&mut client, &report(2, 40)).stale);
-    let touched = client.call(&[
-        "EVAL",
-        SCRIPT,
-        "2",
-        &keys("tollgate", 5)[1],
-        &keys("tollgate", 5)[1],
-    ]);
+    let touched = client.call(&["EVAL", SCRIPT, "1", &era_key("tollgate", tag_of(5))]);
     assert_eq!(touched.numbers().len(), 1);
     drop(redis);
 

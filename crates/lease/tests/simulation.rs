@@ -10,6 +10,7 @@
 )]
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use tollgate_lease::{Answer, Era, Keeper, Ledger, Lowered, Notice, Policy, Report, Row, Terms, Words};
 
@@ -19,7 +20,10 @@ const TERMS: Terms = Terms {
     margin: 300,
     hold: WINDOW,
     standing_ttl: 60_000,
+    attempts: 2 * TIMEOUT,
 };
+/// How long an answer is waited for.
+const TIMEOUT: u64 = 250;
 /// One way between an instance and Redis, milliseconds.
 const WAY: u64 = 1;
 const LEASE_WAIT: u64 = 50;
@@ -109,6 +113,10 @@ struct World {
     /// Which process Redis is.
     run: u8,
     network: VecDeque<(u64, Message)>,
+    /// When what is sent to Redis is lost.
+    away: Range<u64>,
+    /// The number of each node's last report.
+    sent: Vec<u64>,
     commands: u64,
     seed: u64,
     most: u64,
@@ -129,6 +137,8 @@ impl World {
             era: Some(Era { run: 0, since: 0 }),
             run: 0,
             network: VecDeque::new(),
+            away: 0..0,
+            sent: vec![0; nodes],
             commands: 0,
             seed: 1,
             most: 0,
@@ -149,6 +159,7 @@ impl World {
         while self.network.front().is_some_and(|(at, _)| *at <= now) {
             let (_, message) = self.network.pop_front().unwrap();
             match message {
+                Message::Report(_) if self.away.contains(&now) => {}
                 Message::Report(report) => {
                     self.commands += 1;
                     let (answer, notice) = self.ledger.report(&mut self.era, now + 5_000, &self.run, &report);
@@ -169,8 +180,12 @@ impl World {
                 }
             }
         }
-        for (window, keeper) in &mut self.nodes {
+        for ((window, keeper), sent) in self.nodes.iter_mut().zip(&mut self.sent) {
+            if keeper.under_way().is_some_and(|at| now > at + TIMEOUT) {
+                keeper.lost(*sent);
+            }
             if let Some(report) = keeper.step(now, self.max, window) {
+                *sent = report.seq;
                 self.network.push_back((now + WAY, Message::Report(report)));
             }
         }
@@ -288,6 +303,30 @@ fn steady_traffic_needs_few_commands() {
     println!("{commands} commands for {requests} requests");
     assert!(requests > 50_000);
     assert!(commands * 1_000 <= requests, "{commands} for {requests}");
+}
+
+/// Redis may go at any moment: what the last third of a lease leaves beside one attempt ends no lease.
+#[test]
+fn a_pause_of_redis_ends_no_lease() {
+    let pause = (TERMS.ttl - TERMS.margin) / 3 - TIMEOUT - 4 * WAY;
+    let mut world = World::new(3, 90_000);
+    let (mut lost, mut fenced) = (0, 0);
+    for ms in 0..3 * WINDOW {
+        if ms > TERMS.ttl && ms % 2_311 == 0 {
+            world.away = world.now..world.now + pause;
+            lost += 1;
+        }
+        world.tick();
+        let now = world.now;
+        for (window, _) in &mut world.nodes {
+            window.take(now, 1);
+            fenced += u64::from(ms > TERMS.ttl && now >= window.words.fence);
+        }
+    }
+    assert!(
+        lost > 20 && fenced == 0,
+        "{lost} pauses, {fenced} ms without a lease"
+    );
 }
 
 /// After a loss nothing is granted for a lease's length; not a moment longer, however often instances were refused meanwhile.

@@ -131,13 +131,13 @@ impl Cluster {
         true
     }
 
-    /// How often each living instance has sent a report, and connected to Redis.
+    /// How often each living instance has sent reports, and connected to Redis.
     pub async fn reports(&self) -> Vec<(u64, u64)> {
         let mut all = Vec::new();
         for member in self.living() {
             let figures = Figures::of(&member.gateway.daemon).await;
             all.push((
-                figures.get("tollgate_lease_reports_total"),
+                figures.get("tollgate_lease_commands_total"),
                 figures.get("tollgate_redis_connections_total"),
             ));
         }

@@ -4,7 +4,8 @@ use tollgate_shm::{Demand, Enforcement, LimitSpec, Metric, RefusalKind, Sizes, W
 
 fn limit() -> LimitSpec {
     LimitSpec {
-        key: 160,
+        // As a row stores it.
+        key: 162,
         metric: Metric::Requests,
         algorithm: Algorithm::SlidingWindow,
         enforcement: Enforcement::Strict,
@@ -53,9 +54,12 @@ impl Instance {
     }
 
     fn take(&mut self) -> Result<(), RefusalKind> {
-        let limits = [limit()];
+        self.take_of(&[limit()])
+    }
+
+    fn take_of(&mut self, limits: &[LimitSpec]) -> Result<(), RefusalKind> {
         let demand = Demand {
-            limits: &limits,
+            limits,
             counters: None,
             input: 0,
             input_exact: true,
@@ -79,16 +83,20 @@ impl Instance {
 /// Redis, with every instance's notices delivered at once.
 #[derive(Default)]
 struct Redis {
-    ledger: Ledger,
+    ledgers: HashMap<u64, Ledger>,
     era: Option<Era<u8>>,
 }
 
 impl Redis {
     fn new() -> Redis {
         Redis {
-            ledger: Ledger::default(),
+            ledgers: HashMap::new(),
             era: Some(Era { run: 0, since: 0 }),
         }
+    }
+
+    fn ledger(&self) -> &Ledger {
+        &self.ledgers[&limit().key]
     }
 
     /// One round of every instance; returns how many reports there were.
@@ -96,10 +104,11 @@ impl Redis {
         let mut reports = 0;
         for i in 0..instances.len() {
             instances[i].leases.take_shortages();
-            for out in instances[i].leases.step() {
+            for out in instances[i].leases.step().into_iter().flatten() {
                 reports += 1;
                 let now = instances[i].region.now_ms();
-                let (answer, notice) = self.ledger.report(&mut self.era, now, &0, &out.report);
+                let ledger = self.ledgers.entry(out.limit).or_default();
+                let (answer, notice) = ledger.report(&mut self.era, now, &0, &out.report);
                 instances[i].leases.answered(out.row, &out.report, &answer);
                 if let Some(notice) = notice {
                     for instance in instances.iter_mut() {
@@ -139,18 +148,24 @@ fn a_daemon_takes_up_what_its_predecessor_held_and_an_idle_one_returns_it() {
     assert_eq!(instances[0].take(), Err(RefusalKind::LeaseShort));
     redis.round(&mut instances);
     assert_eq!(instances[0].take(), Ok(()));
-    let held = redis.ledger.counted(instances[0].region.now_ms());
+    let held = redis.ledger().counted(instances[0].region.now_ms());
     assert!((15..=500).contains(&held), "{held}");
     let region = Arc::clone(&instances[0].region);
     instances[0].leases = Leases::resume(region, SETTINGS, Arc::default());
     instances[0].advance(5_000);
-    assert_eq!(redis.round(&mut instances), 1, "half of the lease is over");
-    assert_eq!(redis.ledger.counted(instances[0].region.now_ms()), held);
+    assert_eq!(
+        redis.round(&mut instances),
+        0,
+        "two thirds of the lease are not over"
+    );
+    instances[0].advance(1_000);
+    assert_eq!(redis.round(&mut instances), 1, "two thirds of the lease are over");
+    assert_eq!(redis.ledger().counted(instances[0].region.now_ms()), held);
     for _ in 0..400 {
         instances[0].advance(250);
         redis.round(&mut instances);
     }
-    assert_eq!(redis.ledger.counted(instances[0].region.now_ms()), 0);
+    assert_eq!(redis.ledger().counted(instances[0].region.now_ms()), 0);
 }
 
 #[test]
@@ -167,7 +182,7 @@ fn without_redis_the_standing_share_is_left_and_open_opens() {
     while instances[0].take().is_ok() {
         admitted += 1;
     }
-    let held = redis.ledger.records.values().next().unwrap().standing;
+    let held = redis.ledger().records.values().next().unwrap().standing;
     assert_eq!(admitted, held, "what was set aside");
     assert!(held > 0);
     assert_eq!(
@@ -185,4 +200,98 @@ fn without_redis_the_standing_share_is_left_and_open_opens() {
         admitted += 1;
     }
     assert_eq!(admitted, 1_000);
+}
+
+/// Limits whose keys have one hash tag, and one with another.
+fn neighbours(count: usize) -> (Vec<LimitSpec>, LimitSpec) {
+    let of = |key| LimitSpec { key, ..limit() };
+    let tag = script::tag_of(limit().key);
+    let keys = || (0..).map(|n| limit().key + n * 16);
+    let near = keys().filter(|key| script::tag_of(*key) == tag);
+    let far = keys().find(|key| script::tag_of(*key) != tag);
+    (near.take(count).map(of).collect(), of(far.unwrap()))
+}
+
+#[test]
+fn leases_of_one_tag_come_to_be_renewed_together() {
+    let mut redis = Redis::new();
+    let mut instance = Instance::new();
+    let (mut limits, far) = neighbours(3);
+    let near = script::tag_of(limits[0].key);
+    limits.push(far);
+    let mut sizes = Vec::new();
+    for ms in (0..36_000).step_by(25) {
+        // One after the other; each is in use from then on.
+        if ms % 1_500 == 0
+            && let Some(limit) = limits.get(ms / 1_500)
+        {
+            let _ = instance.take_of(std::slice::from_ref(limit));
+        } else if ms % 1_500 == 25
+            && let Some(limit) = limits.get(ms / 1_500)
+        {
+            assert_eq!(instance.take_of(std::slice::from_ref(limit)), Ok(()));
+        }
+        instance.leases.take_shortages();
+        for together in instance.leases.step() {
+            let tags: Vec<u64> = together.iter().map(|out| script::tag_of(out.limit)).collect();
+            assert!(tags.iter().all(|tag| *tag == tags[0]));
+            if ms > 20_000 {
+                sizes.push((tags[0] == near, tags.len()));
+            }
+            for out in together {
+                let ledger = redis.ledgers.entry(out.limit).or_default();
+                let now = instance.region.now_ms();
+                let (answer, _) = ledger.report(&mut redis.era, now, &0, &out.report);
+                instance.leases.answered(out.row, &out.report, &answer);
+            }
+        }
+        instance.advance(25);
+    }
+    let of = |is_near| {
+        let sizes = sizes.iter().filter(|(near, _)| *near == is_near);
+        sizes.map(|(_, size)| *size).collect::<Vec<_>>()
+    };
+    assert!((2..=3).contains(&of(true).len()), "{sizes:?}");
+    assert!(of(true).iter().all(|size| *size == 3), "{sizes:?}");
+    assert!(
+        of(false).iter().all(|size| *size == 1) && of(false).len() <= 3,
+        "{sizes:?}"
+    );
+}
+
+#[test]
+fn what_redis_refuses_is_asked_for_alone_until_it_is_answered() {
+    let mut redis = Redis::new();
+    let mut instances = [Instance::new()];
+    let (limits, _) = neighbours(3);
+    let _ = instances[0].take_of(&limits);
+    redis.round(&mut instances);
+    for limit in &limits {
+        let _ = instances[0].take_of(std::slice::from_ref(limit));
+    }
+    redis.round(&mut instances);
+    instances[0].advance(6_500);
+    let out = instances[0].leases.step();
+    assert_eq!(out.iter().map(Vec::len).collect::<Vec<_>>(), [3]);
+    for out in &out[0] {
+        instances[0].leases.failed(out.row, out.report.seq, true);
+    }
+    instances[0].advance(FAILED_MS);
+    let out = instances[0].leases.step();
+    assert_eq!(out.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1, 1]);
+    for out in out.iter().flatten() {
+        if out.limit == limits[0].key {
+            instances[0].leases.failed(out.row, out.report.seq, true);
+        } else {
+            let now = instances[0].region.now_ms();
+            let ledger = redis.ledgers.get_mut(&out.limit).unwrap();
+            let (answer, _) = ledger.report(&mut redis.era, now, &0, &out.report);
+            instances[0].leases.answered(out.row, &out.report, &answer);
+        }
+    }
+    instances[0].advance(6_500);
+    let out = instances[0].leases.step();
+    let mut sizes: Vec<usize> = out.iter().map(Vec::len).collect();
+    sizes.sort_unstable();
+    assert_eq!(sizes, [1, 2], "the one that was refused again stays alone");
 }

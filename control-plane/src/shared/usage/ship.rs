@@ -22,8 +22,9 @@ static PUSH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("push.
 
 /// Time between two looks at what has changed.
 const ROUND: Duration = Duration::from_secs(4);
-/// Time between two looks at the records of tags about which nothing was written: has Redis lost something?
-const CHECK: Duration = Duration::from_secs(10);
+/// Time after which the record of a tag is looked at about which nothing was written: has Redis lost something? All are looked at
+/// after a new connection, and when one is found to be another.
+const CHECK: Duration = Duration::from_secs(30);
 /// Time after which a record is moved on even though nothing of its tag has changed, long before marks go.
 const MOVE_ON: Duration = Duration::from_secs(600);
 /// Minutes of a channel × model taken from the ledger at a time, and points of a page when everything is written.
@@ -56,6 +57,8 @@ struct Tag {
     /// Everything up to here is in Redis: what lies between `stored` and this is about other tags.
     reached: u64,
     moved: Instant,
+    /// When the record was last seen to be this one.
+    seen: Instant,
     strange: u32,
 }
 
@@ -89,7 +92,8 @@ pub struct Shipper {
     origin: u64,
     /// Empty while the records are not known.
     tags: Vec<Tag>,
-    checked: Instant,
+    /// The connection over which all records were seen; `None` after one was another than known.
+    seen_over: Option<u64>,
     failing: bool,
 }
 
@@ -129,7 +133,7 @@ impl Shipper {
             config,
             figures: Arc::default(),
             tags: Vec::new(),
-            checked: Instant::now(),
+            seen_over: None,
             failing: false,
         })
     }
@@ -268,37 +272,42 @@ impl Shipper {
         }
     }
 
-    /// Reads the records, if they are not known or may have changed.
+    /// Reads the records that are not known or may have changed.
     async fn learn(&mut self) -> Result<(), ShipError> {
-        if !self.tags.is_empty() && self.checked.elapsed() < CHECK {
-            return Ok(());
-        }
-        let mut found = Vec::with_capacity(TAGS);
-        for tag in 0..TAGS {
-            let key = self.shared.key(&keys::records(tag));
+        let connection = self.shared.connections();
+        let all = self.tags.is_empty() || self.seen_over != Some(connection);
+        for number in 0..TAGS {
+            let known = self.tags.get(number);
+            if known.is_some_and(|tag| !all && tag.seen.elapsed() < CHECK) {
+                continue;
+            }
+            let key = self.shared.key(&keys::records(number));
             let record: Option<String> = self
                 .shared
                 .query(redis::cmd("HGET").arg(key).arg(format!("{:016x}", self.origin)))
                 .await?;
-            found.push(parse(&record.unwrap_or_default()));
-        }
-        self.checked = Instant::now();
-        let fresh = |(stored, token): (u64, String)| Tag {
-            stored,
-            token,
-            reached: stored,
-            moved: Instant::now(),
-            strange: 0,
-        };
-        if self.tags.is_empty() {
-            self.tags = found.into_iter().map(fresh).collect();
-            return Ok(());
-        }
-        for (tag, (stored, token)) in self.tags.iter_mut().zip(found) {
-            if (tag.stored, &tag.token) != (stored, &token) {
-                self.figures.repaired.fetch_add(1, Relaxed);
-                *tag = fresh((stored, token));
+            let (stored, token) = parse(&record.unwrap_or_default());
+            let fresh = Tag {
+                stored,
+                token,
+                reached: stored,
+                moved: Instant::now(),
+                seen: Instant::now(),
+                strange: 0,
+            };
+            match self.tags.get_mut(number) {
+                None => self.tags.push(fresh),
+                Some(tag) if (tag.stored, &tag.token) == (fresh.stored, &fresh.token) => {
+                    tag.seen = fresh.seen
+                }
+                Some(tag) => {
+                    self.figures.repaired.fetch_add(1, Relaxed);
+                    *tag = fresh;
+                }
             }
+        }
+        if all {
+            self.seen_over = Some(connection);
         }
         Ok(())
     }
@@ -403,7 +412,7 @@ impl Shipper {
         arguments.extend(run.arguments);
         let (written, record): (u8, String) = self.shared.script(&PUSH, &all, &arguments).await?;
         let (stored, token) = parse(&record);
-        (tag.stored, tag.token) = (stored, token);
+        (tag.stored, tag.token, tag.seen) = (stored, token, Instant::now());
         if written == 1 {
             tag.strange = 0;
             if let Some(position) = position {
@@ -412,6 +421,7 @@ impl Shipper {
             return Ok(());
         }
         self.figures.repaired.fetch_add(1, Relaxed);
+        self.seen_over = None;
         tag.reached = stored;
         tag.strange += 1;
         if tag.strange == STRANGE {

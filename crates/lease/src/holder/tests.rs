@@ -5,6 +5,7 @@ const TERMS: Terms = Terms {
     margin: 100,
     hold: 5_000,
     standing_ttl: 60_000,
+    attempts: 500,
 };
 
 fn granted(seq: u64, granted: u64, standing: u64) -> Answer {
@@ -24,7 +25,18 @@ fn the_fence_counts_from_before_the_question() {
     assert!(holder.answered(report.seq, &granted(report.seq, 40, 5)).is_some());
     assert_eq!((holder.row(), holder.held(), holder.standing()), (40, 40, 5));
     assert_eq!(holder.fence(), 10_900);
-    assert!((10_400..10_600).contains(&holder.renew_at()));
+}
+
+#[test]
+fn a_lease_is_renewed_with_a_third_left_and_with_more_where_two_attempts_would_not_fit() {
+    let left = |attempts| {
+        let mut holder = Holder::resume(1, Terms { attempts, ..TERMS }, 0, 0, 0, 0);
+        let report = holder.report(10_000, 40, 40, 0, 100);
+        holder.answered(report.seq, &granted(report.seq, 40, 0));
+        assert!(holder.may_renew_at() < holder.renew_at());
+        holder.fence() - holder.renew_at()
+    };
+    assert_eq!((left(0), left(300), left(400), left(5_000)), (300, 300, 400, 450));
 }
 
 #[test]

@@ -45,6 +45,7 @@ const TERMS: Terms = Terms {
     margin: 0,
     hold: WINDOW as u64,
     standing_ttl: 2,
+    attempts: 0,
 };
 /// Redis' clock minus that of the nodes.
 const OFFSET: u64 = 100;

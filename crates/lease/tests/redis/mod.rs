@@ -100,15 +100,19 @@ impl Value {
         }
     }
 
+    pub fn list(&self) -> &[Value] {
+        match self {
+            Value::List(list) => list,
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub fn numbers(&self) -> Vec<i64> {
-        let Value::List(list) = self else {
-            panic!("{self:?}");
-        };
         let number = |v: &Value| match v {
             Value::Number(n) => *n,
             other => panic!("{other:?}"),
         };
-        list.iter().map(number).collect()
+        self.list().iter().map(number).collect()
     }
 }
 

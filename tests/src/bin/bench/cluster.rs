@@ -23,11 +23,11 @@ const HOT: usize = 10;
 const COLD: usize = 1_000;
 /// Requests a second: of the hot channels where they do not ask as fast as they can, and of the cold.
 const RATES: (u64, u64) = (2_000, 200);
-/// For how long the commands of hot channels are counted: more than one lease.
-const COUNTED: Duration = Duration::from_secs(15);
+/// For how long the commands of hot channels are counted: four renewals, which may come all at once.
+const COUNTED: Duration = Duration::from_secs(24);
 /// After a cold channel's last request: the time in which everything goes back.
 const RETURNED: Duration = Duration::from_secs(20);
-/// Half a lease is what is left of one at least; a round of trouble must be over by then.
+/// What every lease must have left when a round of trouble begins, which must be over by then.
 const LEFT_MS: u64 = 4_000;
 const ROUND: Duration = Duration::from_secs(3);
 /// How long trouble has lasted when latency is first taken.
