@@ -14,7 +14,7 @@ use super::traffic::Count;
 use crate::shared::{Script, Shared, SharedError};
 
 static EXCHANGE: LazyLock<Script> = LazyLock::new(|| {
-    Script::new(
+    Script::repeatable(
         "redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) redis.call('PEXPIRE', KEYS[1], ARGV[3]) return redis.call('HGETALL', KEYS[1])",
     )
 });

@@ -32,6 +32,7 @@ static BEAT: LazyLock<Script> = LazyLock::new(|| {
 pub struct Script {
     text: &'static str,
     sha: String,
+    repeatable: bool,
 }
 
 impl Script {
@@ -40,7 +41,21 @@ impl Script {
         Script {
             text,
             sha: redis::Script::new(text).get_hash().to_owned(),
+            repeatable: false,
         }
+    }
+
+    /// One that may be run twice: the second time changes nothing and is answered as the first was.
+    pub fn repeatable(text: &'static str) -> Script {
+        Script {
+            repeatable: true,
+            ..Script::new(text)
+        }
+    }
+
+    /// Whether it may be run twice.
+    pub fn is_repeatable(&self) -> bool {
+        self.repeatable
     }
 }
 

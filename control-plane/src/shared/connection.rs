@@ -1,7 +1,7 @@
 //! One connection for all that is shared, made when it is needed and again when it is lost.
 
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
@@ -9,7 +9,7 @@ use redis::{Cmd, FromRedisValue, Pipeline};
 use tokio::sync::Mutex;
 use tollgate_policy::documents::Settings;
 
-use crate::cluster::{Link, LinkError, LinkOptions, Script};
+use crate::cluster::{Link, LinkError, LinkOptions, Script, Trouble};
 use crate::config::StatusWatch;
 use crate::secrets::CredentialFolder;
 
@@ -35,6 +35,31 @@ impl std::fmt::Display for SharedError {
 }
 impl std::error::Error for SharedError {}
 
+/// What is asked.
+#[derive(Clone, Copy)]
+enum Question<'a> {
+    Command(&'a Cmd),
+    Commands(&'a Pipeline),
+    Script(&'a Script, &'a [String], &'a [Vec<u8>]),
+}
+
+impl Question<'_> {
+    fn may_be_asked_twice(self) -> bool {
+        match self {
+            Question::Command(_) | Question::Commands(_) => true,
+            Question::Script(script, ..) => script.is_repeatable(),
+        }
+    }
+
+    async fn ask<T: FromRedisValue>(self, link: &mut Link) -> Result<T, LinkError> {
+        match self {
+            Question::Command(command) => link.query(command).await,
+            Question::Commands(commands) => link.pipe(commands).await,
+            Question::Script(script, keys, arguments) => link.script(script, keys, arguments).await,
+        }
+    }
+}
+
 /// What metrics tell of the connection.
 #[derive(Debug, Default)]
 pub struct SharedFigures {
@@ -53,7 +78,8 @@ pub struct SharedFigures {
 #[derive(Default)]
 struct State {
     settings: Option<Arc<Settings>>,
-    link: Option<Link>,
+    /// The connection, and which one it is.
+    link: Option<(Link, u64)>,
     /// How many attempts have failed, until when none is made, and why.
     failed: Option<(u32, Instant, String)>,
 }
@@ -112,7 +138,7 @@ impl Shared {
         Some(LinkOptions::of(redis, &self.folder))
     }
 
-    async fn link(&self) -> Result<Link, SharedError> {
+    async fn link(&self) -> Result<(Link, u64), SharedError> {
         let settings = self.settings();
         let mut state = self.state.lock().await;
         let way = |s: &Settings| format!("{:?}", s.redis);
@@ -150,10 +176,10 @@ impl Shared {
         };
         match connected.await {
             Ok(link) => {
-                state.link = Some(link.clone());
+                let number = self.figures.connections.fetch_add(1, Relaxed) + 1;
+                state.link = Some((link.clone(), number));
                 state.failed = None;
-                self.figures.connections.fetch_add(1, Relaxed);
-                Ok(link)
+                Ok((link, number))
             }
             Err(error) => {
                 let pause = (BACKOFF.0 * 2u32.saturating_pow(attempt.min(10))).min(BACKOFF.1);
@@ -164,43 +190,50 @@ impl Shared {
         }
     }
 
-    /// Notes an answer. After none, everything begins anew: the connection may be stuck, or lead to a server that is no
-    /// longer the master.
-    async fn note<T>(&self, begun: Instant, answer: Result<T, LinkError>) -> Result<T, SharedError> {
-        let us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.figures.questions.fetch_add(1, Relaxed);
-        self.figures.waited_us.fetch_add(us, Relaxed);
-        self.figures.connected.store(answer.is_ok().into(), Relaxed);
-        match answer {
-            Ok(answer) => Ok(answer),
-            Err(error) => {
-                self.figures.failures.fetch_add(1, Relaxed);
-                self.state.lock().await.link = None;
-                Err(SharedError::Unreachable(error.to_string()))
+    /// Asks over the connection, and notes the answer. After none everything begins anew: the connection may be stuck, or lead to a
+    /// server that is no longer the master. A connection that was cut says so when it is next used: what may be asked twice is
+    /// asked once more then, over a new one.
+    async fn ask<T: FromRedisValue>(&self, question: Question<'_>) -> Result<T, SharedError> {
+        let mut attempts = if question.may_be_asked_twice() { 2 } else { 1 };
+        loop {
+            attempts -= 1;
+            let (mut link, number) = self.link().await?;
+            let begun = Instant::now();
+            let answer = question.ask(&mut link).await;
+            let us = u64::try_from(begun.elapsed().as_micros()).unwrap_or(u64::MAX);
+            self.figures.questions.fetch_add(1, Relaxed);
+            self.figures.waited_us.fetch_add(us, Relaxed);
+            self.figures.connected.store(answer.is_ok().into(), Relaxed);
+            let error = match answer {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            self.figures.failures.fetch_add(1, Relaxed);
+            let mut state = self.state.lock().await;
+            // Another may be there by now.
+            if state.link.as_ref().is_some_and(|(_, of)| *of == number) {
+                state.link = None;
+            }
+            if attempts == 0 || error.trouble() != Trouble::Unreachable {
+                return Err(SharedError::Unreachable(error.to_string()));
             }
         }
     }
 
-    /// Sends one command.
+    /// Sends one command that may be sent twice.
     ///
     /// # Errors
     /// If there is no answer.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, SharedError> {
-        let mut link = self.link().await?;
-        let begun = Instant::now();
-        let answer = link.query(command).await;
-        self.note(begun, answer).await
+        self.ask(Question::Command(command)).await
     }
 
-    /// Sends several commands about keys of one hash tag at once.
+    /// Sends several commands about keys of one hash tag at once; all of them may be sent twice.
     ///
     /// # Errors
     /// If there is no answer.
     pub async fn pipe<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, SharedError> {
-        let mut link = self.link().await?;
-        let begun = Instant::now();
-        let answer = link.pipe(commands).await;
-        self.note(begun, answer).await
+        self.ask(Question::Commands(commands)).await
     }
 
     /// Runs a script over keys of one hash tag.
@@ -213,9 +246,6 @@ impl Shared {
         keys: &[String],
         arguments: &[Vec<u8>],
     ) -> Result<T, SharedError> {
-        let mut link = self.link().await?;
-        let begun = Instant::now();
-        let answer = link.script(script, keys, arguments).await;
-        self.note(begun, answer).await
+        self.ask(Question::Script(script, keys, arguments)).await
     }
 }

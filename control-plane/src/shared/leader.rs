@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::{Script, Shared, SharedError};
 
-static LEAD: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("lead.lua")));
+static LEAD: LazyLock<Script> = LazyLock::new(|| Script::repeatable(include_str!("lead.lua")));
 static LEAVE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0",

@@ -24,7 +24,7 @@ use crate::health::Told;
 
 static TELL: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("tell.lua")));
 static READ_ALL: LazyLock<Script> =
-    LazyLock::new(|| Script::new("return {redis.call('TIME'), redis.call('MGET', unpack(KEYS))}"));
+    LazyLock::new(|| Script::repeatable("return {redis.call('TIME'), redis.call('MGET', unpack(KEYS))}"));
 
 /// Time between two looks at what workers have found.
 const LOOK: Duration = Duration::from_millis(100);
