@@ -519,11 +519,23 @@ impl Nginx {
     /// As [`Self::stop`], or if it does not come up again.
     pub async fn restart(&mut self) {
         self.quit().await;
+        self.start_again().await;
+    }
+
+    /// Starts it again after [`Self::quit`], on the same ports.
+    ///
+    /// # Panics
+    /// If it does not come up again.
+    pub async fn start_again(&mut self) {
         self.child = self.config.spawn(&self.tree, self.prefix.path());
         self.wait_ready().await;
     }
 
-    async fn quit(&mut self) {
+    /// Ends it as [`Self::stop`] does.
+    ///
+    /// # Panics
+    /// As [`Self::stop`].
+    pub async fn quit(&mut self) {
         let workers = process::children(self.master());
         process::signal(self.master(), Signal::QUIT);
         wait_until("nginx to exit", PATIENCE, || {

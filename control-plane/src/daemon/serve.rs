@@ -145,6 +145,13 @@ fn open_region(options: &ServeOptions, source: &dyn ConfigSource) -> Result<Arc<
         ))
     })?;
     region.daemon_beat();
+    for path in Region::of_other_layouts(&options.region) {
+        tracing::warn!(
+            path = %path.display(),
+            "a region of another layout stands beside this one: what nginx still counts there is booked by that version's daemon alone \
+             (docs/cluster.md, Upgrades); remove it when that nginx has ended and that daemon has"
+        );
+    }
     Ok(Arc::new(region))
 }
 

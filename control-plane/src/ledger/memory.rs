@@ -14,6 +14,8 @@ pub struct MemoryStore {
     region: Option<u64>,
     tails: BTreeMap<usize, u64>,
     rows: BTreeMap<u32, BookedRow>,
+    /// Where other regions were left.
+    former: BTreeMap<u64, Position>,
     usage: BTreeMap<(u64, u64, String, String), Counters>,
     groups: BTreeMap<(u64, u64, String, String), Results>,
     served: BTreeMap<(u64, u64, Served), Results>,
@@ -24,7 +26,7 @@ pub struct MemoryStore {
 impl Store for MemoryStore {
     fn position(&mut self, region: u64) -> Result<Position, StoreError> {
         if self.region != Some(region) {
-            return Ok(Position::default());
+            return Ok(self.former.get(&region).cloned().unwrap_or_default());
         }
         Ok(Position {
             tails: self.tails.iter().map(|(k, v)| (*k, *v)).collect(),
@@ -34,9 +36,14 @@ impl Store for MemoryStore {
 
     fn commit(&mut self, batch: &Batch) -> Result<(), StoreError> {
         if self.region != Some(batch.region) {
+            if let Some(former) = self.region {
+                let left = self.position(former)?;
+                self.former.insert(former, left);
+            }
+            let known = self.former.remove(&batch.region).unwrap_or_default();
             self.region = Some(batch.region);
-            self.tails.clear();
-            self.rows.clear();
+            self.tails = known.tails.into_iter().collect();
+            self.rows = known.rows.into_iter().map(|row| (row.row, row)).collect();
         }
         self.tails.extend(batch.tails.iter().copied());
         self.rows.extend(batch.rows.iter().map(|r| (r.row, r.clone())));

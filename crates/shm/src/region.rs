@@ -206,6 +206,17 @@ impl Region {
         NonNull::new(base.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))
     }
 
+    /// Regions of other layouts beside the one that [`Region::open`] maps.
+    pub fn of_other_layouts(dir: &Path) -> Vec<PathBuf> {
+        let files = fs::read_dir(dir).into_iter().flatten().flatten();
+        let is_other = |path: &PathBuf| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            let layout = name.and_then(|name| name.strip_prefix("region.v"));
+            layout.is_some_and(|n| n.parse::<u64>().is_ok_and(|n| n != LAYOUT_VERSION))
+        };
+        files.map(|file| file.path()).filter(is_other).collect()
+    }
+
     /// Maps an existing region; a missing one is `Io` with `NotFound`.
     pub fn open(dir: &Path) -> Result<Region, RegionError> {
         let path = dir.join(file_name());

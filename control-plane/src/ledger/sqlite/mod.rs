@@ -10,6 +10,7 @@
 
 mod block;
 mod bytes;
+mod former;
 mod journal;
 mod log;
 mod marks;
@@ -193,14 +194,15 @@ impl SqliteStore {
             }
         }
         db.execute_batch(&format!(
-            "{} {} {} {} {} {} {}",
+            "{} {} {} {} {} {} {} {}",
             names::GROUPS_TABLE,
             names::SERVED_TABLE,
             served::TABLES,
             shadows::TABLES,
             results::TABLE,
             marks::TABLES,
-            packed::TABLE
+            packed::TABLE,
+            former::TABLES
         ))
         .map_err(fail("create the ledger's tables"))?;
         let id = getrandom::u64().map_err(|e| StoreError {
@@ -273,8 +275,13 @@ impl Known {
     fn write(&mut self, t: &Transaction<'_>, add_usage: &str, batch: &Batch) -> rusqlite::Result<()> {
         let region = bits(batch.region);
         if self.region != Some(region) {
+            if let Some(former) = self.region {
+                let left = query_position(t, former.cast_unsigned())?;
+                former::put_aside(t, former, &left)?;
+            }
             t.execute("DELETE FROM position", [])?;
             t.execute("DELETE FROM booked", [])?;
+            former::take_back(t, region)?;
             t.execute(
                 "INSERT OR REPLACE INTO region (only, id) VALUES (1, ?1)",
                 [region],
@@ -373,7 +380,7 @@ fn query_buckets(db: &Connection, q: &UsageQuery) -> rusqlite::Result<Vec<UsageP
 fn query_position(db: &Connection, region: u64) -> rusqlite::Result<Position> {
     let mut known = db.prepare("SELECT 1 FROM region WHERE id = ?1")?;
     if !known.exists([bits(region)])? {
-        return Ok(Position::default());
+        return former::find(db, bits(region));
     }
     let mut tails = db.prepare("SELECT slot, tail FROM position")?;
     let tails = tails.query_map([], |r| {

@@ -119,6 +119,7 @@ fn all(step: u64) -> UsageQuery {
 pub fn run<S: Store>(fresh: impl Fn() -> S) {
     positions_are_those_of_the_last_commit(fresh());
     another_region_begins_anew(fresh());
+    a_former_region_goes_on_where_it_was_left(fresh());
     usage_adds_up_in_every_step(fresh());
     requests_page_newest_first(fresh());
     requests_are_found_wherever_they_stand(fresh());
@@ -446,12 +447,45 @@ fn another_region_begins_anew(mut s: impl Store) {
     batch.tails = vec![(1, 1)];
     s.commit(&batch).unwrap();
     assert_eq!(s.position(2).unwrap().tails, [(1, 1)]);
-    assert_eq!(s.position(1).unwrap(), Position::default());
     assert_eq!(
         s.usage(&all(0)).unwrap()[0].counters,
         counters(2),
         "usage outlives its region"
     );
+}
+
+fn a_former_region_goes_on_where_it_was_left(mut s: impl Store) {
+    let batch = |region, tails: &[(usize, u64)], rows: &[BookedRow]| Batch {
+        region,
+        tails: tails.to_vec(),
+        rows: rows.to_vec(),
+        deltas: vec![delta(60, "a", 1)],
+        ..Batch::default()
+    };
+    let sorted = |mut p: Position| {
+        p.tails.sort_unstable();
+        p.rows.sort_by_key(|r| r.row);
+        p
+    };
+    let at = |tails: &[(usize, u64)], rows: &[BookedRow]| Position {
+        tails: tails.to_vec(),
+        rows: rows.to_vec(),
+    };
+    s.commit(&batch(1, &[(0, 5)], &[row(1, 1), row(2, 2)])).unwrap();
+    s.commit(&batch(1, &[(0, 6)], &[row(2, 3)])).unwrap();
+    s.commit(&batch(u64::MAX, &[(1, 1)], &[row(1, 9)])).unwrap();
+    let left = at(&[(0, 6)], &[row(1, 1), row(2, 3)]);
+    assert_eq!(sorted(s.position(1).unwrap()), left);
+    // What is not touched when it goes on is known still, and so is the other one.
+    s.commit(&batch(1, &[(2, 4)], &[row(3, 3)])).unwrap();
+    let on = at(&[(0, 6), (2, 4)], &[row(1, 1), row(2, 3), row(3, 3)]);
+    assert_eq!(sorted(s.position(1).unwrap()), on);
+    assert_eq!(s.position(u64::MAX).unwrap(), at(&[(1, 1)], &[row(1, 9)]));
+    // There and back again.
+    s.commit(&batch(u64::MAX, &[(1, 2)], &[])).unwrap();
+    assert_eq!(s.position(u64::MAX).unwrap(), at(&[(1, 2)], &[row(1, 9)]));
+    assert_eq!(sorted(s.position(1).unwrap()), on);
+    assert_eq!(s.position(3).unwrap(), Position::default());
 }
 
 fn usage_adds_up_in_every_step(mut s: impl Store) {
