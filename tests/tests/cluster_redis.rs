@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
-use tollgate_tests::cluster::{Figures, daemon_at, documents};
+use tollgate_tests::cluster::{Figures, daemon_at, daemon_with, documents};
+use tollgate_tests::daemon::Daemon;
 use tollgate_tests::documents::Documents;
 use tollgate_tests::gateway::Gateway;
 use tollgate_tests::http::Request;
@@ -298,4 +299,56 @@ async fn an_instance_in_steady_use_asks_seldom() {
     );
     assert!(rate <= MOST, "{rate:.1} commands a second");
     gateway.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_of_one_name_say_so_and_those_without_one_have_their_own() {
+    let redis = Redis::start().await;
+    let twin: &[&str] = &["--instance", "twin"];
+    let mut all = Vec::new();
+    for arguments in [twin, twin, &[], &[]] {
+        all.push(daemon_with(&redis, arguments).await);
+    }
+    let namesakes = async |daemon: &Daemon| {
+        let told = daemon.get("/instance").await["redis"]["namesakes"].as_u64();
+        let counted = Figures::of(daemon).await.get("tollgate_instance_namesakes");
+        (told == Some(counted)).then_some(counted)
+    };
+    for (_, daemon) in &all[..2] {
+        wait_for("the namesake", PATIENCE, || async {
+            (namesakes(daemon).await == Some(1)).then_some(())
+        })
+        .await;
+        assert!(daemon.log().contains("has the same name"), "{}", daemon.log());
+    }
+    let mut names = Vec::new();
+    for (_, daemon) in &mut all[2..] {
+        let cluster = daemon.get("/instances").await;
+        assert_eq!(
+            (&cluster["named"], &cluster["instances"][0]["instance"]),
+            (&json!(false), &cluster["own"])
+        );
+        daemon.stop().await;
+        daemon.restart().await;
+        assert_eq!(
+            daemon.get("/instances").await["own"],
+            cluster["own"],
+            "after a restart"
+        );
+        names.push(cluster["own"].clone());
+    }
+    assert_ne!(names[0], names[1]);
+    // Who ends is nobody's namesake any more.
+    all[0].1.stop().await;
+    wait_for("the end of the namesake", PATIENCE, || async {
+        (namesakes(&all[1].1).await == Some(0)).then_some(())
+    })
+    .await;
+    for (_, daemon) in &mut all[1..] {
+        daemon.stop().await;
+        assert_eq!(
+            daemon.log().contains("has the same name"),
+            daemon.log().contains("twin")
+        );
+    }
 }

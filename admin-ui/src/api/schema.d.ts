@@ -2592,6 +2592,8 @@ export interface components {
             failure: string | null;
             /** @description This one first. */
             instances: components["schemas"]["Member"][];
+            /** @description Whether it was given that name: one that has made it up has no document of its own. */
+            named: boolean;
             /** @description Name of this instance. */
             own: string;
             /**
@@ -5312,6 +5314,11 @@ export interface components {
              */
             heartbeat_age_ms: number | null;
             leases: components["schemas"]["LeaseState"];
+            /**
+             * Format: uint64
+             * @description Other living instances that have this instance's name; each needs one of its own.
+             */
+            namesakes: number;
             /** @description `leader`, `follower`, `cut_off` or `alone`: who does what one does for all. */
             role: string;
             /** @description What is wrong with it now. */

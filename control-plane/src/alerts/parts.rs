@@ -114,7 +114,23 @@ impl Part {
 /// The others' parts.
 #[derive(Debug, Default)]
 pub struct Parts {
-    seen: HashMap<String, (Part, Instant)>,
+    seen: HashMap<String, Seen>,
+}
+
+/// A part of another instance.
+#[derive(Debug)]
+struct Seen {
+    part: Part,
+    /// Since when it has had its number.
+    since: Instant,
+    /// It had another one before: its instance lives, or did when this one looked.
+    moves: bool,
+}
+
+impl Seen {
+    fn is_fresh(&self) -> bool {
+        self.since.elapsed() < FRESH
+    }
 }
 
 impl Parts {
@@ -124,16 +140,28 @@ impl Parts {
         self.seen.retain(|name, _| names.contains(name));
         for (name, part) in found {
             let known = self.seen.get(&name);
-            if known.is_none_or(|(old, _)| old.number != part.number) {
-                self.seen.insert(name, (part, Instant::now()));
+            if known.is_none_or(|old| old.part.number != part.number) {
+                let seen = Seen {
+                    part,
+                    since: Instant::now(),
+                    moves: known.is_some(),
+                };
+                self.seen.insert(name, seen);
             }
         }
     }
 
     /// Those that count.
     pub fn fresh(&self) -> impl Iterator<Item = &Part> {
-        let fresh = self.seen.values().filter(|(_, since)| since.elapsed() < FRESH);
-        fresh.map(|(part, _)| part)
+        let fresh = self.seen.values().filter(|seen| seen.is_fresh());
+        fresh.map(|seen| &seen.part)
+    }
+
+    /// Other living instances that have the name of this one. What an earlier region of its own left does not move.
+    pub fn namesakes(&self, instance: &str) -> usize {
+        let alive = self.seen.iter().filter(|(_, seen)| seen.moves && seen.is_fresh());
+        let names = alive.filter_map(|(key, _)| key.rsplit_once(' '));
+        names.filter(|(name, _)| *name == instance).count()
     }
 
     /// Writes an instance's own part and reads the others'.
@@ -141,6 +169,7 @@ impl Parts {
     /// # Errors
     /// If Redis does not answer.
     pub async fn exchange(&mut self, shared: &Shared, instance: &str, own: &Part) -> Result<(), SharedError> {
+        // The key of a part is the instance's name, and what tells its region from others.
         let key = shared.key(KEY);
         let text = serde_json::to_vec(&own.bounded()).unwrap_or_default();
         let arguments = [
@@ -148,11 +177,13 @@ impl Parts {
             text,
             KEPT_MS.to_string().into_bytes(),
         ];
-        let found: Vec<(String, Vec<u8>)> = shared.script(&EXCHANGE, &[key.clone()], &arguments).await?;
+        let found: Vec<(String, Vec<u8>)> = shared
+            .script(&EXCHANGE, std::slice::from_ref(&key), &arguments)
+            .await?;
         let others = found.into_iter().filter(|(name, _)| name != instance);
         let parts = others.filter_map(|(name, text)| Some((name, serde_json::from_slice(&text).ok()?)));
         self.take(parts.collect());
-        let gone = self.seen.iter().filter(|(_, (_, since))| since.elapsed() > KEPT);
+        let gone = self.seen.iter().filter(|(_, seen)| seen.since.elapsed() > KEPT);
         let gone: Vec<&String> = gone.map(|(name, _)| name).collect();
         if !gone.is_empty() {
             let mut command = redis::cmd("HDEL");
@@ -199,16 +230,40 @@ mod tests {
         let mut parts = Parts::default();
         parts.take(vec![("two".into(), part(1, 0, 0))]);
         assert_eq!(parts.fresh().count(), 1);
-        let Some((_, since)) = parts.seen.get_mut("two") else {
+        let Some(seen) = parts.seen.get_mut("two") else {
             panic!("it was seen");
         };
-        *since -= FRESH;
+        seen.since -= FRESH;
         parts.take(vec![("two".into(), part(1, 0, 0))]);
         assert_eq!(parts.fresh().count(), 0, "it stands still");
         parts.take(vec![("two".into(), part(2, 0, 0))]);
         assert_eq!(parts.fresh().count(), 1);
         parts.take(Vec::new());
         assert_eq!(parts.fresh().count(), 0);
+    }
+
+    #[test]
+    fn a_namesake_is_one_that_lives() {
+        let mut parts = Parts::default();
+        let all = |number| {
+            let names = ["one 0a", "one 0b", "two 0c"];
+            let of = |name: &str| {
+                (
+                    name.to_owned(),
+                    part(if name == "one 0b" { 7 } else { number }, 0, 0),
+                )
+            };
+            names.map(of).to_vec()
+        };
+        parts.take(all(1));
+        assert_eq!(parts.namesakes("one"), 0, "they may be gone");
+        parts.take(all(2));
+        assert_eq!((parts.namesakes("one"), parts.namesakes("two")), (1, 1));
+        assert_eq!(parts.namesakes("three"), 0);
+        for seen in parts.seen.values_mut() {
+            seen.since -= FRESH;
+        }
+        assert_eq!(parts.namesakes("one"), 0);
     }
 
     #[test]

@@ -282,13 +282,31 @@ impl Sight {
     pub async fn exchange(&mut self, shared: &Shared) {
         if !shared.is_configured() {
             self.parts = Parts::default();
+            self.note_namesakes();
         } else if self.told != self.part.number {
             self.told = self.part.number;
-            // Instances that were given no names have regions of their own all the same.
+            // Instances that were given the same name have regions of their own all the same.
             let me = format!("{} {:08x}", self.instance, self.places.region.id() >> 32);
             let exchanged = self.parts.exchange(shared, &me, &self.part);
             // Without an answer the others are forgotten after a while.
             let _ = tokio::time::timeout(PATIENCE, exchanged).await;
+            self.note_namesakes();
+        }
+    }
+
+    /// Whether another instance has this one's name: books of alerts, documents and the list of requests cannot tell them apart.
+    fn note_namesakes(&self) {
+        let count = self.parts.namesakes(&self.instance) as u64;
+        let before = self.places.figures.namesakes.swap(count, Relaxed);
+        let name = &self.instance;
+        if count > 0 && before == 0 {
+            tracing::error!(
+                name,
+                "another instance over this Redis has the same name: their alerts, requests and documents are mixed up; start each with a \
+                 name of its own (--instance)"
+            );
+        } else if count == 0 && before > 0 {
+            tracing::info!(name, "no other instance has this name any more");
         }
     }
 

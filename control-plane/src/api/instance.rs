@@ -123,6 +123,8 @@ struct RedisState {
     trouble: Option<RedisTrouble>,
     /// Settings of Redis that should be others, and why; none if they may not be looked at.
     unsuitable_settings: Vec<String>,
+    /// Other living instances that have this instance's name; each needs one of its own.
+    namesakes: u64,
     /// Time since Redis last took this instance's sign of life; null if it never did.
     heartbeat_age_ms: Option<u64>,
     /// How far this instance's clock is from Redis'.
@@ -188,6 +190,7 @@ fn redis(state: &AppState) -> Option<RedisState> {
         connected: figures.connected.load(Relaxed) > 0,
         trouble,
         unsuitable_settings: figures.unsuitable(),
+        namesakes: figures.namesakes.load(Relaxed),
         heartbeat_age_ms: age(figures.beat_ms.load(Relaxed)),
         clock_offset_ms: figures.clock_offset_ms.load(Relaxed),
         leases: LeaseState {

@@ -14,6 +14,8 @@ use crate::naming::Member;
 pub(super) struct Cluster {
     /// Name of this instance.
     own: String,
+    /// Whether it was given that name: one that has made it up has no document of its own.
+    named: bool,
     /// The version of the documents that this instance has in force; 0 for none.
     version: u64,
     /// Whether all instances have that version in force, and none refuses what is at the source.
@@ -52,6 +54,7 @@ pub(super) async fn list(State(state): State<AppState>) -> Json<Cluster> {
     let converged = all().all(|m| m.version == own.version && !m.refusing);
     Json(Cluster {
         own: own.instance.clone(),
+        named: state.named,
         version: own.version,
         converged,
         failure: members.failure.clone(),

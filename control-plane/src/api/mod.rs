@@ -139,6 +139,8 @@ pub struct AppState {
     pub recent: (RecentReader, Arc<RecentFigures>),
     /// What this instance is called.
     pub instance: String,
+    /// Whether it was given that name.
+    pub named: bool,
     /// How much the instances tell each other of deployments.
     pub rumours: Arc<RumourFigures>,
     /// Whether this instance does what one does for all.

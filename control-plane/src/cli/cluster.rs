@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::Failure;
 use crate::balancer::BalancerOptions;
 use crate::config::{Account, NacosOptions};
+use crate::daemon::host_name;
 
 /// Environment variable with Nacos' password itself. No option, because options are for everybody to see.
 const PASSWORD: &str = "TOLLGATE_NACOS_PASSWORD";
@@ -33,7 +34,7 @@ pub(super) struct ClusterArgs {
     /// File with the user's password. TOLLGATE_NACOS_PASSWORD may hold the password itself
     #[arg(long, value_name = "FILE", env = "TOLLGATE_NACOS_PASSWORD_FILE")]
     nacos_password_file: Option<PathBuf>,
-    /// Name of this instance, different for each; the host's name by default
+    /// Name of this instance, different for each; with Nacos the host's name by default, without it one that is made up and stays
     #[arg(long, value_name = "ID", env = "TOLLGATE_INSTANCE")]
     instance: Option<String>,
     /// Address at which the front balancer reaches this instance's nginx
@@ -51,12 +52,6 @@ pub(super) struct ClusterArgs {
         requires = "haproxy"
     )]
     haproxy_backend: String,
-}
-
-/// The host's name.
-fn host_name() -> Option<String> {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
-    Some(name.trim().to_owned()).filter(|n| !n.is_empty())
 }
 
 impl ClusterArgs {

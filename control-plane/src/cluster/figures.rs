@@ -53,6 +53,8 @@ pub struct Figures {
     found: Mutex<Option<Found>>,
     /// When Redis last took this instance's sign of life, region time in milliseconds; 0 for never.
     pub beat_ms: AtomicU64,
+    /// Other living instances with this one's name.
+    pub namesakes: AtomicU64,
     /// What of Redis' settings does not suit.
     unsuitable: Mutex<Vec<String>>,
 }
@@ -105,7 +107,7 @@ impl Figures {
     }
 
     /// Name, kind, text and value of each.
-    pub fn all(&self) -> [(&'static str, &'static str, &'static str, u64); 14] {
+    pub fn all(&self) -> [(&'static str, &'static str, &'static str, u64); 15] {
         let get = |word: &AtomicU64| word.load(Relaxed);
         [
             (
@@ -185,6 +187,12 @@ impl Figures {
                 "gauge",
                 "Units that still count for instances whose lease has ended.",
                 get(&self.stranded),
+            ),
+            (
+                "tollgate_instance_namesakes",
+                "gauge",
+                "Other living instances over this Redis that have this instance's name; each needs one of its own.",
+                get(&self.namesakes),
             ),
             (
                 "tollgate_redis_clock_offset_milliseconds",

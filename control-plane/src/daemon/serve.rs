@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tollgate_shm::Region;
 
 use super::tls::{TlsFiles, TlsListener};
-use super::{Checkpoint, LogFile, Stop, care};
+use super::{Checkpoint, LogFile, Stop, care, instance_name};
 use crate::accounts::{Accounts, AccountsError, SharedRecords, SqliteRecords};
 use crate::alerts::{AlertDesk, Places, Sight, Watch};
 use crate::api::{AppState, Indexes, Peer, app};
@@ -317,7 +317,8 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
     let probes = Board::default();
     let shared = Shared::new(config.clone(), sealer.folder.clone());
     lock.over(shared.clone());
-    let name = options.instance.as_deref().unwrap_or("local");
+    let made_up = instance_name::unique(reader.origin().map_err(DaemonError::from)?);
+    let name = options.instance.as_deref().unwrap_or(&made_up);
     let elector = Elector::new(shared.clone(), name, region.now_ms());
     let (told, telling) = mpsc::unbounded_channel();
     let (hearing, heard) = mpsc::unbounded_channel();
@@ -441,6 +442,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         shipping: shipper.figures(),
         recent: (RecentReader::new(shared.clone()), recent.figures()),
         instance: name.to_owned(),
+        named: options.instance.is_some(),
         rumours: rumours.figures(),
         role: elector.role(),
         shared,

@@ -168,6 +168,7 @@ impl Daemon {
             shipping: Arc::default(),
             recent: (RecentReader::new(shared.clone()), Arc::default()),
             instance: "one".to_owned(),
+            named: true,
             rumours: Arc::default(),
             accounts_copy: Arc::default(),
             role: alone(),

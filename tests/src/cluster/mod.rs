@@ -63,6 +63,11 @@ pub fn redis_setting(url: &str) -> Value {
 
 /// A daemon without nginx, with this Redis in its settings, and where it lives.
 pub async fn daemon_at(redis: &Redis) -> (Site, Daemon) {
+    daemon_with(redis, &[]).await
+}
+
+/// The same with further arguments.
+pub async fn daemon_with(redis: &Redis, arguments: &[&str]) -> (Site, Daemon) {
     let site = Site::new();
     Documents::new()
         .model("m", "mock")
@@ -70,7 +75,7 @@ pub async fn daemon_at(redis: &Redis) -> (Site, Daemon) {
         .limited("c", json!([]))
         .setting("redis", redis_setting(&redis.url()))
         .write(&site);
-    let daemon = Daemon::start(&site).await;
+    let daemon = Daemon::start_with(&site, arguments).await;
     (site, daemon)
 }
 
