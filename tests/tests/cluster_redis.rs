@@ -338,9 +338,9 @@ async fn instances_of_one_name_say_so_and_those_without_one_have_their_own() {
         names.push(cluster["own"].clone());
     }
     assert_ne!(names[0], names[1]);
-    // Who ends is nobody's namesake any more.
+    // Who ends is nobody's namesake any more; that takes 20 seconds, and the next exchange.
     all[0].1.stop().await;
-    wait_for("the end of the namesake", PATIENCE, || async {
+    wait_for("the end of the namesake", PATIENCE * 3, || async {
         (namesakes(&all[1].1).await == Some(0)).then_some(())
     })
     .await;
