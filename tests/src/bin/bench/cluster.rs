@@ -191,6 +191,7 @@ fn order(bench: &Bench, gateway: &Running, channels: impl Iterator<Item = String
         rate: 0,
         connections: 64,
         time: COUNTED,
+        thinks: Duration::ZERO,
     }
 }
 
@@ -205,6 +206,7 @@ fn hot_commands(
     let order = |time| Order {
         rate,
         time,
+        thinks: Duration::ZERO,
         ..order(bench, gateway, hot())
     };
     // They have their leases before anything is counted.
@@ -222,6 +224,7 @@ async fn cold_commands(bench: &Bench, gateway: &Running, instance: &Instance) ->
     let order = Order {
         rate: RATES.1,
         time: Duration::from_secs(COLD as u64 / RATES.1),
+        thinks: Duration::ZERO,
         ..order(bench, gateway, cold())
     };
     let sample = load::run(bench, gateway, order);

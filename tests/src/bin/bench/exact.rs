@@ -11,9 +11,17 @@ use tollgate_tests::http;
 
 /// One request in so many is large.
 pub const LARGE_EVERY: u64 = 50;
-/// Requests a second with large ones among them: one, two and four large ones, far below what a core can count. At four they
-/// hold the cores of a small machine for a hundredth of the time, whatever passes them on.
-const RATES: [u64; 3] = [50, 100, 200];
+/// How long the upstream takes, and requests a second: two and four large ones among them, far below what a core can count.
+/// An upstream that answers at once shows every microsecond that a small request waits; one that takes a fiftieth of a second
+/// is still faster than any model that writes an answer.
+const POINTS: [(Duration, u64); 4] = [
+    (Duration::ZERO, 100),
+    (Duration::ZERO, 200),
+    (Duration::from_millis(20), 100),
+    (Duration::from_millis(20), 200),
+];
+/// A closed loop over an upstream that answers at once.
+const AT_ONCE: (Duration, u64) = (Duration::ZERO, 0);
 const CONNECTIONS: usize = 64;
 const MIB: usize = 1 << 20;
 
@@ -24,13 +32,15 @@ pub struct Exact {
     pub title: String,
     /// CPU time of a small request by its upper bound and counted, microseconds.
     pub cpu: [f64; 2],
-    /// How long small requests take beside large ones, by rate.
+    /// How long small requests take beside large ones.
     pub beside: Vec<Beside>,
 }
 
 /// 99th percentiles of small requests, microseconds, and medians of their ratios within a round.
 #[derive(Clone, Debug)]
 pub struct Beside {
+    /// How long the upstream takes.
+    pub thinks: Duration,
     /// Requests a second.
     pub rate: u64,
     /// Bare nginx without large ones.
@@ -73,7 +83,7 @@ fn one(bench: &Bench, gateway: &Running, bare: &Running, plan: &Plan) -> Exact {
             .map(|text| load::request(&with_text(text), channel))
             .collect()
     };
-    let run = |gateway: &Running, request: Vec<u8>, others: Vec<Vec<u8>>, rate: u64| {
+    let run = |gateway: &Running, request: Vec<u8>, others: Vec<Vec<u8>>, (thinks, rate)| {
         let order = Order {
             address: gateway.nginx.address(),
             request,
@@ -83,26 +93,27 @@ fn one(bench: &Bench, gateway: &Running, bare: &Running, plan: &Plan) -> Exact {
             connections: CONNECTIONS,
             // A 99th percentile of a slow rate wants its hundreds, too.
             time: if rate == 0 { time } else { 2 * time },
+            thinks,
         };
         load::run(bench, gateway, order)
     };
     let _awake = Awake::keep();
     let mut cpu = Vec::new();
-    let mut waits = vec![Vec::new(); RATES.len()];
+    let mut waits = vec![Vec::new(); POINTS.len()];
     for round in 1..=plan.rounds {
         eprintln!("bench: exact counts, round {round} of {}", plan.rounds);
         cpu.push([
-            run(gateway, small(CHANNEL), Vec::new(), 0).each(),
-            run(gateway, small(NEAR), Vec::new(), 0).each(),
+            run(gateway, small(CHANNEL), Vec::new(), AT_ONCE).each(),
+            run(gateway, small(NEAR), Vec::new(), AT_ONCE).each(),
         ]);
-        for (rate, waits) in RATES.into_iter().zip(&mut waits) {
+        for (point, waits) in POINTS.into_iter().zip(&mut waits) {
             waits.push(
                 [
-                    run(bare, small(CHANNEL), Vec::new(), rate),
-                    run(gateway, small(CHANNEL), Vec::new(), rate),
-                    run(bare, small(CHANNEL), large(CHANNEL), rate),
-                    run(gateway, small(CHANNEL), large(CHANNEL), rate),
-                    run(gateway, small(CHANNEL), large(NEAR), rate),
+                    run(bare, small(CHANNEL), Vec::new(), point),
+                    run(gateway, small(CHANNEL), Vec::new(), point),
+                    run(bare, small(CHANNEL), large(CHANNEL), point),
+                    run(gateway, small(CHANNEL), large(CHANNEL), point),
+                    run(gateway, small(CHANNEL), large(NEAR), point),
                 ]
                 .map(|sample| sample.p99),
             );
@@ -111,10 +122,10 @@ fn one(bench: &Bench, gateway: &Running, bare: &Running, plan: &Plan) -> Exact {
     Exact {
         title: gateway.kind.title().to_owned(),
         cpu: [0, 1].map(|way| median(cpu.iter().map(|it| it[way]))),
-        beside: RATES
+        beside: POINTS
             .into_iter()
             .zip(&waits)
-            .map(|(rate, waits)| beside(rate, waits))
+            .map(|(point, waits)| beside(point, waits))
             .collect(),
     }
 }
@@ -148,10 +159,11 @@ impl Drop for Awake {
     }
 }
 
-fn beside(rate: u64, rounds: &[[f64; 5]]) -> Beside {
+fn beside((thinks, rate): (Duration, u64), rounds: &[[f64; 5]]) -> Beside {
     let p99 = |of: usize| median(rounds.iter().map(|it| it[of]));
     let to = |of: usize, alone: usize| (p99(of), median(rounds.iter().map(|it| it[of] / it[alone])));
     Beside {
+        thinks,
         rate,
         bare: p99(0),
         alone: p99(1),

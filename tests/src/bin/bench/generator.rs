@@ -6,6 +6,7 @@
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -37,12 +38,15 @@ pub struct Order {
     pub others: Vec<Vec<u8>>,
     /// How often: every so many requests one of them. Their latencies are not taken.
     pub every: u64,
-    /// Requests a second; 0 for a closed loop, in which each connection sends as soon as it is answered.
+    /// Requests a second, at random times (a Poisson process, the same in each run); 0 for a closed loop, in which each
+    /// connection sends as soon as it is answered.
     pub rate: u64,
     /// Connections.
     pub connections: usize,
     /// How long.
     pub time: Duration,
+    /// How long the upstream takes for each answer.
+    pub thinks: Duration,
 }
 
 /// What came of a load.
@@ -132,8 +136,9 @@ struct Peer {
     stream: TcpStream,
     buffer: Vec<u8>,
     role: Role,
-    /// What the socket did not take yet.
+    /// What the socket did not take yet, from `sent` on.
     unsent: Vec<u8>,
+    sent: usize,
 }
 
 enum Role {
@@ -152,12 +157,27 @@ struct Waiting {
 
 struct Load {
     sent: u64,
+    /// When the next request is due, at the load's rate.
+    next: Duration,
+    random: u64,
     /// Connections whose turn has not come yet.
     idle: Vec<usize>,
     order: Order,
     start: Instant,
     waiting: usize,
     outcome: Outcome,
+}
+
+impl Load {
+    /// Time to the next request.
+    fn gap(&mut self) -> Duration {
+        self.random = self
+            .random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        let part = ((self.random >> 11) + 1) as f64 / (1_u64 << 53) as f64;
+        Duration::from_secs_f64(-part.ln() / self.order.rate as f64)
+    }
 }
 
 struct Engine {
@@ -167,6 +187,8 @@ struct Engine {
     peers: Vec<Option<Peer>>,
     /// Those with something unsent.
     writing: Vec<usize>,
+    /// Upstream's connections that are to be answered, and when.
+    thinking: VecDeque<(Instant, usize)>,
     load: Option<Load>,
 }
 
@@ -181,6 +203,7 @@ impl Engine {
             answer,
             peers: Vec::new(),
             writing: Vec::new(),
+            thinking: VecDeque::new(),
             load: None,
         }
     }
@@ -216,6 +239,7 @@ impl Engine {
                 }
             }
             self.write_on();
+            self.answer_due();
             self.send_due();
             if let Some(outcome) = self.ended() {
                 let _ = results.send(outcome);
@@ -226,6 +250,8 @@ impl Engine {
     fn begin(&mut self, order: Order) {
         self.load = Some(Load {
             sent: 0,
+            next: Duration::ZERO,
+            random: 1,
             idle: Vec::new(),
             start: Instant::now(),
             waiting: 0,
@@ -284,6 +310,7 @@ impl Engine {
             buffer: Vec::with_capacity(16 * 1024),
             role,
             unsent: Vec::new(),
+            sent: 0,
         });
     }
 
@@ -294,8 +321,8 @@ impl Engine {
             let Some(Some(peer)) = self.peers.get_mut(index) else {
                 return false;
             };
-            match peer.stream.write(&peer.unsent) {
-                Ok(length) => drop(peer.unsent.drain(..length)),
+            match peer.stream.write(&peer.unsent[peer.sent..]) {
+                Ok(length) => peer.sent += length,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(error) => {
                     self.lost(index, &error.to_string());
@@ -304,7 +331,7 @@ impl Engine {
             }
             self.peers[index]
                 .as_ref()
-                .is_some_and(|peer| !peer.unsent.is_empty())
+                .is_some_and(|peer| peer.sent < peer.unsent.len())
         });
         self.writing = writing;
     }
@@ -324,7 +351,15 @@ impl Engine {
             return;
         };
         assert_eq!(end, peer.buffer.len(), "nobody pipelines");
+        let thinks = self
+            .load
+            .as_ref()
+            .map_or(Duration::ZERO, |load| load.order.thinks);
         let sent = match &mut peer.role {
+            Role::Upstream if !thinks.is_zero() => {
+                self.thinking.push_back((Instant::now() + thinks, index));
+                Ok(())
+            }
             Role::Upstream => peer.stream.write_all(&self.answer),
             Role::Client(waiting) => {
                 let Some(load) = &mut self.load else {
@@ -361,15 +396,28 @@ impl Engine {
         }
     }
 
+    /// Answers for which the upstream has thought long enough. A connection that is gone by now answers nothing.
+    fn answer_due(&mut self) {
+        while let Some((_, index)) = self.thinking.pop_front_if(|(due, _)| *due <= Instant::now()) {
+            if let Some(Some(peer)) = self.peers.get_mut(index)
+                && matches!(peer.role, Role::Upstream)
+                && let Err(error) = peer.stream.write_all(&self.answer)
+            {
+                self.lost(index, &error.to_string());
+            }
+        }
+    }
+
     /// Sends what is due by now at the load's rate.
     fn send_due(&mut self) {
         while let Some(load) = &mut self.load {
             let elapsed = load.start.elapsed();
-            let due = elapsed.as_secs_f64() * load.order.rate as f64;
-            if elapsed >= load.order.time || load.sent as f64 >= due {
+            if load.order.rate == 0 || elapsed >= load.order.time || elapsed < load.next {
                 return;
             }
             let Some(index) = load.idle.pop() else { return };
+            let gap = load.gap();
+            load.next += gap;
             self.send(index);
         }
     }
@@ -399,7 +447,7 @@ impl Engine {
         let request = other.unwrap_or(&order.request);
         match peer.stream.write(request) {
             Ok(length) if length < request.len() => {
-                peer.unsent = request[length..].to_vec();
+                (peer.unsent, peer.sent) = (request[length..].to_vec(), 0);
                 self.writing.push(index);
             }
             Ok(_) => {}
@@ -408,6 +456,7 @@ impl Engine {
     }
 
     fn lost(&mut self, index: usize, reason: &str) {
+        self.thinking.retain(|(_, thinks)| *thinks != index);
         let peer = self.peers[index].take();
         if let (
             Some(Peer {
@@ -466,6 +515,7 @@ mod tests {
             every: 0,
             rate: 0,
             time: Duration::from_millis(50),
+            thinks: Duration::ZERO,
         };
         for connections in [1, 8] {
             let outcome = generator.run(order(connections));
@@ -489,12 +539,30 @@ mod tests {
             rate: 200,
             connections: 4,
             time: Duration::from_millis(300),
+            thinks: Duration::ZERO,
         });
-        // The first of each connection, and 60 in 300 ms.
+        // The first of each connection, and about 60 in 300 ms.
         assert!(
-            outcome.failures == 0 && (40..=64).contains(&outcome.answers),
+            outcome.failures == 0 && (20..=100).contains(&outcome.answers),
             "{outcome:?}"
         );
+    }
+
+    #[test]
+    fn an_upstream_takes_its_time() {
+        let generator = Generator::start(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok".to_vec());
+        let outcome = generator.run(Order {
+            address: generator.address(),
+            request: b"GET / HTTP/1.1\r\nContent-Length: 0\r\n\r\n".to_vec(),
+            others: Vec::new(),
+            every: 0,
+            rate: 0,
+            connections: 3,
+            time: Duration::from_millis(50),
+            thinks: Duration::from_millis(10),
+        });
+        assert!(outcome.failures == 0 && outcome.answers >= 3, "{outcome:?}");
+        assert!(outcome.latency(0.0) >= 10_000.0, "{outcome:?}");
     }
 
     #[test]
@@ -513,6 +581,7 @@ mod tests {
             rate: 0,
             connections: 2,
             time: Duration::from_millis(100),
+            thinks: Duration::ZERO,
         });
         let timed = outcome.latencies.len() as u64;
         assert!(outcome.failures == 0 && timed < outcome.answers, "{outcome:?}");

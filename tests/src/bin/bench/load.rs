@@ -90,6 +90,7 @@ pub fn post(bench: &Bench, gateway: &Running, body: &[u8], connections: usize, t
         rate: 0,
         connections,
         time,
+        thinks: Duration::ZERO,
     };
     run(bench, gateway, order)
 }

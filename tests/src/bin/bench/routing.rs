@@ -101,6 +101,7 @@ pub fn measure(bench: &Bench, running: &[Running], plan: &Plan) -> Vec<Routed> {
             rate: 0,
             connections: CONNECTIONS,
             time: Duration::from_secs(plan.seconds),
+            thinks: Duration::ZERO,
         };
         load::run(bench, gateway, order)
     };

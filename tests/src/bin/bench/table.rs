@@ -91,15 +91,22 @@ impl Report {
                  | counted exactly | {:.1} ({:.2} times) |\n\n\
                  99th percentile of small requests, µs, without large ones and while one in {LARGE_EVERY} is a megabyte of the worst \
                  text (spaces, hyphens, random letters); *times*: to the same gateway without large ones, in the same round.\n\n\
-                 | requests/s | bare nginx | Tollgate | large through bare nginx | times | large by upper bound | times \
-                 | large counted exactly | times |\n| --: | --: | --: | --: | --: | --: | --: | --: | --: |",
+                 | upstream, ms | requests/s | bare nginx | Tollgate | large through bare nginx | times | large by upper bound | times \
+                 | large counted exactly | times |\n| --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |",
                 it.title,
                 it.cpu[0],
                 it.cpu[1],
                 it.cpu[1] / it.cpu[0],
             );
             for at in &it.beside {
-                let _ = write!(self.text, "| {} | {:.0} | {:.0} |", at.rate, at.bare, at.alone);
+                let _ = write!(
+                    self.text,
+                    "| {} | {} | {:.0} | {:.0} |",
+                    at.thinks.as_millis(),
+                    at.rate,
+                    at.bare,
+                    at.alone
+                );
                 for (p99, times) in [at.through_bare, at.by_bound, at.counted] {
                     let _ = write!(self.text, " {p99:.0} | {times:.2} |");
                 }
