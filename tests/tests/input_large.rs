@@ -296,3 +296,75 @@ async fn nobody_waits_for_as_long_as_a_prompt_is_counted() {
     assert!(longest < taken / 2, "{longest:?} of {taken:?}");
     gateway.stop().await;
 }
+
+/// A body of about so many bytes, all of it small values, with `end` as its last members.
+fn small_values(bytes: usize, end: &str) -> Vec<u8> {
+    let unit = "[1,{\"a\":\"\\n\"},null],";
+    let values = unit.repeat(bytes / unit.len());
+    format!("{{\"model\":\"m\",\"messages\":[],\"x\":[{values}0]{end}}}").into_bytes()
+}
+
+#[tokio::test]
+async fn a_long_body_is_judged_as_a_short_one() {
+    let gateway = Gateway::with(documents()).start().await;
+    let post = |body| Request::post_bytes("/v1/chat/completions", body).channel("far");
+    // In memory, and in a temporary file.
+    for bytes in [200_000, 3 * MIB, 9 * MIB] {
+        let plain = gateway.send(&post(small_values(bytes, ""))).await;
+        assert_eq!(plain.status(), 200, "{bytes}: {}", plain.text());
+        let stream = gateway.send(&post(small_values(bytes, ",\"stream\":true"))).await;
+        assert_eq!(stream.status(), 200, "{bytes}: {}", stream.text());
+        let events = stream.events();
+        assert_eq!(events.last().map(|event| event.data.as_str()), Some("[DONE]"));
+        for (end, wanted) in [
+            (",\"model\":\"n\"", "model: duplicate key"),
+            (",\"n\":0", "n: must be at least 1"),
+            (",\"a\":[{\"b\":!", "a.0.b: invalid JSON: expected a value"),
+        ] {
+            let refused = gateway.send(&post(small_values(bytes, end))).await;
+            assert_eq!(refused.status(), 400, "{bytes}{end}: {}", refused.text());
+            assert!(refused.text().contains(wanted), "{bytes}: {}", refused.text());
+        }
+        let mut broken = small_values(bytes, "");
+        let at = broken.len() / 2;
+        broken[at] = 0xff;
+        let refused = gateway.send(&post(broken)).await;
+        assert_eq!(refused.status(), 400, "{bytes}: {}", refused.text());
+        assert!(
+            refused.text().contains(&format!("invalid UTF-8 (at byte {at})")),
+            "{}",
+            refused.text()
+        );
+    }
+    gateway.wait_idle().await;
+    assert_eq!(gateway.mock.stats().total().requests, 6);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn clients_that_leave_while_their_bodies_are_scanned_leave_nothing_behind() {
+    let gateway = Gateway::with(documents()).start().await;
+    let request = Request::post_bytes("/v1/chat/completions", small_values(9 * MIB, "")).channel("far");
+    let bytes = request.to_bytes();
+    for round in 0..6 {
+        let mut open = Vec::new();
+        for _ in 0..3 {
+            let mut connection = Connection::open(gateway.address()).await.unwrap();
+            connection.write(&bytes).await.unwrap();
+            open.push(connection);
+        }
+        // What was read is being scanned now, or is over; a reload comes between.
+        drop(open);
+        if round == 3 {
+            gateway.nginx.reload().await;
+        }
+    }
+    assert_eq!(gateway.send(&request).await.status(), 200);
+    gateway.wait_idle().await;
+    let log = gateway.nginx.error_log();
+    assert!(
+        !log.contains("panicked") && !log.contains("exited on signal"),
+        "{log}"
+    );
+    gateway.stop().await;
+}

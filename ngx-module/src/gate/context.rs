@@ -33,9 +33,9 @@ pub(crate) enum Stage {
     Waiting,
     /// The body is there.
     BodyRead,
-    /// The input is being counted; the event loop serves others.
+    /// The body is being scanned or the input counted, in slices; the event loop serves others.
     Counting,
-    /// The input is counted.
+    /// That is done, or a moment of waiting is over: it can be decided.
     Counted,
     /// Let through to the proxy.
     Admitted,
@@ -185,7 +185,7 @@ pub(crate) struct Context {
     pub short_since_ms: Option<u64>,
     /// Its place among the requests that can be ended, from admission to settlement.
     pub running: Option<Place>,
-    /// What is kept while the input is counted.
+    /// What is kept while the body is scanned or the input counted.
     pub undecided: Option<Box<Undecided>>,
     pub response: Response,
     pub charged: Charged,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tollgate_meter::Api;
-use tollgate_meter::request::{MaxTokensName, RequestFacts, Rewrite, scan};
+use tollgate_meter::request::{MaxTokensName, RequestFacts, Rewrite, ScanError, scan, scan_pausing};
 use tollgate_policy::snapshot::{AffinityView, SourceView};
 use tollgate_policy::{Decision, ModelView};
 use tollgate_shm::{Class, Demand, Grant, RefusalKind};
@@ -14,11 +14,12 @@ use super::answers::header_safe;
 use super::context::{Context, Remarks, Stage};
 use super::facts::{self, GateFacts};
 use super::reply::{ErrorKind, Reply};
-use super::slices::{Counted, SlicedCount};
+use super::sliced::{self, Slice, Sliced};
+use super::slices::{AT_ONCE, Counted, SlicedCount};
 use super::strip::{is_channel_header, is_private};
 use super::terms::{Terms, applicable};
 use super::translate::{self, Misfit, Way};
-use super::worker::{Rules, WorkerState};
+use super::worker::{Generation, Rules, WorkerState};
 use super::{gemini, identify, route, session, stop};
 use crate::ngx::counting::Ticket;
 use crate::ngx::guard::guarded;
@@ -29,7 +30,8 @@ use crate::ngx::request::Request;
 pub(crate) enum Verdict {
     /// It goes to the proxy, after its turn in a leaky bucket.
     Proxy { delay_ms: u64 },
-    /// Its input has to be counted first, which takes longer than others should wait; then it is to be decided again.
+    /// Its body has to be scanned or its input counted first, which takes longer than others should wait; then it is to be
+    /// decided again.
     Count,
     /// This instance's part of a limit over all instances has no room: it is to be decided again in a moment.
     Wait,
@@ -51,16 +53,56 @@ impl From<Reply> for Stop {
     }
 }
 
-/// A request that is decided but for its limits, which need its exact count.
+/// A request that is decided as far as can be now.
 pub(crate) struct Undecided {
+    step: Step,
+    /// Its place in the queue.
+    ticket: Option<Ticket>,
+}
+
+enum Step {
+    /// Its body is being scanned.
+    Scan(Scanning),
+    /// All is decided but for its limits.
+    Limits(Unlimited),
+}
+
+/// The scan of a long body.
+struct Scanning {
+    scan: Sliced<Scanned>,
+    /// Bytes of the body.
+    length: usize,
+    /// The body, where it does not lie in memory in one piece.
+    copy: Option<Vec<u8>>,
+    scanned: Option<Scanned>,
+}
+
+/// What a scan has found, and whether the body is one to be used.
+type Scanned = (RequestFacts, Result<(), ScanError>);
+
+impl Scanning {
+    /// Scans on until about `until`; true at the end.
+    fn slice(&mut self, body: &[u8], until: Instant) -> bool {
+        let body = self.copy.as_deref().unwrap_or(body);
+        match self.scan.run(body, until) {
+            Slice::NotYet => false,
+            Slice::Done(scanned) => {
+                self.scanned = Some(scanned);
+                true
+            }
+            Slice::Lost => true,
+        }
+    }
+}
+
+/// A request whose limits need its exact count, or more of an allowance.
+struct Unlimited {
     facts: RequestFacts,
     asked: Asked,
     terms: Rc<Terms>,
     /// `None` if nothing is to be counted: it waits for an allowance.
     sliced: Option<Box<SlicedCount>>,
     counted: Option<Counted>,
-    /// Its place in the queue.
-    ticket: Option<Ticket>,
 }
 
 /// A request that waits for its count keeps its place until it is counted or gone.
@@ -70,7 +112,7 @@ pub(crate) fn hold_ticket(context: &mut Context, ticket: Ticket) {
     }
 }
 
-/// Counts a waiting request's input until about `until`; true once it can be decided.
+/// Scans a waiting request's body or counts its input until about `until`; true once it can be decided.
 pub(crate) fn count_request(
     w: &mut WorkerState,
     request: &Request,
@@ -80,21 +122,28 @@ pub(crate) fn count_request(
     let Some(mut undecided) = context.undecided.take() else {
         return true;
     };
-    let counting = context.counting();
     let body = request.body_in_place().unwrap_or_default();
-    // A panic must not bring the request back here again and again: it is decided by its upper bound.
-    let Some(sliced) = undecided.sliced.as_mut() else {
-        context.undecided = Some(undecided);
-        return true;
+    // A panic must not bring the request back here again and again: without a scan it is refused, without a count decided
+    // by its upper bound.
+    let done = match &mut undecided.step {
+        Step::Scan(scanning) => guarded("scanning", true, || scanning.slice(body, until)),
+        Step::Limits(Unlimited {
+            sliced: Some(sliced),
+            counted,
+            ..
+        }) => {
+            let counting = context.counting();
+            let now = guarded("counting", Counted::Impossible, || {
+                counting.map_or(Counted::Impossible, |counting| {
+                    let mut counter = w.tokenizers.counter(&counting);
+                    sliced.slice(body, &counting.formula, &mut counter, until)
+                })
+            });
+            *counted = Some(now);
+            now != Counted::NotYet
+        }
+        Step::Limits(_) => true,
     };
-    let counted = guarded("counting", Counted::Impossible, || {
-        counting.map_or(Counted::Impossible, |counting| {
-            let mut counter = w.tokenizers.counter(&counting);
-            sliced.slice(body, &counting.formula, &mut counter, until)
-        })
-    });
-    let done = counted != Counted::NotYet;
-    undecided.counted = Some(counted);
     context.undecided = Some(undecided);
     done
 }
@@ -179,18 +228,26 @@ const SPLICED: u64 = 32 * 1024;
 
 impl Decider<'_> {
     fn run(&mut self, request: &mut Request, undecided: Option<Box<Undecided>>) -> Result<Verdict, Reply> {
-        if let Some(undecided) = undecided {
-            *self.facts = undecided.facts;
-            if self.context.api.counts_only() {
-                return self.count_only(request, undecided.asked, undecided.terms, undecided.counted);
-            }
-            return self.admit(request, undecided.asked, undecided.terms, undecided.counted);
-        }
         let generation = Rc::clone(&self.context.generation);
-        if let Some(attached) = &self.w.attached {
-            attached.worker.count_request(&attached.region);
-        }
-        let body_len = self.scan_body(request, &generation.rules)?;
+        let body_len = match undecided.map(|undecided| undecided.step) {
+            Some(Step::Limits(it)) => {
+                *self.facts = it.facts;
+                if self.context.api.counts_only() {
+                    return self.count_only(request, it.asked, it.terms, it.counted);
+                }
+                return self.admit(request, it.asked, it.terms, it.counted);
+            }
+            Some(Step::Scan(scanning)) => self.scanned(scanning)?,
+            None => {
+                if let Some(attached) = &self.w.attached {
+                    attached.worker.count_request(&attached.region);
+                }
+                match self.begin_scan(request, &generation)? {
+                    Some(length) => length,
+                    None => return Ok(Verdict::Count),
+                }
+            }
+        };
         if self.context.channel.is_none() {
             self.channel_from_body(request)?;
         }
@@ -283,26 +340,30 @@ impl Decider<'_> {
             // `scan_body` has copied it.
             sliced.keep(std::mem::take(self.scratch));
         }
-        self.context.undecided = Some(Box::new(Undecided {
-            facts: std::mem::take(self.facts),
+        let facts = std::mem::take(self.facts);
+        self.keep(Step::Limits(Unlimited {
+            facts,
             asked,
             terms,
             sliced: Some(sliced),
             counted: Some(Counted::NotYet),
-            ticket: None,
         }));
         Verdict::Count
     }
 
+    fn keep(&mut self, step: Step) {
+        self.context.undecided = Some(Box::new(Undecided { step, ticket: None }));
+    }
+
     /// Keeps what is known of a request until the daemon may have got more of a limit.
     fn wait(&mut self, asked: Asked, terms: Rc<Terms>, counted: Option<Counted>) -> Verdict {
-        self.context.undecided = Some(Box::new(Undecided {
-            facts: std::mem::take(self.facts),
+        let facts = std::mem::take(self.facts);
+        self.keep(Step::Limits(Unlimited {
+            facts,
             asked,
             terms,
             sliced: None,
             counted,
-            ticket: None,
         }));
         self.context.stage = Stage::Counted;
         Verdict::Wait
@@ -327,45 +388,121 @@ impl Decider<'_> {
         )
     }
 
-    fn scan_body(&mut self, request: &Request, rules: &Rules) -> Result<usize, Reply> {
+    /// Scans a body, and says how long it is; `None` for one that is scanned in slices.
+    fn begin_scan(&mut self, request: &Request, generation: &Rc<Generation>) -> Result<Option<usize>, Reply> {
         // Which model is asked for is not known yet, but what no model takes is not even read.
-        let (length, most) = (request.body_len(), self.context.generation.largest_body);
+        let (length, most) = (request.body_len(), generation.largest_body);
         if length > most && !self.context.api.takes_any_body() {
             let text = format!("the body has {length} bytes, no model takes more than {most}");
             return Err(self.fail(Class::Client, 413, ErrorKind::TooLarge, "body_too_large", &text));
         }
+        if length <= sliced::AT_ONCE as u64 {
+            return self.scan_body(request, &generation.rules).map(Some);
+        }
         let Ok(body) = request.body(self.scratch) else {
+            return Err(self.unreadable());
+        };
+        if !is_scanned(self.context.api, body) {
+            self.facts.clear();
+            return Ok(Some(body.len()));
+        }
+        let (api, rules, mut facts) = (
+            self.context.api,
+            Rc::clone(&generation.rules),
+            std::mem::take(self.facts),
+        );
+        let scan = Sliced::new(body, move |body, pause| {
+            let result = scan_pausing(body, api, &rules.paths, &mut facts, pause);
+            (facts, result)
+        });
+        let Some(scan) = scan else {
+            return Err(self.out_of_memory());
+        };
+        let in_place = request.body_in_place().is_some();
+        let mut scanning = Scanning {
+            scan,
+            length: body.len(),
+            copy: (!in_place).then(|| std::mem::take(self.scratch)),
+            scanned: None,
+        };
+        let body = request.body_in_place().unwrap_or_default();
+        if scanning.slice(body, Instant::now() + AT_ONCE) {
+            return self.scanned(scanning).map(Some);
+        }
+        self.keep(Step::Scan(scanning));
+        Ok(None)
+    }
+
+    /// Takes over what a scan in slices has found.
+    fn scanned(&mut self, scanning: Scanning) -> Result<usize, Reply> {
+        let Some((facts, result)) = scanning.scanned else {
             return Err(self.fail(
                 Class::Internal,
                 500,
                 ErrorKind::Internal,
-                "body_unreadable",
-                "the request body cannot be read back",
+                "internal",
+                "the body could not be scanned",
             ));
         };
-        self.facts.clear();
-        let len = body.len();
-        // Other paths may carry anything (files, nothing at all): only what looks like a JSON object is scanned.
-        let is_json = !self.context.api.takes_any_body() || body.trim_ascii_start().first() == Some(&b'{');
-        if !is_json {
-            return Ok(len);
-        }
-        if let Err(e) = scan(body, self.context.api, &rules.paths, self.facts) {
-            let message = e.to_string();
-            return Err(self.fail(
-                Class::Client,
-                400,
-                ErrorKind::InvalidRequest,
-                "invalid_body",
-                &message,
-            ));
-        }
+        *self.facts = facts;
+        result.map_err(|e| self.invalid_body(&e))?;
+        self.note_stream();
+        Ok(scanning.length)
+    }
+
+    fn unreadable(&mut self) -> Reply {
+        self.fail(
+            Class::Internal,
+            500,
+            ErrorKind::Internal,
+            "body_unreadable",
+            "the request body cannot be read back",
+        )
+    }
+
+    fn invalid_body(&mut self, error: &ScanError) -> Reply {
+        self.fail(
+            Class::Client,
+            400,
+            ErrorKind::InvalidRequest,
+            "invalid_body",
+            &error.to_string(),
+        )
+    }
+
+    fn out_of_memory(&mut self) -> Reply {
+        self.fail(
+            Class::Internal,
+            500,
+            ErrorKind::Internal,
+            "internal",
+            "out of memory",
+        )
+    }
+
+    fn note_stream(&mut self) {
         self.context.stream = self.facts.stream
             || self
                 .context
                 .gemini
                 .as_deref()
                 .is_some_and(|call| call.is_stream());
+    }
+
+    /// Scans a body in one go.
+    fn scan_body(&mut self, request: &Request, rules: &Rules) -> Result<usize, Reply> {
+        let Ok(body) = request.body(self.scratch) else {
+            return Err(self.unreadable());
+        };
+        self.facts.clear();
+        let len = body.len();
+        if !is_scanned(self.context.api, body) {
+            return Ok(len);
+        }
+        if let Err(error) = scan(body, self.context.api, &rules.paths, self.facts) {
+            return Err(self.invalid_body(&error));
+        }
+        self.note_stream();
         Ok(len)
     }
 
@@ -712,13 +849,7 @@ impl Decider<'_> {
                     new.and_then(|new| request.install_body(&new))
                 });
                 if installed.is_none() {
-                    return Err(self.fail(
-                        Class::Internal,
-                        500,
-                        ErrorKind::Internal,
-                        "internal",
-                        "out of memory",
-                    ));
+                    return Err(self.out_of_memory());
                 }
             }
         }
@@ -743,6 +874,12 @@ impl Decider<'_> {
         });
         Ok(())
     }
+}
+
+/// Whether a body is scanned: other paths may carry anything (files, nothing at all), of which only what looks like a JSON
+/// object is.
+fn is_scanned(api: Api, body: &[u8]) -> bool {
+    !api.takes_any_body() || body.trim_ascii_start().first() == Some(&b'{')
 }
 
 /// Whether a stream of the API reports usage only if the request asks for it.

@@ -37,6 +37,7 @@ mod response;
 mod route;
 mod session;
 mod settle;
+mod sliced;
 mod slices;
 mod stop;
 mod strip;

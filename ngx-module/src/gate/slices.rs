@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use tollgate_meter::Api;
 use tollgate_meter::counting::ModelCounter;
-use tollgate_meter::request::{Formula, InputSteps, count_input};
+use tollgate_meter::request::{Formula, InputSteps, ScanError, count_input};
 
 use super::settle::Unsettled;
+use super::sliced::{self, Slice, Sliced};
 
 /// Bytes counted between two looks at the clock: some 50 µs of the worst text.
 const STEP: usize = 1024;
@@ -33,6 +34,8 @@ pub(crate) fn turn(waiting: usize) -> Duration {
 /// One body's count, as far as it has come.
 pub(crate) struct SlicedCount {
     api: Api,
+    /// The walk over a long body that notes what is to be counted.
+    walk: Option<Sliced<Result<InputSteps, ScanError>>>,
     steps: Option<InputSteps>,
     /// The body, where it does not stay in memory in one piece.
     copy: Option<Vec<u8>>,
@@ -59,6 +62,7 @@ impl SlicedCount {
     ) -> (SlicedCount, Counted) {
         let mut sliced = SlicedCount {
             api,
+            walk: None,
             steps: None,
             copy: None,
         };
@@ -94,9 +98,13 @@ impl SlicedCount {
         let body = self.copy.as_deref().unwrap_or(body);
         let steps = match &mut self.steps {
             Some(steps) => steps,
-            None => match InputSteps::begin(body, self.api, formula) {
-                Ok(steps) => self.steps.insert(steps),
-                Err(_) => return Counted::Impossible,
+            None => match walked(&mut self.walk, body, self.api, formula, until) {
+                Slice::NotYet => return Counted::NotYet,
+                Slice::Done(Ok(steps)) => {
+                    self.walk = None;
+                    self.steps.insert(steps)
+                }
+                Slice::Done(Err(_)) | Slice::Lost => return Counted::Impossible,
             },
         };
         loop {
@@ -107,6 +115,26 @@ impl SlicedCount {
                 return Counted::NotYet;
             }
         }
+    }
+}
+
+/// Walks a body, a long one in slices.
+fn walked(
+    walk: &mut Option<Sliced<Result<InputSteps, ScanError>>>,
+    body: &[u8],
+    api: Api,
+    formula: &Formula,
+    until: Instant,
+) -> Slice<Result<InputSteps, ScanError>> {
+    if walk.is_none() && body.len() > sliced::AT_ONCE {
+        let formula = *formula;
+        *walk = Sliced::new(body, move |body, pause| {
+            InputSteps::begin_pausing(body, api, &formula, pause)
+        });
+    }
+    match walk {
+        Some(walk) => walk.run(body, until),
+        None => Slice::Done(InputSteps::begin(body, api, formula)),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The cursor: one pass, strict, nesting bounded.
 
 use super::lex::find_special;
+use super::pause::{EVERY, Pause};
 use super::text::decode_lossy;
 use super::{Fault, SyntaxError, number};
 
@@ -62,14 +63,21 @@ pub(crate) struct Cursor<'a> {
     bytes: &'a [u8],
     at: usize,
     depth: u32,
+    pause: Pause<'a>,
 }
 
 impl<'a> Cursor<'a> {
     pub(crate) const fn new(bytes: &'a [u8]) -> Self {
+        Self::pausing(bytes, Pause::NEVER)
+    }
+
+    /// Pauses on its way.
+    pub(crate) const fn pausing(bytes: &'a [u8], pause: Pause<'a>) -> Self {
         Self {
             bytes,
             at: 0,
             depth: 0,
+            pause,
         }
     }
 
@@ -107,8 +115,25 @@ impl<'a> Cursor<'a> {
                 return next;
             }
         }
-        self.at = after_blank(self.bytes, self.at);
+        self.blank();
         self.peek()
+    }
+
+    /// Past line ends and indentation.
+    #[inline(never)]
+    fn blank(&mut self) {
+        loop {
+            let end = self.bytes.len().min(self.at + EVERY);
+            let part = self.bytes.get(self.at..end).unwrap_or_default();
+            let blank = part
+                .iter()
+                .position(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
+            self.at += blank.unwrap_or(part.len());
+            if self.at < end || end == self.bytes.len() {
+                return;
+            }
+            self.pause.at(self.at);
+        }
     }
 
     /// The fault of not finding `what` here.
@@ -144,31 +169,40 @@ impl<'a> Cursor<'a> {
             return Err(self.expected("a string"));
         }
         let start = self.at + 1;
-        let rest = self.bytes.get(start..).unwrap_or_default();
-        let mut length = find_special(rest, 0);
-        let escaped = rest.get(length) != Some(&b'"');
-        if escaped {
-            let first = Self {
-                at: start + length,
-                ..*self
-            };
-            length = first.escaped_end()? - start;
+        let mut end = find_special(self.window(start), start);
+        let mut escaped = false;
+        if self.bytes.get(end) != Some(&b'"') {
+            let first = Self { at: end, ..*self };
+            (end, escaped) = first.string_end()?;
         }
-        self.at = start + length + 1;
+        self.at = end + 1;
         Ok(RawStr {
-            raw: rest.get(..length).unwrap_or_default(),
+            raw: self.slice(start, end),
             escaped,
         })
     }
 
-    /// Where the string ends whose first escape (or whatever is wrong with it) is next: at its closing quote.
+    /// The text up to where a search from `from` has to pause.
+    #[inline(always)]
+    fn window(&self, from: usize) -> &'a [u8] {
+        let end = self.bytes.len().min(from + EVERY);
+        self.bytes.get(..end).unwrap_or_default()
+    }
+
+    /// Where the string ends whose first escape (or whatever is wrong with it, or a window's end) is next: at its closing
+    /// quote; and whether it has escapes.
     #[inline(never)]
-    fn escaped_end(mut self) -> Result<usize, Fault> {
+    fn string_end(mut self) -> Result<(usize, bool), Fault> {
+        let mut escaped = false;
         loop {
+            self.pause.at(self.at);
             match self.bytes.get(self.at) {
-                Some(b'"') => return Ok(self.at),
-                Some(b'\\') => self.escape()?,
-                Some(0x20..) => self.at = find_special(self.bytes, self.at),
+                Some(b'"') => return Ok((self.at, escaped)),
+                Some(b'\\') => {
+                    escaped = true;
+                    self.escape()?;
+                }
+                Some(0x20..) => self.at = find_special(self.window(self.at), self.at),
                 Some(_) => return Err(self.fault(SyntaxError::ControlCharacter)),
                 None => return Err(self.fault(SyntaxError::Truncated)),
             }
@@ -286,6 +320,7 @@ impl<'a> Cursor<'a> {
     /// After a value inside an array or object: whether another one follows (its key is next, if it is an object).
     #[inline(always)]
     pub(crate) fn another(&mut self, object: bool) -> Result<bool, Fault> {
+        self.pause.at(self.at);
         match self.next() {
             b',' => {
                 self.at += 1;
@@ -411,16 +446,6 @@ impl<'a> Cursor<'a> {
         self.walk(|_| {})?;
         Ok(self.at)
     }
-}
-
-/// The first byte from `at` on that is no white space: past line ends and indentation.
-#[inline(never)]
-fn after_blank(bytes: &[u8], at: usize) -> usize {
-    let rest = bytes.get(at..).unwrap_or_default();
-    let blank = rest
-        .iter()
-        .position(|byte| !matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
-    at + blank.unwrap_or(rest.len())
 }
 
 #[cfg(test)]

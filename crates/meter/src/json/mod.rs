@@ -4,12 +4,16 @@ mod cursor;
 mod lex;
 mod number;
 mod path;
+mod pause;
 mod text;
 
 pub(crate) use cursor::{Cursor, MAX_DEPTH, Part, RawStr};
 pub(crate) use lex::find_special;
 pub(crate) use number::{Integer, integer, is_number};
 pub(crate) use path::path_at;
+#[cfg(test)]
+pub(crate) use pause::EVERY;
+pub(crate) use pause::Pause;
 pub(crate) use text::{decode_lossy, push_json_string, separable, simple_escape};
 
 /// What is wrong with a text that claims to be JSON.

@@ -1,5 +1,7 @@
 //! Where in a document a byte stands: worked out only for error messages, never on the fast path.
 
+use super::Pause;
+
 /// Longest path that is named, bytes.
 const MAX_PATH: usize = 128;
 
@@ -10,10 +12,11 @@ enum Frame {
 
 /// Dotted path (`messages.0.content`) of the value that begins at or encloses `offset`; empty at the top. Reads
 /// only what precedes `offset`, which must be well-formed. Long paths are cut off with `...`, keys are escaped.
-pub(crate) fn path_at(body: &[u8], offset: usize) -> String {
+pub(crate) fn path_at(body: &[u8], offset: usize, mut pause: Pause<'_>) -> String {
     let mut frames: Vec<Frame> = Vec::new();
     let mut at = 0;
     while at < offset {
+        pause.at(at);
         let Some(&byte) = body.get(at) else { break };
         at += 1;
         match byte {
@@ -34,6 +37,7 @@ pub(crate) fn path_at(body: &[u8], offset: usize) -> String {
             b'"' => {
                 let start = at;
                 while let Some(&byte) = body.get(at) {
+                    pause.at(at);
                     if byte == b'"' {
                         break;
                     }
@@ -74,7 +78,11 @@ pub(crate) fn path_at(body: &[u8], offset: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::path_at;
+    use super::Pause;
+
+    fn path_at(body: &[u8], offset: usize) -> String {
+        super::path_at(body, offset, Pause::NEVER)
+    }
 
     #[test]
     fn names_the_value_at_an_offset() {

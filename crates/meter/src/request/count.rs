@@ -5,7 +5,7 @@ use super::error::{ScanError, ScanFault};
 use super::formula::{Formula, Part};
 use super::image::{base64_size, data_url_size};
 use super::input::{Image, ImageData, InputSink, InputWalk, expect_start};
-use crate::json::{Cursor, RawStr};
+use crate::json::{Cursor, Pause, RawStr};
 use crate::{Api, TokenCounter};
 
 /// The input tokens of a request by the documented formulas.
@@ -138,16 +138,30 @@ pub fn count_input(
         scratch: String::new(),
         beside: Beside::new(formula),
     };
-    exact.beside.count.hidden_input = walk(body, api, &mut exact).map_err(|fault| fault.locate(body))?;
+    exact.beside.count.hidden_input = walk(body, api, &mut exact, Pause::NEVER)?;
     Ok(exact.beside.count.finish(exact.counter))
 }
 
 /// Shows a body's input to a sink. Returns whether there is input that the body does not show.
-pub(super) fn walk<S: InputSink>(body: &[u8], api: Api, sink: &mut S) -> Result<bool, ScanFault> {
+pub(super) fn walk<S: InputSink>(
+    body: &[u8],
+    api: Api,
+    sink: &mut S,
+    pause: Pause<'_>,
+) -> Result<bool, ScanError> {
+    walk_members(body, api, sink, pause).map_err(|fault| fault.locate(body, pause))
+}
+
+fn walk_members<S: InputSink>(
+    body: &[u8],
+    api: Api,
+    sink: &mut S,
+    pause: Pause<'_>,
+) -> Result<bool, ScanFault> {
     let mut scratch = String::new();
     let mut input = InputWalk::new(sink, api);
     input.begin();
-    let mut cursor = Cursor::new(body);
+    let mut cursor = Cursor::pausing(body, pause);
     cursor.skip_whitespace();
     expect_start(&cursor, b"{", "an object")?;
     cursor.members(|cursor, key| match key.decoded(&mut scratch) {

@@ -1,6 +1,6 @@
 //! Why a body was refused.
 
-use crate::json::{self, Fault, SyntaxError};
+use crate::json::{self, Fault, Pause, SyntaxError};
 
 /// What is wrong with a request body. All of it is the client's fault and is answered with 400; a retry of the same
 /// bytes fails again.
@@ -75,11 +75,11 @@ impl ScanFault {
     }
 
     #[cold]
-    pub(super) fn locate(self, body: &[u8]) -> ScanError {
+    pub(super) fn locate(self, body: &[u8], pause: Pause<'_>) -> ScanError {
         ScanError {
             kind: self.kind,
             offset: self.at,
-            path: json::path_at(body, self.at),
+            path: json::path_at(body, self.at, pause),
         }
     }
 }

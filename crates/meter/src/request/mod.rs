@@ -25,5 +25,5 @@ pub use formula::{Formula, InputTally, Part};
 pub use image::ImagePrice;
 pub use member::without_member;
 pub use rewrite::Rewrite;
-pub use scan::scan;
+pub use scan::{scan, scan_pausing};
 pub use steps::InputSteps;

@@ -6,7 +6,7 @@ use super::field::{FieldPath, Wanted};
 use super::formula::{InputTally, Part};
 use super::input::{Image, InputSink, InputWalk, expect_start};
 use crate::Api;
-use crate::json::{Cursor, Integer, RawStr, decode_lossy, integer};
+use crate::json::{Cursor, Integer, Pause, RawStr, decode_lossy, integer};
 
 /// The number of a top-level key that may stand only once: the gateway reads it, and parsers differ in which of two they
 /// take. `scan` itself reads those below [`FIRST_INPUT`].
@@ -113,31 +113,75 @@ impl InputSink for InputTally {
 /// wanted key, on an interpreted key in another case, and on interpreted fields of a wrong type or range. `null` is as
 /// good as absent for optional fields. `out` is then incomplete.
 pub fn scan(body: &[u8], api: Api, wanted: &[FieldPath], out: &mut RequestFacts) -> Result<(), ScanError> {
+    scan_with(body, api, wanted, out, Pause::NEVER)
+}
+
+/// The same with pauses, for a body that takes longer than others should wait: `pause` is called again and again, some
+/// tens of microseconds apart at most (a number of a hundred thousand digits, or a key of that size, is read in one go).
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_pausing(
+    body: &[u8],
+    api: Api,
+    wanted: &[FieldPath],
+    out: &mut RequestFacts,
+    pause: &dyn Fn(),
+) -> Result<(), ScanError> {
+    scan_with(body, api, wanted, out, Pause::calling(pause))
+}
+
+fn scan_with(
+    body: &[u8],
+    api: Api,
+    wanted: &[FieldPath],
+    out: &mut RequestFacts,
+    pause: Pause<'_>,
+) -> Result<(), ScanError> {
     out.clear();
-    let Ok(text) = simdutf8::basic::from_utf8(body) else {
-        return Err(not_utf8(body));
-    };
+    if let Some(at) = not_utf8(body, pause) {
+        return Err(ScanFault::new(ScanErrorKind::Utf8, at).locate(body, pause));
+    }
     // Out of `out` while it is filled, and back whatever happens.
     let mut values = std::mem::take(&mut out.wanted);
     let mut buffers = out.buffers.0.take().unwrap_or_default();
     values.resize(wanted.len(), None);
-    let result = scan_members(text, api, Wanted::new(wanted, &mut values, &mut buffers), out);
+    let fields = Wanted::new(wanted, &mut values, &mut buffers);
+    let result = scan_members(body, api, fields, out, pause);
     out.wanted = values;
     out.buffers.0 = Some(buffers);
-    result.map_err(|fault| fault.locate(body))
+    result.map_err(|fault| fault.locate(body, pause))
 }
 
-#[cold]
-fn not_utf8(body: &[u8]) -> ScanError {
-    let at = std::str::from_utf8(body).map_or_else(|error| error.valid_up_to(), str::len);
-    ScanFault::new(ScanErrorKind::Utf8, at).locate(body)
+/// Bytes whose encoding is checked at once.
+const CHECKED: usize = 128 * 1024;
+
+/// Where a body is not UTF-8.
+fn not_utf8(body: &[u8], mut pause: Pause<'_>) -> Option<usize> {
+    let mut start = 0;
+    while start < body.len() {
+        let mut end = body.len().min(start + CHECKED);
+        // Back to where a character begins, unless there is none near: then the part is no UTF-8.
+        for _ in 0..3 {
+            end -= usize::from(body.get(end).is_some_and(|byte| byte & 0xc0 == 0x80));
+        }
+        let part = body.get(start..end).unwrap_or_default();
+        if simdutf8::basic::from_utf8(part).is_err() {
+            let valid = std::str::from_utf8(part).map_or_else(|error| error.valid_up_to(), str::len);
+            return Some(start + valid);
+        }
+        start = end;
+        pause.at(start);
+    }
+    None
 }
 
 fn scan_members(
-    body: &str,
+    body: &[u8],
     api: Api,
     mut fields: Wanted<'_, '_>,
     out: &mut RequestFacts,
+    pause: Pause<'_>,
 ) -> Result<(), ScanFault> {
     let mut tally = InputTally::default();
     let mut input = InputWalk::new(&mut tally, api);
@@ -147,7 +191,7 @@ fn scan_members(
     let mut members = 0_usize;
 
     let gemini = matches!(api, Api::GeminiGenerate | Api::GeminiCountTokens);
-    let mut cursor = Cursor::new(body.as_bytes());
+    let mut cursor = Cursor::pausing(body, pause);
     cursor.skip_whitespace();
     expect_start(&cursor, b"{", "an object")?;
     out.object_start = cursor.at() + 1;
@@ -175,7 +219,7 @@ fn scan_members(
                 generation_config(cursor, out)?;
                 input.member(&mut { value }, key)?;
             }
-            0 => out.model = Some(model(cursor, body, fields.buffers.string())?),
+            0 => out.model = Some(model(cursor, fields.buffers.string())?),
             1 => stream(cursor, out)?,
             2 => max_tokens(cursor, out, 0)?,
             3 => max_tokens(cursor, out, 1)?,
@@ -198,14 +242,13 @@ fn scan_members(
     Ok(())
 }
 
-fn model(cursor: &mut Cursor<'_>, body: &str, mut value: String) -> Result<Text, ScanFault> {
+fn model(cursor: &mut Cursor<'_>, mut value: String) -> Result<Text, ScanFault> {
     expect_start(cursor, b"\"", "a string")?;
     let start = cursor.at();
     let text = cursor.string()?;
     let span = start..cursor.at();
-    match body.get(span.start + 1..span.end - 1) {
-        // Known to be UTF-8.
-        Some(plain) if !text.escaped => value.push_str(plain),
+    match std::str::from_utf8(text.raw) {
+        Ok(plain) if !text.escaped => value.push_str(plain),
         _ => decode_lossy(text.raw, &mut value),
     }
     Ok(Text { span, value })
@@ -330,4 +373,105 @@ fn stream_options(cursor: &mut Cursor<'_>, out: &mut RequestFacts) -> Result<(),
         include_usage,
     });
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::json::EVERY;
+    use std::cell::Cell;
+
+    /// Bodies that are long in each way that a body can be.
+    fn long_bodies(length: usize) -> Vec<String> {
+        let of = |unit: &str| unit.repeat(length / unit.len());
+        let text = |unit: &str| {
+            let text = of(unit);
+            format!(r#"{{"messages":[{{"role":"user","content":"{text}"}}],"model":"m"}}"#)
+        };
+        let list = |unit: &str| {
+            let list = of(unit);
+            format!(r#"{{"model":"m","messages":[],"x":[{list}0],"stream":true}}"#)
+        };
+        vec![
+            text("word "),
+            text("\\n"),
+            text("\\u00e9"),
+            text("\u{4f60}\u{597d}"),
+            text("a\u{1f600}"),
+            text("\u{e9}"),
+            list("1,"),
+            list("[[[]]],"),
+            list("\"\","),
+            list("{\"a\":{\"b\":null}},"),
+            format!("{{{}\"model\":\"m\",\"messages\":[]}}", of(" \n")),
+            format!("{{{}\"model\":\"m\"}}", of("\"key\":1,")),
+            format!(
+                r#"{{"model":"m","messages":[{}{{"role":"user","content":"x"}}]}}"#,
+                of(r#"{"role":"user","content":"x"},"#)
+            ),
+        ]
+    }
+
+    fn both(body: &[u8]) -> (Result<(), ScanError>, usize) {
+        let wanted = [FieldPath::parse("messages.0.content").unwrap()];
+        let (mut plain, mut pausing) = (RequestFacts::new(), RequestFacts::new());
+        let pauses = Cell::new(0);
+        let expected = scan(body, Api::ChatCompletions, &wanted, &mut plain);
+        let result = scan_pausing(body, Api::ChatCompletions, &wanted, &mut pausing, &|| {
+            pauses.set(pauses.get() + 1);
+        });
+        assert_eq!(result, expected);
+        if result.is_ok() {
+            assert_eq!(format!("{plain:?}"), format!("{pausing:?}"));
+        }
+        (result, pauses.get())
+    }
+
+    #[test]
+    fn long_bodies_are_read_with_pauses_and_to_the_same_end() {
+        for body in long_bodies(1_000_000) {
+            let (result, pauses) = both(body.as_bytes());
+            let what: String = body.chars().take(60).collect();
+            assert_eq!(result, Ok(()), "{what}");
+            assert!(pauses >= body.len() / EVERY, "{pauses} pauses in {what}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_found_at_the_same_byte() {
+        for body in long_bodies(300_000) {
+            // Cut off, and with a byte in it that is no UTF-8, around the places where parts end.
+            for at in [
+                1,
+                EVERY,
+                5 * EVERY - 1,
+                CHECKED - 1,
+                CHECKED,
+                CHECKED + 1,
+                2 * CHECKED,
+                299_990,
+            ] {
+                let cut = body.as_bytes().get(..at).unwrap();
+                assert!(both(cut).0.is_err());
+                for wrong in [b"\xff".as_slice(), b"\x80\x80\x80\x80\x80", b"\xf0\x9f", b"\x00"] {
+                    let mut body = body.clone().into_bytes();
+                    body.splice(at..at + wrong.len(), wrong.iter().copied());
+                    let utf8 = std::str::from_utf8(&body).err().map(|error| error.valid_up_to());
+                    let (result, _) = both(&body);
+                    if let Some(valid) = utf8 {
+                        let error = result.unwrap_err();
+                        assert_eq!((error.kind, error.offset), (ScanErrorKind::Utf8, valid));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_error_at_a_long_end_is_located_with_pauses() {
+        let body = format!(r#"{{"a":[{}!]}}"#, "1,".repeat(300_000));
+        let (result, pauses) = both(body.as_bytes());
+        assert_eq!(result.unwrap_err().path, "a.300000");
+        assert!(pauses >= 2 * body.len() / EVERY, "{pauses}");
+    }
 }

@@ -7,7 +7,7 @@ use super::error::ScanError;
 use super::formula::{Formula, Part};
 use super::input::{Image, InputSink};
 use crate::counting::{ModelCounter, TextSteps};
-use crate::json::{RawStr, decode_lossy, separable};
+use crate::json::{Pause, RawStr, decode_lossy, separable};
 use crate::{Api, TokenCounter};
 
 /// Texts up to this size are counted at once.
@@ -147,12 +147,29 @@ impl InputSteps {
     /// # Errors
     /// As [`super::count_input`].
     pub fn begin(body: &[u8], api: Api, formula: &Formula) -> Result<Self, ScanError> {
+        Self::walk(body, api, formula, Pause::NEVER)
+    }
+
+    /// The same with pauses: `pause` is called at most 16 KB apart.
+    ///
+    /// # Errors
+    /// As [`super::count_input`].
+    pub fn begin_pausing(
+        body: &[u8],
+        api: Api,
+        formula: &Formula,
+        pause: &dyn Fn(),
+    ) -> Result<Self, ScanError> {
+        Self::walk(body, api, formula, Pause::calling(pause))
+    }
+
+    fn walk(body: &[u8], api: Api, formula: &Formula, pause: Pause<'_>) -> Result<Self, ScanError> {
         let mut plan = Plan {
             body,
             places: Places::default(),
             beside: Beside::new(formula),
         };
-        plan.beside.count.hidden_input = walk(body, api, &mut plan).map_err(|fault| fault.locate(body))?;
+        plan.beside.count.hidden_input = walk(body, api, &mut plan, pause)?;
         plan.places.rewind();
         Ok(Self {
             places: plan.places,
@@ -367,6 +384,18 @@ mod tests {
             number += 1;
         }
         assert!(number > 90, "{number} steps");
+    }
+
+    #[test]
+    fn a_walk_pauses_and_comes_to_the_same() {
+        let body = chat(&"word \"".repeat(100_000));
+        let pauses = std::cell::Cell::new(0);
+        let pause = || pauses.set(pauses.get() + 1);
+        let formula = Formula::default();
+        let plain = InputSteps::begin(&body, Api::ChatCompletions, &formula).unwrap();
+        let pausing = InputSteps::begin_pausing(&body, Api::ChatCompletions, &formula, &pause).unwrap();
+        assert_eq!(format!("{plain:?}"), format!("{pausing:?}"));
+        assert!(pauses.get() > 30, "{}", pauses.get());
     }
 
     #[test]
