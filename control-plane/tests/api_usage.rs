@@ -16,8 +16,10 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use support::{Daemon, Folders};
 use tollgate::ledger::{
-    Batch, Counters, Delta, GroupDelta, Line, Lines, Results, Served, ServedDelta, SqliteStore, Store,
+    Batch, Counters, Delta, GroupDelta, Keep, Line, Lines, Results, Served, ServedDelta, ShadowDelta,
+    ShadowHits, SqliteStore, Store,
 };
+use tollgate_policy::{Deeds, hash_name};
 use tollgate_shm::{Class, Event, UsageDelta};
 use tower::ServiceExt;
 
@@ -98,6 +100,22 @@ fn history(daemon: &Daemon) {
                 });
             }
         }
+        for (hits, channel) in [(1, "wechat001"), (2, "team-a"), (3, "team-b")] {
+            batch.shadows.push(ShadowDelta {
+                of: ShadowHits {
+                    bucket: minute,
+                    rule: hash_name(b"no opus"),
+                    channel: channel.into(),
+                    deeds: if channel == "team-a" {
+                        Deeds::DENY
+                    } else {
+                        Deeds::TAG
+                    }
+                    .0,
+                },
+                hits,
+            });
+        }
         batch.groups.push(GroupDelta {
             minute,
             experiment: "e".into(),
@@ -115,6 +133,82 @@ fn sum(line: &Value, counter: &str) -> i64 {
         .iter()
         .map(|n| n.as_i64().unwrap())
         .sum()
+}
+
+#[tokio::test]
+async fn results_of_a_shadow_are_shown_as_far_as_somebody_sees_channels() {
+    let daemon = Daemon::start(Folders::new()).await;
+    history(&daemon);
+    let reads = json!({"rules": ["read"], "usage": ["read"]});
+    daemon.role("reads", &reads).await;
+    daemon.role("rules-only", &json!({"rules": ["read"]})).await;
+    let all = daemon.account("all", &["reads"], &["*"]).await;
+    let team = daemon.account("team", &["reads"], &["team-*"]).await;
+    let other = daemon.account("other", &["reads"], &["nobody-*"]).await;
+    let blind = daemon.account("blind", &["rules-only"], &["*"]).await;
+    let path = format!("/api/v1/rules/no%20opus/shadow?from={T0}&to={}", T0 + 6 * 3_600);
+    let shown = |channels: &[(&str, u64)]| -> Value {
+        channels
+            .iter()
+            .map(|(channel, hits)| json!({"channel": channel, "hits": hits}))
+            .collect()
+    };
+    let mut store = SqliteStore::open(&daemon.folders.state().join("tollgate.db")).unwrap();
+    // From the tables and the journal, and then from what is packed.
+    for packed in [false, true] {
+        if packed {
+            let keep = Keep {
+                now: T0 + 86_400,
+                minutes_from: 0,
+                ten_minutes_from: 0,
+                requests_from_ms: 0,
+                requests: 1_000,
+            };
+            for _ in 0..20 {
+                store.prune(&keep).unwrap();
+            }
+        }
+        for (who, hits, requests, refuse, channels, others) in [
+            (
+                &all,
+                216,
+                432,
+                72,
+                shown(&[("team-b", 108), ("team-a", 72), ("wechat001", 36)]),
+                0,
+            ),
+            (&team, 180, 360, 72, shown(&[("team-b", 108), ("team-a", 72)]), 0),
+            (&other, 0, 0, 0, json!([]), 0),
+            (&blind, 216, 432, 72, json!([]), 216),
+        ] {
+            let (status, body) = daemon.as_(who, "GET", &path, None).await;
+            assert_eq!(status, StatusCode::OK, "{body}");
+            assert_eq!(
+                (&body["hits"], &body["requests"], &body["would"]["refuse"]),
+                (&json!(hits), &json!(requests), &json!(refuse)),
+                "{body}"
+            );
+            assert_eq!(
+                (&body["channels"], &body["others"]),
+                (&channels, &json!(others)),
+                "{body}"
+            );
+            let values = body["values"].as_array().unwrap();
+            assert!(
+                values.len() == 36 && values.iter().all(|v| v == hits / 36),
+                "{body}"
+            );
+            let text = body.to_string();
+            let seen = |channel: &str| text.contains(channel);
+            let sees_all = channels.as_array().unwrap().len() == 3;
+            assert_eq!(seen("wechat001"), sees_all, "{body}");
+        }
+    }
+    // Who sees none of its channels learns nothing of a rule that is gone.
+    let gone = path.replace("no%20opus", "gone");
+    for who in [&all, &team] {
+        assert_eq!(daemon.as_(who, "GET", &gone, None).await.0, StatusCode::NOT_FOUND);
+    }
 }
 
 #[tokio::test]

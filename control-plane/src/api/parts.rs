@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::ledger::{
-    Counters, Results, ResultsQuery, SeriesQuery, Served, ServedQuery, SqliteReader, StoreError,
+    Counters, Results, ResultsQuery, SeriesQuery, Served, ServedLine, SqliteReader, StoreError,
 };
 
 /// What tells parts apart.
@@ -97,12 +97,12 @@ pub(super) fn read(
     experiment: Option<String>,
     top: usize,
 ) -> Result<Parts, StoreError> {
-    let mut adding = Adding {
-        query,
-        places: BTreeMap::new(),
-        parts: Vec::new(),
-    };
     if by == By::Group {
+        let mut adding = Adding {
+            query,
+            places: BTreeMap::new(),
+            parts: Vec::new(),
+        };
         let wanted = ResultsQuery {
             step: query.stored(),
             from: query.from,
@@ -120,22 +120,17 @@ pub(super) fn read(
         }
         return Ok(adding.ranked(top));
     }
-    let wanted = ServedQuery {
-        step: query.stored(),
-        from: query.from,
-        to: query.to,
-        model: query.model.clone(),
-    };
-    ledger.served(&wanted, &mut |bucket, served, results| {
-        let mut served = served.clone();
-        if by == By::Version {
-            served.deployment.clear();
-        }
-        let name = Name {
-            served,
+    let found = ledger.served(query, by == By::Version, top)?;
+    let part = |line: ServedLine| Part {
+        name: Name {
+            served: line.served,
             ..Name::default()
-        };
-        adding.add(bucket, name, results);
-    })?;
-    Ok(adding.ranked(top))
+        },
+        points: line.points,
+        total: line.total,
+    };
+    Ok(Parts {
+        first: found.lines.into_iter().map(part).collect(),
+        others: found.others.map(part),
+    })
 }

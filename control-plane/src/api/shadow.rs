@@ -1,7 +1,6 @@
 //! What a rule in shadow mode would have done, to look at before it is enforced.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use axum::extract::State;
 use axum::{Extension, Json};
@@ -12,8 +11,8 @@ use tollgate_policy::{Deeds, hash_name};
 use super::extract::{Path, Query};
 use super::resources::{self, sort::Sort};
 use super::{ApiError, AppState};
-use crate::accounts::Principal;
-use crate::ledger::{SeriesQuery, ShadowHits, ShadowQuery, SqliteReader, StoreError};
+use crate::accounts::{Action, Principal, Resource};
+use crate::ledger::{SeriesQuery, ShadowSums};
 
 /// Channels that stand by themselves in an answer.
 const TOP: usize = 10;
@@ -75,11 +74,11 @@ pub(super) struct Answer {
     note: Option<String>,
     /// Requests that the rule matched.
     hits: u64,
-    /// All requests of that time, refused ones among them.
+    /// All requests of that time, refused ones among them; for an account that is limited to some channels, theirs, as are hits.
     requests: u64,
     /// Hits by what it would have done.
     would: Would,
-    /// Those with the most hits.
+    /// Those with the most hits; none for those who may not read usage.
     channels: Vec<Channel>,
     /// Hits of all other channels.
     others: u64,
@@ -89,53 +88,37 @@ pub(super) struct Answer {
     values: Vec<u64>,
 }
 
-/// Hits as they are added up.
-#[derive(Default)]
-struct Sum {
-    hits: u64,
-    would: Would,
-    channels: BTreeMap<String, u64>,
-    values: Vec<u64>,
-}
-
-impl Sum {
-    fn add(&mut self, query: &SeriesQuery, of: &ShadowHits, hits: u64) {
-        let deeds = Deeds(of.deeds);
+impl Would {
+    fn of(deeds: &BTreeMap<u16, u64>) -> Would {
+        let mut would = Would::default();
         let moved = Deeds::SET_CHANNEL
             .and(Deeds::SET_MODEL)
             .and(Deeds::SET_VERSION)
             .and(Deeds::SET_DEPLOYMENT);
-        let would = &mut self.would;
-        for (sum, which) in [
-            (&mut would.refuse, Deeds::DENY),
-            (&mut would.allow, Deeds::ALLOW),
-            (&mut would.reroute, moved),
-            (&mut would.cap, Deeds::CAP_MAX_TOKENS),
-            (&mut would.tag, Deeds::TAG),
-        ] {
-            if deeds.has(which) {
-                *sum += hits;
+        for (deeds, hits) in deeds {
+            for (sum, which) in [
+                (&mut would.refuse, Deeds::DENY),
+                (&mut would.allow, Deeds::ALLOW),
+                (&mut would.reroute, moved),
+                (&mut would.cap, Deeds::CAP_MAX_TOKENS),
+                (&mut would.tag, Deeds::TAG),
+            ] {
+                if Deeds(*deeds).has(which) {
+                    *sum += hits;
+                }
             }
         }
-        self.hits += hits;
-        match self.channels.get_mut(&of.channel) {
-            Some(sum) => *sum += hits,
-            None => drop(self.channels.insert(of.channel.clone(), hits)),
-        }
-        let value = query.place(of.bucket).and_then(|at| self.values.get_mut(at));
-        if let Some(value) = value {
-            *value += hits;
-        }
+        would
     }
+}
 
-    /// The channels with the most hits, and how many the others have.
-    fn ranked(channels: BTreeMap<String, u64>) -> (Vec<Channel>, u64) {
-        let named = |(channel, hits)| Channel { channel, hits };
-        let mut all: Vec<Channel> = channels.into_iter().map(named).collect();
-        all.sort_by(|a, b| (b.hits, &a.channel).cmp(&(a.hits, &b.channel)));
-        let others = all.split_off(TOP.min(all.len()));
-        (all, others.iter().map(|c| c.hits).sum())
-    }
+/// The channels with the most hits, and how many the others have.
+fn ranked(channels: BTreeMap<String, u64>, top: usize) -> (Vec<Channel>, u64) {
+    let named = |(channel, hits)| Channel { channel, hits };
+    let mut all: Vec<Channel> = channels.into_iter().map(named).collect();
+    all.sort_by(|a, b| (b.hits, &a.channel).cmp(&(a.hits, &b.channel)));
+    let others = all.split_off(top.min(all.len()));
+    (all, others.iter().map(|c| c.hits).sum())
 }
 
 /// The time that is asked for, in whole buckets.
@@ -159,25 +142,25 @@ fn range(wanted: &Wanted, now: u64) -> Result<SeriesQuery, ApiError> {
     })
 }
 
-fn look(ledger: &SqliteReader, rule: &str, query: &SeriesQuery) -> Result<(Sum, u64), StoreError> {
-    let mut sum = Sum {
-        values: vec![0; query.buckets()],
-        ..Sum::default()
-    };
-    let wanted = ShadowQuery {
-        rule: hash_name(rule.as_bytes()),
-        from: query.from,
-        to: query.to,
-    };
-    ledger.shadows(&wanted, &mut |of, hits| sum.add(query, of, hits))?;
-    let all = ledger.series(query, 1, None)?;
+/// What the rule has matched of what somebody may see, and all of their requests.
+fn look(
+    state: &AppState,
+    who: &Principal,
+    rule: &str,
+    query: &SeriesQuery,
+) -> Result<(ShadowSums, u64), ApiError> {
+    let sees = |channel: &str| who.sees(channel);
+    let sees = who.is_limited().then_some(&sees as &dyn Fn(&str) -> bool);
+    let sums = state.ledger.shadow(hash_name(rule.as_bytes()), query, sees)?;
+    let all = state.ledger.series(query, 1, sees)?;
     let points = all.lines.iter().flat_map(|line| &line.points);
     let requests: i64 = points.map(|counters| counters.requests()).sum();
-    Ok((sum, u64::try_from(requests).unwrap_or(0)))
+    Ok((sums, u64::try_from(requests).unwrap_or(0)))
 }
 
 /// What a rule would have done, had it not been in shadow mode: this instance's requests that it matched, by what it would
-/// have done with them, by channel and over time, beside the number of all requests. Hits are counted from events, so those
+/// have done with them, by channel and over time, beside the number of all requests; an account that is limited to some
+/// channels is told of theirs. Hits are counted from events, so those
 /// of a full ring or a killed worker are missing.
 pub(super) async fn read(
     State(state): State<AppState>,
@@ -186,14 +169,20 @@ pub(super) async fn read(
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Answer>, ApiError> {
     let query = range(&wanted, state.region.now_ms() / 1_000)?;
-    let known = resources::one(Sort::RULES, state.clone(), who, rule.clone()).await;
-    let (ledger, name, asked) = (Arc::clone(&state.ledger), rule.clone(), query.clone());
-    let (sum, requests) = tokio::task::spawn_blocking(move || look(&ledger, &name, &asked)).await??;
+    let known = resources::one(Sort::RULES, state.clone(), who.clone(), rule.clone()).await;
+    let top = if who.may(Resource::Usage, Action::Read) {
+        TOP
+    } else {
+        0
+    };
+    let (looking, name, asked) = (state.clone(), rule.clone(), query.clone());
+    let (sums, requests) = tokio::task::spawn_blocking(move || look(&looking, &who, &name, &asked)).await??;
+    let hits: u64 = sums.points.iter().sum();
     // A rule that is gone has its results for as long as they are kept.
-    if sum.hits == 0 {
+    if hits == 0 {
         known?;
     }
-    let (channels, others) = Sum::ranked(sum.channels);
+    let (channels, others) = ranked(sums.channels, top);
     let shared = state.usage.is_configured();
     Ok(Json(Answer {
         rule,
@@ -201,15 +190,15 @@ pub(super) async fn read(
         from: query.from,
         to: query.to,
         note: shared.then(|| "this instance's alone: other instances know their own".to_owned()),
-        hits: sum.hits,
+        hits,
         requests,
-        would: sum.would,
+        would: Would::of(&sums.deeds),
         channels,
         others,
-        times: (0..sum.values.len() as u64)
+        times: (0..sums.points.len() as u64)
             .map(|n| query.from + n * query.step)
             .collect(),
-        values: sum.values,
+        values: sums.points,
     }))
 }
 
@@ -240,26 +229,12 @@ mod tests {
     }
 
     #[test]
-    fn hits_are_told_apart_by_deed_channel_and_time() {
-        let query = range(&wanted(Some(600), Some(1_801)), 0).unwrap();
-        let mut sum = Sum {
-            values: vec![0; query.buckets()],
-            ..Sum::default()
-        };
-        for (bucket, channel, deeds, hits) in [
-            (600, "a", Deeds::DENY.and(Deeds::TAG), 3),
-            (1_200, "a", Deeds::SET_MODEL.and(Deeds::SET_VERSION), 4),
-            (1_800, "b", Deeds::CAP_MAX_TOKENS, 9),
-        ] {
-            let of = ShadowHits {
-                bucket,
-                rule: 1,
-                channel: channel.into(),
-                deeds: deeds.0,
-            };
-            sum.add(&query, &of, hits);
-        }
-        assert_eq!((sum.hits, &sum.values[..]), (16, &[3, 4, 9][..]));
+    fn hits_are_told_apart_by_deed() {
+        let deeds = BTreeMap::from([
+            (Deeds::DENY.and(Deeds::TAG).0, 3),
+            (Deeds::SET_MODEL.and(Deeds::SET_VERSION).0, 4),
+            (Deeds::CAP_MAX_TOKENS.0, 9),
+        ]);
         let would = Would {
             refuse: 3,
             allow: 0,
@@ -267,20 +242,16 @@ mod tests {
             cap: 9,
             tag: 3,
         };
-        assert_eq!(sum.would, would);
-        let (channels, others) = Sum::ranked(sum.channels);
-        assert_eq!(
-            channels.iter().map(|c| (&*c.channel, c.hits)).collect::<Vec<_>>(),
-            [("b", 9), ("a", 7)]
-        );
-        assert_eq!(others, 0);
+        assert_eq!(Would::of(&deeds), would);
     }
 
     #[test]
     fn only_some_channels_stand_by_themselves() {
-        let many = (0..25).map(|n| (format!("c{n:02}"), n + 1)).collect();
-        let (channels, others) = Sum::ranked(many);
+        let many: BTreeMap<String, u64> = (0..25).map(|n| (format!("c{n:02}"), n + 1)).collect();
+        let (channels, others) = ranked(many.clone(), TOP);
         assert_eq!((channels.len(), channels[0].hits, channels[9].hits), (10, 25, 16));
         assert_eq!(others, (1..=15).sum::<u64>());
+        let (channels, others) = ranked(many, 0);
+        assert_eq!((channels.len(), others), (0, (1..=25).sum::<u64>()));
     }
 }

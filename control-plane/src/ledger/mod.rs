@@ -12,6 +12,7 @@
 mod booking;
 mod counters;
 mod drain;
+mod filter;
 mod lines;
 #[cfg(test)]
 mod memory;
@@ -24,13 +25,14 @@ mod store;
 pub use booking::{Booking, Names, Reading, Seen, SlotEvents};
 pub use counters::{COUNTER_NAMES, COUNTERS, Counter, Counters};
 pub use drain::{Drain, DrainStatus, RegionNames};
+pub use filter::{Facts, Filter};
 pub use lines::{Line, Lines};
 pub use record::{RequestRecord, flag_bit, flag_names, source_name};
 pub use results::{Histogram, Results, quantile_us};
 pub use snapshots::{Served, Snapshots};
 pub use sqlite::{
-    Changed, Changes, Marking, Ranked, RankedLine, RequestPage, RequestSearch, Series, SeriesQuery,
-    SqliteReader, SqliteStore,
+    Changed, Changes, Marking, Ranked, RankedLine, RankedServed, RequestPage, RequestSearch, Series,
+    SeriesQuery, ServedLine, ShadowSums, SqliteReader, SqliteStore,
 };
 pub use store::{
     Batch, BookedRow, Delta, GroupDelta, Keep, Position, RequestQuery, ResultsPoint, ResultsQuery, STEPS,

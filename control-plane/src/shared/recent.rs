@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use super::{Script, Shared, SharedError};
 use crate::config::StatusWatch;
-use crate::ledger::{RequestQuery, RequestRecord, RequestSearch, SqliteReader, StoreError, flag_bit};
+use crate::ledger::{Facts, Filter, RequestQuery, RequestRecord, RequestSearch, SqliteReader, StoreError};
 
 static PUSH: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("recent.lua")));
 
@@ -243,25 +243,14 @@ struct Reading {
 }
 
 /// Whether a line is one of those that are asked for.
-fn fits(q: &RequestSearch, record: &RequestRecord) -> bool {
+fn fits(q: &RequestSearch, filter: &Filter, record: &RequestRecord) -> bool {
     let same = |wanted: &Option<String>, value: &str| wanted.as_ref().is_none_or(|w| w == value);
-    let flags = record
-        .flags
-        .split(',')
-        .filter_map(flag_bit)
-        .fold(0, |all, bit| all | bit);
-    let is_attempt = record.flags.split(',').any(|flag| flag == "attempt");
     same(&q.channel, &record.channel)
         && same(&q.model, &record.model)
-        && same(&q.class, &record.class)
         && same(&q.experiment, &record.experiment)
         && same(&q.group, &record.group)
         && same(&q.deployment, &record.deployment)
-        && same(&q.id, &record.request_id)
-        && q.status.is_none_or(|status| status == record.status)
-        && (q.attempts || !is_attempt)
-        && flags & q.flags == q.flags
-        && (q.from_ms.unwrap_or(0)..q.to_ms.unwrap_or(u64::MAX)).contains(&record.time_ms)
+        && filter.fits(&Facts::of(record))
 }
 
 impl RecentReader {
@@ -286,6 +275,9 @@ impl RecentReader {
         before: &RecentCursor,
         sees: &(dyn Fn(&str) -> bool + Sync),
     ) -> Result<(Vec<RecentLine>, Option<RecentCursor>), SharedError> {
+        let Some(filter) = Filter::of(q) else {
+            return Ok((Vec::new(), None));
+        };
         let lists = self.shared.key(LISTS);
         let names: Vec<String> = self
             .shared
@@ -306,7 +298,7 @@ impl RecentReader {
         while page.len() < q.limit {
             for reading in &mut lists {
                 while reading.lines.is_empty() && !reading.ended && looked_at < MOST_LOOKED_AT {
-                    looked_at += self.more(reading, q, sees).await?;
+                    looked_at += self.more(reading, (q, &filter), sees).await?;
                 }
             }
             let unread = |reading: &&Reading| reading.lines.is_empty() && !reading.ended;
@@ -338,7 +330,7 @@ impl RecentReader {
     async fn more(
         &self,
         reading: &mut Reading,
-        q: &RequestSearch,
+        (q, filter): (&RequestSearch, &Filter),
         sees: &(dyn Fn(&str) -> bool + Sync),
     ) -> Result<usize, SharedError> {
         let mut command = redis::cmd("LRANGE");
@@ -355,7 +347,7 @@ impl RecentReader {
             .iter()
             .map(|line| line.number)
             .fold(reading.reached, i64::min);
-        lines.retain(|line| sees(&line.record.channel) && fits(q, &line.record));
+        lines.retain(|line| sees(&line.record.channel) && fits(q, filter, &line.record));
         lines.sort_by_key(|line| line.number);
         reading.lines = lines;
         Ok(found.len())
@@ -365,6 +357,7 @@ impl RecentReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ledger::flag_bit;
 
     #[test]
     fn lines_come_back_and_say_nothing_that_is_empty() {
@@ -407,6 +400,7 @@ mod tests {
         let record = RequestRecord {
             channel: "c".to_owned(),
             flags: "stream,attempt".to_owned(),
+            class: "limit".to_owned(),
             status: 429,
             time_ms: 100,
             ..RequestRecord::default()
@@ -415,7 +409,8 @@ mod tests {
             attempts: true,
             ..RequestSearch::default()
         };
-        assert!(fits(&any, &record));
+        let fits = |q: &RequestSearch| Filter::of(q).is_some_and(|filter| super::fits(q, &filter, &record));
+        assert!(fits(&any));
         let misfits = [
             RequestSearch {
                 attempts: false,
@@ -441,9 +436,21 @@ mod tests {
                 to_ms: Some(100),
                 ..any.clone()
             },
+            RequestSearch {
+                class: Some("ok".to_owned()),
+                ..any.clone()
+            },
+            RequestSearch {
+                class: Some("no class".to_owned()),
+                ..any.clone()
+            },
+            RequestSearch {
+                id: Some("0".repeat(31) + "1"),
+                ..any.clone()
+            },
         ];
         for wrong in misfits {
-            assert!(!fits(&wrong, &record), "{wrong:?}");
+            assert!(!fits(&wrong), "{wrong:?}");
         }
     }
 }

@@ -112,7 +112,8 @@ pub(super) fn running() -> Vec<Route> {
             shadow::read,
         )
         .query::<shadow::Wanted>()
-        .gives::<shadow::Answer>(),
+        .gives::<shadow::Answer>()
+        .narrowed(),
         Route::get(
             "/deployments",
             may(Deployments, Read),

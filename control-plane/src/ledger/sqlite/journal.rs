@@ -16,7 +16,8 @@ use rusqlite::{Connection, Statement, params};
 
 use super::bytes::{Bytes, put, put_signed};
 use super::names::Names;
-use super::packed::Packing;
+use super::packed::Usage;
+use super::packing::Packing;
 use super::{counter_columns, damaged, time, to_blob};
 use crate::ledger::{Batch, COUNTER_NAMES, COUNTERS, Counters, STEPS};
 
@@ -200,7 +201,7 @@ impl Journal {
         names: &mut Names,
         region: i64,
         add_usage: &str,
-        packing: &mut Packing,
+        packing: &mut Packing<Usage>,
     ) -> rusqlite::Result<()> {
         let mut fold = match self.fold.take() {
             Some(fold) => fold,

@@ -17,6 +17,7 @@ mod marks;
 mod names;
 mod pace;
 mod packed;
+mod packing;
 mod pairs;
 mod results;
 mod search;
@@ -29,6 +30,8 @@ mod tests;
 pub use marks::{Changed, Changes, Marking};
 pub use search::{RequestPage, RequestSearch};
 pub use series::{Ranked, RankedLine, Series, SeriesQuery};
+pub use served::{RankedServed, ServedLine};
+pub use shadows::ShadowSums;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -50,6 +53,8 @@ const SCHEMA_VERSION: i64 = 3;
 const PRUNE_BUCKETS: i64 = 2_000;
 /// The writer's page cache, as SQLite wants it: negative numbers are KiB.
 const CACHE_KIB: i64 = -16_384;
+/// How long packing may take at a time.
+const PACK: Duration = Duration::from_millis(50);
 /// Time between two flushes to the disk.
 const FLUSH: Duration = Duration::from_millis(200);
 
@@ -78,7 +83,7 @@ struct Known {
     journal: journal::Journal,
     log: log::LogWriter,
     marks: marks::Marks,
-    packing: packed::Packing,
+    packing: packing::Packing<packed::Usage>,
     serving: served::Serving,
     shadowing: shadows::Shadowing,
 }
@@ -266,7 +271,7 @@ impl Known {
             journal: journal::Journal::load(db, region)?,
             log: log::LogWriter::default(),
             marks: marks::Marks::load(db, Arc::clone(marking))?,
-            packing: packed::Packing::load(db)?,
+            packing: packing::Packing::load(db)?,
             serving: served::Serving::load(db)?,
             shadowing: shadows::Shadowing::load(db)?,
         })
@@ -490,11 +495,12 @@ impl Store for SqliteStore {
             }
             prune_steps(t, "usage", "channel, model", keep)?;
             results::prune(t, keep)?;
+            let late = Instant::now() + PACK;
+            known.packing.prune(t, &mut known.names, keep, late)?;
             known.serving.fold(t)?;
-            served::prune(t, keep)?;
+            known.serving.prune(t, &mut known.names, keep, late)?;
             known.shadowing.fold(t)?;
-            shadows::prune(t, keep)?;
-            known.packing.prune(t, &mut known.names, keep)?;
+            known.shadowing.prune(t, &mut known.names, keep, late)?;
             log::prune(t, keep.requests_from_ms, keep.requests)
         })
         .map_err(fail("prune the ledger"))
@@ -537,23 +543,37 @@ impl SqliteReader {
         at_once(&self.db(), |db| results::query(db, query)).map_err(fail("read results"))
     }
 
-    /// See [`Store::served`].
+    /// What deployments have served over time, apart by deployment or version: the `top` with the most requests, and all
+    /// others as one. Of the query, the model counts and no channel.
     pub fn served(
         &self,
-        query: &ServedQuery,
-        each: &mut dyn FnMut(u64, &Served, &Results),
-    ) -> Result<(), StoreError> {
-        at_once(&self.db(), |db| served::query(db, query, each)).map_err(fail("read what deployments served"))
+        query: &SeriesQuery,
+        by_version: bool,
+        top: usize,
+    ) -> Result<RankedServed, StoreError> {
+        at_once(&self.db(), |db| served::read(db, query, by_version, top))
+            .map_err(fail("read what deployments served"))
     }
 
-    /// See [`Store::shadows`].
-    pub fn shadows(
+    /// What a rule in shadow mode, by the hash of its name, has matched over time, of channels that `sees` accepts. Of the query,
+    /// only the times count.
+    pub fn shadow(
         &self,
-        query: &ShadowQuery,
-        each: &mut dyn FnMut(&ShadowHits, u64),
-    ) -> Result<(), StoreError> {
-        at_once(&self.db(), |db| shadows::query(db, query, each))
-            .map_err(fail("read what shadow rules matched"))
+        rule: u64,
+        query: &SeriesQuery,
+        sees: Option<&dyn Fn(&str) -> bool>,
+    ) -> Result<ShadowSums, StoreError> {
+        let mut pairs = self.pairs();
+        at_once(&self.db(), |db| {
+            shadows::read(db, &mut pairs, (rule, query), sees)
+        })
+        .map_err(fail("read what shadow rules matched"))
+    }
+
+    fn pairs(&self) -> std::sync::MutexGuard<'_, pairs::Pairs> {
+        self.pairs
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Usage over time, summed up: the `top` with the most requests, and all others as one. Of channels that `sees` accepts.
@@ -563,10 +583,7 @@ impl SqliteReader {
         top: usize,
         sees: Option<&dyn Fn(&str) -> bool>,
     ) -> Result<Ranked, StoreError> {
-        let mut pairs = self
-            .pairs
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut pairs = self.pairs();
         at_once(&self.db(), |db| series::read(db, &mut pairs, query, top, sees)).map_err(fail("read usage"))
     }
 

@@ -3,11 +3,10 @@
 use std::collections::HashSet;
 
 use rusqlite::{Connection, params};
-use tollgate_shm::Class;
 
 use super::log::{Cached, data, kept};
 use super::{block, damaged, names, time};
-use crate::ledger::RequestRecord;
+use crate::ledger::{Facts, Filter, RequestRecord};
 
 /// Lines that one search looks at; a page may be short, and the next one goes on from where this ended.
 const MOST_LINES: usize = 300_000;
@@ -79,29 +78,14 @@ fn wanted(
     Ok(Some(found))
 }
 
-/// A request id's two halves.
-fn halves(id: &str) -> Option<[u64; 2]> {
-    let (high, low) = id.split_at_checked(16)?;
-    let number = |text: &str| u64::from_str_radix(text, 16).ok();
-    (id.len() == 32).then_some([number(high)?, number(low)?])
-}
-
 /// A page of what is asked for, of channels that `sees` accepts.
 pub fn search(
     db: &Connection,
     q: &RequestSearch,
     sees: Option<&dyn Fn(&str) -> bool>,
 ) -> rusqlite::Result<RequestPage> {
-    let class = |name: &String| Class::ALL.into_iter().find(|c| c.name() == name);
-    let classes = match q.class.as_ref().map(class) {
-        None => u8::MAX,
-        Some(Some(class)) => 1 << class as u8,
-        Some(None) => return Ok(RequestPage::default()),
-    };
-    let id = match q.id.as_deref().map(halves) {
-        None => None,
-        Some(Some(id)) => Some(id),
-        Some(None) => return Ok(RequestPage::default()),
+    let Some(filter) = Filter::of(q) else {
+        return Ok(RequestPage::default());
     };
     let wanted = wanted(db, q, sees)?;
     if wanted.as_ref().is_some_and(HashSet::is_empty) || q.limit == 0 {
@@ -110,7 +94,7 @@ pub fn search(
     let is_wanted = |who: u32| wanted.as_ref().is_none_or(|ids| ids.contains(&who));
     let groups = names::wanted_groups(db, q.experiment.as_deref(), q.group.as_deref())?;
     let is_in = |group: u32| groups.as_ref().is_none_or(|ids| ids.contains(&group));
-    let times = q.from_ms.unwrap_or(0)..q.to_ms.unwrap_or(u64::MAX);
+    let times = filter.times();
     let (kept, before) = (kept(db)?, q.before.unwrap_or(i64::MAX));
     let mut cached = Cached::new(db);
     let mut page = RequestPage::default();
@@ -127,7 +111,7 @@ pub fn search(
             page.next = page.next.or(Some(first + i64::from(block::BLOCK_LINES)));
             return Ok(page);
         }
-        if !block::holds(row.get_ref(1)?.as_blob()?, is_wanted, classes).ok_or_else(damaged)? {
+        if !block::holds(row.get_ref(1)?.as_blob()?, is_wanted, filter.classes()).ok_or_else(damaged)? {
             continue;
         }
         let data = data(db, first)?;
@@ -135,16 +119,19 @@ pub fn search(
         for (number, line) in (first..).zip(block::lines(&data)) {
             let line = line.ok_or_else(damaged)?;
             looked_at += 1;
-            let class = 1u8.checked_shl(line.event.class.into()).unwrap_or(0);
+            let event = &line.event;
+            let facts = Facts {
+                time_ms: line.time_ms,
+                class: event.class,
+                status: event.status,
+                flags: event.flags,
+                attempt: event.is_attempt(),
+                id: event.request_id,
+            };
             if (kept..before).contains(&number)
-                && class & classes != 0
                 && is_wanted(line.who)
-                && (q.attempts || !line.event.is_attempt())
                 && is_in(line.group)
-                && line.event.flags & q.flags == q.flags
-                && times.contains(&line.time_ms)
-                && q.status.is_none_or(|s| s == line.event.status)
-                && id.is_none_or(|id| id == line.event.request_id)
+                && filter.fits(&facts)
             {
                 of_block.push((number, line));
             }

@@ -1,13 +1,15 @@
 //! Usage over time, summed up by the store: from packed buckets, rows of what is not packed, and the journal.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
+use super::packed::{self, Usage};
+use super::packing::{Packed, there};
 use super::pairs::{Pair, Pairs};
-use super::{counter_columns, journal, packed, time};
+use super::{counter_columns, journal, time};
 use crate::ledger::Counters;
 
 /// Which usage.
@@ -114,15 +116,24 @@ impl Ranked {
 
 /// What a range is read from.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Cover {
+pub struct Cover {
     /// Packed buckets: step and begin.
-    packed: Vec<(u64, u64)>,
+    pub packed: Vec<(u64, u64)>,
     /// From when to when rows are read.
-    rows: Vec<(u64, u64)>,
+    pub rows: Vec<(u64, u64)>,
 }
 
 /// The longest packed buckets that lie within the range, each within a bucket of `within`; rows for the rest.
-fn cover(db: &Connection, q: &SeriesQuery, within: u64) -> rusqlite::Result<Cover> {
+pub fn cover<P: Packed>(db: &Connection, q: &SeriesQuery, within: u64) -> rusqlite::Result<Cover> {
+    cover_of(q, within, |length, end| there::<P>(db, length, q.from, end))
+}
+
+/// The same of what `packed` says is there: begins of packed buckets of a length, up to an end.
+pub fn cover_of(
+    q: &SeriesQuery,
+    within: u64,
+    packed: impl Fn(u64, u64) -> rusqlite::Result<BTreeSet<u64>>,
+) -> rusqlite::Result<Cover> {
     let stored = q.stored();
     let end = q.to.min(1 << 52).div_ceil(stored) * stored;
     let lengths: &[u64] = if stored == 60 {
@@ -132,7 +143,7 @@ fn cover(db: &Connection, q: &SeriesQuery, within: u64) -> rusqlite::Result<Cove
     };
     let mut there = Vec::new();
     for length in lengths.iter().filter(|length| within.is_multiple_of(**length)) {
-        there.push((*length, packed::there(db, *length, q.from, end)?));
+        there.push((*length, packed(*length, end)?));
     }
     let mut cover = Cover::default();
     let mut at = q.from;
@@ -323,7 +334,7 @@ pub fn read(
             packed: Vec::new(),
             rows: vec![(q.from, q.to.min(1 << 52))],
         }),
-        None => cover(db, q, within),
+        None => cover::<Usage>(db, q, within),
     };
     let ranked = cover(86_400)?;
     rank(db, pairs, &mut groups, &ranked, &pending)?;
