@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::extract::{Path, Query};
 use super::{ApiError, AppState};
-use crate::audit::{AuditQuery, Outcome, Row, Verdict};
+use crate::audit::{AuditQuery, AuditRows, Outcome, Row, Verdict};
 
 /// Most rows on one page.
 const MOST: usize = 1_000;
@@ -42,7 +42,7 @@ pub(super) struct Wanted {
 #[derive(Serialize, JsonSchema)]
 pub(super) struct AuditPage {
     items: Vec<Row>,
-    /// `before` of the next page; null on the last one.
+    /// `before` of the next page; null on the last one. A page of a search for a text may be short, and the next one goes on.
     next: Option<u64>,
     /// Number of rows of the log.
     count: u64,
@@ -69,10 +69,7 @@ pub(super) async fn list(
     };
     let audit = state.audit.clone();
     tokio::task::spawn_blocking(move || {
-        let items = audit.rows(&query)?;
-        let next = (items.len() == query.limit)
-            .then(|| items.last().map(|r| r.seq))
-            .flatten();
+        let AuditRows { rows: items, next } = audit.rows(&query)?;
         let (count, head) = audit.count();
         Ok(Json(AuditPage {
             items,

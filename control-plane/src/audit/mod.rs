@@ -14,5 +14,5 @@ mod verify;
 
 pub use diff::{Change, changes, redacted};
 pub use entry::{Detail, Entry, Outcome, Row};
-pub use log::{Audit, AuditError, AuditQuery};
+pub use log::{Audit, AuditError, AuditQuery, AuditRows};
 pub use verify::{Fault, Verdict};

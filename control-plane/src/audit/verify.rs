@@ -211,7 +211,15 @@ mod tests {
     fn rows_are_found_and_floods_counted() {
         let dir = tempfile::tempdir().unwrap();
         let audit = filled(dir.path(), 10);
-        let rows = |q: AuditQuery| audit.rows(&q).unwrap().iter().map(|r| r.seq).collect::<Vec<_>>();
+        let rows = |q: AuditQuery| {
+            audit
+                .rows(&q)
+                .unwrap()
+                .rows
+                .iter()
+                .map(|r| r.seq)
+                .collect::<Vec<_>>()
+        };
         let all = AuditQuery {
             limit: 3,
             ..AuditQuery::default()
@@ -245,6 +253,19 @@ mod tests {
             }),
             [10]
         );
+        // A search for a text looks at so many rows at a time, and goes on.
+        let mut query = AuditQuery {
+            search: Some("T1".into()),
+            ..all.clone()
+        };
+        let mut pages = Vec::new();
+        loop {
+            let page = audit.rows(&query).unwrap();
+            pages.push(page.rows.iter().map(|r| r.seq).collect::<Vec<_>>());
+            let Some(next) = page.next else { break };
+            query.before = Some(next);
+        }
+        assert_eq!(pages, [vec![10], vec![], vec![1]]);
         assert_eq!(
             rows(AuditQuery {
                 from_ms: Some(u64::MAX),
@@ -267,7 +288,7 @@ mod tests {
         };
         assert_eq!(rows(denied.clone()), [11]);
         audit.settle(true).unwrap();
-        assert_eq!(audit.rows(&denied).unwrap()[0].entry.repeated, 499);
+        assert_eq!(audit.rows(&denied).unwrap().rows[0].entry.repeated, 499);
         assert!(audit.verify().unwrap().intact);
         let edited = audit.opened_for_tests("UPDATE audit SET entry = '{}'");
         assert!(edited.unwrap_err().to_string().contains("only added to"));
