@@ -1,5 +1,9 @@
 //! Another master key: everything that the old one sealed or signed on this host is sealed and signed anew. The daemon
 //! must not run. Each step can be repeated: a rotation that was cut short goes on where it was.
+//!
+//! Instances that share documents change the key one after the other. First each gets the next key beside its own (`prepare`), so
+//! that everybody opens what either has sealed; then each takes it (`rotate`); at last one of them seals the documents anew
+//! (`tollgate config reseal`).
 
 use std::fs;
 use std::io;
@@ -11,7 +15,7 @@ use tollgate_shm::write_atomically;
 use crate::audit::Audit;
 use crate::backup::BackupFolder;
 use crate::config::{StateFolder, instance_of, resealed};
-use crate::secrets::{MasterKey, create_private};
+use crate::secrets::{MasterKey, beside, create_private};
 
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,12 +30,6 @@ pub struct Rotated {
     pub old_key: PathBuf,
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    PathBuf::from(name)
-}
-
 /// Replaces a file's content; whoever might read it before may read it then.
 fn rewrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let permissions = fs::metadata(path)?.permissions();
@@ -39,11 +37,23 @@ fn rewrite(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::set_permissions(path, permissions)
 }
 
-/// Puts a new random key in the place of the one in `key_file`, which is kept beside it as `….old`.
+/// Makes the next key, if there is none yet; its file. The daemon may run.
+///
+/// # Errors
+/// If there is no key to be followed by another one, or it cannot be written.
+pub fn prepare(key_file: &Path) -> Result<PathBuf, String> {
+    MasterKey::read(key_file).map_err(|e| e.to_string())?;
+    let file = beside(key_file, ".new");
+    MasterKey::read_or_create(&file).map_err(|e| e.to_string())?;
+    Ok(file)
+}
+
+/// Puts the next key in the place of the one in `key_file`, which is kept beside it as `….old`, and seals the documents in `config`
+/// anew. Without a folder the documents are shared, and so must the next key be: it is not made here.
 ///
 /// # Errors
 /// What went wrong, in words; nothing is lost, and another try goes on.
-pub fn rotate(state: &Path, key_file: &Path, config: &Path) -> Result<Rotated, String> {
+pub fn rotate(state: &Path, key_file: &Path, config: Option<&Path>) -> Result<Rotated, String> {
     let at = |path: &Path| {
         let path = path.display().to_string();
         move |e: io::Error| format!("{path}: {e}")
@@ -54,15 +64,22 @@ pub fn rotate(state: &Path, key_file: &Path, config: &Path) -> Result<Rotated, S
     })?;
     let old = MasterKey::read(key_file).map_err(|e| e.to_string())?;
     let (new_file, old_file) = (beside(key_file, ".new"), beside(key_file, ".old"));
-    let new = MasterKey::read_or_create(&new_file).map_err(|e| e.to_string())?;
+    let new = match config {
+        Some(_) => MasterKey::read_or_create(&new_file),
+        None => MasterKey::read(&new_file),
+    }
+    .map_err(|e| e.to_string())?;
     let mut rotated = Rotated {
         old_key: old_file.clone(),
         ..Rotated::default()
     };
-    let mut names: Vec<PathBuf> = fs::read_dir(config)
-        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
-        .map_err(at(config))?;
-    names.sort();
+    let mut names: Vec<PathBuf> = Vec::new();
+    if let Some(config) = config {
+        names = fs::read_dir(config)
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+            .map_err(at(config))?;
+        names.sort();
+    }
     for path in names {
         let name = path
             .file_name()
@@ -99,9 +116,11 @@ pub fn rotate(state: &Path, key_file: &Path, config: &Path) -> Result<Rotated, S
     }
     Audit::rekey(state, &old, &new).map_err(|e| e.to_string())?;
     // Its credentials are of the old key. The daemon makes another one.
-    match fs::remove_file(lock.snapshot()) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(at(&lock.snapshot())(e)),
-        _ => {}
+    if config.is_some()
+        && let Err(e) = fs::remove_file(lock.snapshot())
+        && e.kind() != io::ErrorKind::NotFound
+    {
+        return Err(at(&lock.snapshot())(e));
     }
     let text = fs::read(key_file).map_err(at(key_file))?;
     let _ = fs::remove_file(&old_file);
@@ -162,9 +181,13 @@ mod tests {
         fs::write(state.join("snapshot.last"), "x").unwrap();
 
         let running = StateFolder::open(&state).unwrap();
-        assert!(rotate(&state, &key_file, &config).unwrap_err().contains("runs"));
+        assert!(
+            rotate(&state, &key_file, Some(&config))
+                .unwrap_err()
+                .contains("runs")
+        );
         drop(running);
-        let done = rotate(&state, &key_file, &config).unwrap();
+        let done = rotate(&state, &key_file, Some(&config)).unwrap();
         assert_eq!(
             (done.documents, done.backups, done.foreign_backups),
             (vec!["tollgate.providers.json".to_owned()], 1, 1)
@@ -203,7 +226,7 @@ mod tests {
             let text = sealed(text.to_string().as_bytes(), key).unwrap().unwrap();
             fs::write(config.join(format!("tollgate.providers.{shard}.json")), text).unwrap();
         }
-        let done = rotate(&state, &key_file, &config).unwrap();
+        let done = rotate(&state, &key_file, Some(&config)).unwrap();
         assert_eq!(done.documents, ["tollgate.providers.b.json"]);
         let now = MasterKey::read(&key_file).unwrap();
         for shard in ["a", "b"] {
@@ -217,10 +240,32 @@ mod tests {
         fs::write(config.join("tollgate.providers.c.json"), text).unwrap();
         let before = fs::read(&key_file).unwrap();
         assert!(
-            rotate(&state, &key_file, &config)
+            rotate(&state, &key_file, Some(&config))
                 .unwrap_err()
                 .contains("tollgate.providers.c.json")
         );
         assert_eq!(fs::read(&key_file).unwrap(), before);
+    }
+
+    #[test]
+    fn a_shared_key_is_taken_only_once_it_has_been_handed_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, key_file) = (dir.path().to_owned(), dir.path().join("master.key"));
+        assert!(prepare(&key_file).unwrap_err().contains("master.key"));
+        let old = MasterKey::read_or_create(&key_file).unwrap();
+        assert!(
+            rotate(&state, &key_file, None)
+                .unwrap_err()
+                .contains("master.key.new")
+        );
+        let file = prepare(&key_file).unwrap();
+        let next = fs::read(&file).unwrap();
+        // Again, it is the same.
+        prepare(&key_file).unwrap();
+        rotate(&state, &key_file, None).unwrap();
+        assert_eq!(fs::read(&key_file).unwrap(), next);
+        let now = MasterKey::read(&key_file).unwrap().with_beside(&key_file);
+        let sealed = old.seal("p", b"sk").unwrap();
+        assert!(now.open("p", &sealed).is_ok() && now.alone().open("p", &sealed).is_err());
     }
 }

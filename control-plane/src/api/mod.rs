@@ -35,6 +35,7 @@ mod openapi;
 mod parts;
 mod publish;
 mod requests;
+mod reseal;
 mod resources;
 mod roles;
 mod route;

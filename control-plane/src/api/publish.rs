@@ -19,8 +19,8 @@ use super::guard::Trail;
 use super::versions::{blocking, conflict, differences};
 use super::{ApiError, AppState};
 use crate::config::{
-    Change, DocumentDiff, DocumentSet, Edit, Expected, PutError, SHARD_BYTES, diff, edited, edits_back_to,
-    parse_set, split,
+    Change, ConfigStatus, DocumentDiff, DocumentSet, Edit, Expected, PutError, SHARD_BYTES, diff, edited,
+    edits_back_to, parse_set, split,
 };
 
 /// Longest wait for a version to be looked at.
@@ -41,9 +41,9 @@ pub(super) fn author(headers: &HeaderMap, trail: &Trail) -> Result<String, ApiEr
 /// What became of a publication.
 #[derive(Serialize, JsonSchema)]
 pub(super) struct Published {
-    /// Whether it was published; not for a dry run.
+    /// Whether it was published; not for a dry run, nor if there was nothing to publish.
     published: bool,
-    /// The version that it is; null for a dry run.
+    /// The version that it is; null if it was not published.
     version: Option<u64>,
     /// Whether it is in force already.
     in_force: bool,
@@ -55,6 +55,21 @@ pub(super) struct Published {
     diff: Vec<DocumentDiff>,
     /// Warnings, as many as fit.
     problems: Vec<Problem>,
+}
+
+impl Published {
+    /// Nothing was to be published.
+    pub(super) fn nothing(status: &ConfigStatus) -> Published {
+        Published {
+            published: false,
+            version: None,
+            in_force: status.in_force,
+            generation: status.generation(),
+            documents: Vec::new(),
+            diff: Vec::new(),
+            problems: Vec::new(),
+        }
+    }
 }
 
 /// Content by document name, or by kind for all documents of that kind.
@@ -136,7 +151,7 @@ pub(super) fn edits(state: &AppState, set: &DocumentSet, documents: &Texts) -> R
 }
 
 /// Validates a change together with everything else, publishes it, and waits until it has been looked at.
-async fn make(
+pub(super) async fn make(
     state: &AppState,
     trail: &Trail,
     set: &DocumentSet,

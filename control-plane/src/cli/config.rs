@@ -27,6 +27,8 @@ enum Command {
     Diff(Diff),
     /// Publish the documents of a version again, byte for byte, as a new version
     Rollback(Rollback),
+    /// Seal the documents' credentials by the master key that the instance has now
+    Reseal(Reseal),
     /// Write all documents into a folder, credentials taken out; publishing them puts the stored ones back
     Export(Export),
     /// Publish the documents of a folder later
@@ -67,6 +69,18 @@ struct Diff {
     /// As JSON
     #[arg(long)]
     json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+struct Reseal {
+    #[command(flatten)]
+    daemon: Daemon,
+    /// Also if an instance cannot open them then; it goes on with the documents that it has
+    #[arg(long)]
+    force: bool,
+    /// Why
+    #[arg(short, long, default_value = "")]
+    message: String,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -322,6 +336,14 @@ pub(super) fn run(args: &ConfigArgs) -> Result<(), Failure> {
                 .daemon
                 .client()?
                 .post(&path, &json!({ "message": args.message }))?;
+            print(&published(&answer))
+        }
+        Command::Reseal(args) => {
+            let body = json!({ "message": args.message, "force": args.force });
+            let answer = args.daemon.client()?.post("/documents/reseal", &body)?;
+            if answer.get("published").and_then(Value::as_bool) == Some(false) {
+                return print("nothing to do: all credentials are sealed by this key\n");
+            }
             print(&published(&answer))
         }
         Command::Export(args) => export(&args.daemon.client()?, &args.dir),

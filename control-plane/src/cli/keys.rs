@@ -27,9 +27,12 @@ pub(super) struct SealArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(super) struct RotateArgs {
-    /// Folder of documents
+    /// Folder of documents; none if they lie in Nacos
     #[arg(long, value_name = "DIR", env = "TOLLGATE_CONFIG")]
-    config: PathBuf,
+    config: Option<PathBuf>,
+    /// Only make the next key, in a file beside the present one, for all instances that share documents; the daemon may run
+    #[arg(long)]
+    prepare: bool,
     /// The daemon's state folder
     #[arg(
         long,
@@ -46,11 +49,26 @@ pub(super) struct RotateArgs {
 pub(super) fn rotate(args: &RotateArgs) -> Result<(), Failure> {
     let default = || args.state.join("master.key");
     let file = args.master_key_file.clone().unwrap_or_else(default);
-    let done = crate::rotation::rotate(&args.state, &file, &args.config)?;
+    if args.prepare {
+        let next = crate::rotation::prepare(&file)?;
+        return print(&format!(
+            "The next key is in {}.\n\
+             Bring it to every instance that shares the documents, beside its key and as secret; there and here\n\
+             restart the daemon and reload nginx, so that they open what it seals. Then take it, one after the other.\n",
+            next.display()
+        ));
+    }
+    let done = crate::rotation::rotate(&args.state, &file, args.config.as_deref())?;
+    let next = match &args.config {
+        Some(_) => "Start the daemon, then reload nginx: its master has read the old key.",
+        None => {
+            "Start the daemon and reload nginx. When all instances have the new key, seal the documents in Nacos anew:\n\
+             tollgate config reseal"
+        }
+    };
     print(&format!(
         "sealed anew: {} documents, {} backups ({} of another key were left)\n\
-         The old key is in {}; versions and archives from before need it.\n\
-         Start the daemon, then restart nginx: its master has read the old key.\n",
+         The old key is in {}; versions and archives from before need it.\n{next}\n",
         done.documents.len(),
         done.backups,
         done.foreign_backups,

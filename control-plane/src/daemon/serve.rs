@@ -158,8 +158,14 @@ fn open_region(options: &ServeOptions, source: &dyn ConfigSource) -> Result<Arc<
 fn sealer(options: &ServeOptions, state: &StateFolder) -> Result<Sealer, DaemonError> {
     let key = match (&options.master_key, &options.master_key_file) {
         (Some(key), _) => key.clone(),
-        (None, Some(path)) => MasterKey::read(path).map_err(DaemonError::from)?,
-        (None, None) => MasterKey::read_or_create(&state.file("master.key")).map_err(DaemonError::from)?,
+        (None, Some(path)) => MasterKey::read(path)
+            .map_err(DaemonError::from)?
+            .with_beside(path),
+        (None, None) => {
+            let path = state.file("master.key");
+            let key = MasterKey::read_or_create(&path).map_err(DaemonError::from)?;
+            key.with_beside(&path)
+        }
     };
     let folder = options
         .credentials
@@ -367,6 +373,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
         api: listen,
         advertise: options.advertise,
         figures: Arc::clone(&figures),
+        keys: sealer.key.names().1,
     };
     let meeting = naming.clone().run(registry, around);
     let balancers = Balancers::default();

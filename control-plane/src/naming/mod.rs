@@ -52,6 +52,8 @@ pub struct Member {
     pub draining: bool,
     /// Whether the documents at its source have errors, so that former ones are in force.
     pub refusing: bool,
+    /// Names of the master keys whose credentials it opens, the one that seals first; none if its program is too old to say.
+    pub keys: Vec<String>,
 }
 
 impl Member {
@@ -70,6 +72,7 @@ impl Member {
             ("weight", self.weight.to_string()),
             ("serving", self.serving.to_string()),
             ("refusing", self.refusing.to_string()),
+            ("keys", self.keys.join(",")),
         ];
         pairs.into_iter().map(|(k, v)| (k.to_owned(), v)).collect()
     }
@@ -93,6 +96,11 @@ impl Member {
             serving: get("serving") != Some("false"),
             draining: false,
             refusing: get("refusing") == Some("true"),
+            keys: text("keys")
+                .split(',')
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned)
+                .collect(),
         };
         (!member.instance.is_empty()).then_some(member)
     }
@@ -116,6 +124,8 @@ pub struct Members {
     pub own: Member,
     /// The others that are registered, by name.
     pub others: Vec<Member>,
+    /// Whether anybody has told which others there are since the start.
+    pub heard: bool,
     /// Why the others are not known.
     pub failure: Option<String>,
 }
@@ -132,6 +142,8 @@ pub struct Around {
     pub advertise: Option<SocketAddr>,
     /// Figures of limits over all instances.
     pub figures: Arc<Figures>,
+    /// Names of the master keys.
+    pub keys: Vec<String>,
 }
 
 impl Around {
@@ -154,6 +166,7 @@ impl Around {
             serving: alive().any(|worker| worker.generation > 0),
             draining: self.region.draining(),
             refusing: !status.in_force,
+            keys: self.keys.clone(),
         }
     }
 }
@@ -242,6 +255,7 @@ impl Naming {
                         tracing::info!("the other instances can be seen again");
                     }
                     next.others = others;
+                    next.heard = true;
                 }
                 Err(error) => {
                     if next.failure.is_none() {
@@ -279,6 +293,7 @@ mod tests {
             serving: true,
             draining: false,
             refusing: true,
+            keys: vec!["0a1b2c3d".into(), "ffffffff".into()],
         };
         let metadata = member.metadata();
         let back = Member::from_metadata(|name| metadata.get(name).map(String::as_str));

@@ -1,4 +1,7 @@
 //! The key that credentials are sealed with. The nginx master reads the same file before it forks.
+//!
+//! Beside `FILE` may lie `FILE.new`, which a rotation is about to put in its place, and `FILE.old`, which it has replaced: what they
+//! have sealed opens too, so that instances that share documents can change the key one after the other.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read, Write};
@@ -15,9 +18,15 @@ const LENGTH: usize = 32;
 /// Longest file that is taken as a key.
 const MAX_FILE: u64 = 4_096;
 
-/// A 32-byte key. Prints as `***`; wiped when dropped.
+/// What keys that only open are called, behind the name of the one that seals.
+pub const BESIDE: [&str; 2] = [".new", ".old"];
+
+/// A 32-byte key, with others that only open. Prints as `***`; wiped when dropped.
 #[derive(Clone)]
-pub struct MasterKey(Zeroizing<[u8; LENGTH]>);
+pub struct MasterKey {
+    key: Zeroizing<[u8; LENGTH]>,
+    others: Vec<Zeroizing<[u8; LENGTH]>>,
+}
 
 impl std::fmt::Debug for MasterKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -97,11 +106,49 @@ impl std::error::Error for SealError {}
 impl MasterKey {
     /// A key from its bytes.
     pub fn from_bytes(bytes: [u8; LENGTH]) -> MasterKey {
-        MasterKey(Zeroizing::new(bytes))
+        MasterKey {
+            key: Zeroizing::new(bytes),
+            others: Vec::new(),
+        }
     }
 
     pub(super) fn bytes(&self) -> &[u8; LENGTH] {
-        &self.0
+        &self.key
+    }
+
+    /// All that open, the one that seals first.
+    pub(super) fn ring(&self) -> impl Iterator<Item = &[u8; LENGTH]> {
+        std::iter::once(&self.key).chain(&self.others).map(|key| &**key)
+    }
+
+    /// Without those that only open.
+    #[must_use]
+    pub fn alone(&self) -> MasterKey {
+        MasterKey::from_bytes(*self.key)
+    }
+
+    /// With those that lie beside its file. One that cannot be used is said and left.
+    #[must_use]
+    pub fn with_beside(mut self, file: &Path) -> MasterKey {
+        for suffix in BESIDE {
+            let path = beside(file, suffix);
+            match MasterKey::read(&path) {
+                Ok(other) => self.others.push(other.key),
+                Err(KeyError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => tracing::warn!(%error, "what this key has sealed does not open"),
+            }
+        }
+        self
+    }
+
+    /// What tells keys apart and says nothing of them: of the one that seals, and of all that open.
+    pub fn names(&self) -> (String, Vec<String>) {
+        let name = |key: &[u8; LENGTH]| -> String {
+            let digest = MasterKey::from_bytes(*key).derived("name");
+            digest.iter().take(4).map(|b| format!("{b:02x}")).collect()
+        };
+        let all: Vec<String> = self.ring().map(name).collect();
+        (all.first().cloned().unwrap_or_default(), all)
     }
 
     /// A key for another purpose, from which this one cannot be told.
@@ -109,7 +156,7 @@ impl MasterKey {
         let mut hash = Sha256::new();
         for part in [
             b"tollgate derived key" as &[u8],
-            self.0.as_slice(),
+            self.key.as_slice(),
             purpose.as_bytes(),
         ] {
             hash.update((part.len() as u64).to_le_bytes());
@@ -125,7 +172,7 @@ impl MasterKey {
     pub fn random() -> Result<MasterKey, SealError> {
         let mut bytes = Zeroizing::new([0; LENGTH]);
         getrandom::fill(bytes.as_mut()).map_err(|_| SealError::Random)?;
-        Ok(MasterKey(bytes))
+        Ok(MasterKey::from_bytes(*bytes))
     }
 
     /// Reads a key written as 32 raw bytes, 64 hexadecimal digits or base64, blanks around it allowed.
@@ -140,7 +187,7 @@ impl MasterKey {
             Zeroizing::new(STANDARD.decode(text).ok()?)
         };
         let bytes = Zeroizing::new(<[u8; LENGTH]>::try_from(bytes.as_slice()).ok()?);
-        Some(MasterKey(bytes))
+        Some(MasterKey::from_bytes(*bytes))
     }
 
     /// Reads a key file.
@@ -183,6 +230,13 @@ impl MasterKey {
             Err(e) => Err(fail(e)),
         }
     }
+}
+
+/// The file of this name with something behind it.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
 }
 
 /// Writes a new file that only its owner can read. Whole or not at all, and never over an existing one.

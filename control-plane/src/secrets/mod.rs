@@ -5,7 +5,7 @@ mod sealed;
 mod sealer;
 mod token;
 
-pub use master_key::{KeyError, MasterKey, SealError, create_private};
+pub use master_key::{KeyError, MasterKey, SealError, beside, create_private};
 pub use sealed::{MAX_SECRET, NONCE, SEALED_VERSION};
 pub use sealer::{CredentialFolder, Sealer};
 pub use token::{ApiToken, TokenError};

@@ -49,15 +49,16 @@ impl MasterKey {
         if *version != SEALED_VERSION {
             return Err(SealError::Malformed);
         }
-        let payload = Payload {
-            msg: ciphertext,
-            aad: provider.as_bytes(),
+        let open = |key: &[u8; 32]| {
+            let payload = Payload {
+                msg: ciphertext,
+                aad: provider.as_bytes(),
+            };
+            let cipher = XChaCha20Poly1305::new(key.into());
+            cipher.decrypt(XNonce::from_slice(nonce), payload).ok()
         };
-        let cipher = XChaCha20Poly1305::new(self.bytes().into());
-        cipher
-            .decrypt(XNonce::from_slice(nonce), payload)
-            .map(Zeroizing::new)
-            .map_err(|_| SealError::Refused)
+        let opened = self.ring().find_map(open);
+        opened.map(Zeroizing::new).ok_or(SealError::Refused)
     }
 
     /// Seals a credential as documents hold it: in base64.
@@ -100,6 +101,18 @@ mod tests {
             assert!(key.open("openai", &damaged).is_err(), "byte {i}");
             assert!(key.open("openai", &sealed[..i]).is_err(), "cut at {i}");
         }
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("master.key");
+        let first = MasterKey::read_or_create(&file).unwrap();
+        MasterKey::read_or_create(&dir.path().join("master.key.new")).unwrap();
+        let new = MasterKey::read(&dir.path().join("master.key.new")).unwrap();
+        let both = first.clone().with_beside(&file);
+        let by_new = new.seal("openai", b"sk-123").unwrap();
+        assert!(first.open("openai", &by_new).is_err() && both.open("openai", &by_new).is_ok());
+        assert!(both.alone().open("openai", &by_new).is_err());
+        let by_both = both.seal("openai", b"sk-123").unwrap();
+        assert!(first.open("openai", &by_both).is_ok() && new.open("openai", &by_both).is_err());
+        assert_eq!(both.names().1, [first.names().0, new.names().0]);
         assert_eq!(key.seal("p", &[0; MAX_SECRET + 1]), Err(SealError::TooLong));
         let text = key.seal_text("p", "s").unwrap();
         assert!(key.check_text("p", &format!("{text}\n")).is_ok());

@@ -13,13 +13,28 @@ use tollgate_policy::session::SessionSigner;
 const VERSION: u8 = 1;
 const NONCE: usize = 24;
 
-/// The key that opens credentials. Never shown.
+/// The key that opens credentials, and those beside it that do too while it is changed (`….new`, `….old`). Never shown.
 #[derive(Clone)]
-pub(crate) struct MasterKey([u8; 32]);
+pub(crate) struct MasterKey {
+    key: [u8; 32],
+    others: Vec<[u8; 32]>,
+}
 
 impl MasterKey {
-    /// Reads 32 bytes, raw or as 64 hexadecimal digits.
+    /// Reads 32 bytes, raw or as 64 hexadecimal digits; of what lies beside it, what can be read.
     pub fn read(path: &Path) -> io::Result<MasterKey> {
+        let beside = |suffix: &str| {
+            let mut name = path.as_os_str().to_owned();
+            name.push(suffix);
+            MasterKey::bytes(Path::new(&name)).ok()
+        };
+        Ok(MasterKey {
+            key: MasterKey::bytes(path)?,
+            others: [".new", ".old"].into_iter().filter_map(beside).collect(),
+        })
+    }
+
+    fn bytes(path: &Path) -> io::Result<[u8; 32]> {
         let bytes = std::fs::read(path)?;
         let bad = || {
             io::Error::new(
@@ -28,7 +43,7 @@ impl MasterKey {
             )
         };
         if let Ok(raw) = <[u8; 32]>::try_from(bytes.as_slice()) {
-            return Ok(MasterKey(raw));
+            return Ok(raw);
         }
         let text = std::str::from_utf8(&bytes).map_err(|_| bad())?.trim();
         if text.len() != 64 {
@@ -39,12 +54,12 @@ impl MasterKey {
             let digits = std::str::from_utf8(digits).map_err(|_| bad())?;
             *byte = u8::from_str_radix(digits, 16).map_err(|_| bad())?;
         }
-        Ok(MasterKey(key))
+        Ok(key)
     }
 
     /// What signs cookies.
     pub fn signer(&self) -> Option<SessionSigner> {
-        SessionSigner::new(&self.0)
+        SessionSigner::new(&self.key)
     }
 
     /// Opens a provider's credential; `None` if it was sealed with another key or for another provider.
@@ -54,12 +69,15 @@ impl MasterKey {
             return None;
         }
         let (nonce, ciphertext) = rest.split_at_checked(NONCE)?;
-        let cipher = XChaCha20Poly1305::new((&self.0).into());
-        let payload = Payload {
-            msg: ciphertext,
-            aad: provider.as_bytes(),
+        let open = |key: &[u8; 32]| {
+            let payload = Payload {
+                msg: ciphertext,
+                aad: provider.as_bytes(),
+            };
+            let cipher = XChaCha20Poly1305::new(key.into());
+            cipher.decrypt(XNonce::from_slice(nonce), payload).ok()
         };
-        let plain = cipher.decrypt(XNonce::from_slice(nonce), payload).ok()?;
+        let plain = std::iter::once(&self.key).chain(&self.others).find_map(open)?;
         String::from_utf8(plain).ok()
     }
 }

@@ -14,7 +14,7 @@ use crate::api::guard::Trail;
 use crate::api::resources::sort::Sort;
 use crate::api::resources::{self, CreateQuery, Item, ListQuery, Page, WriteQuery, Written};
 use crate::api::route::{Reach, Route};
-use crate::api::{AppState, BASE, documents, publish, schedules, schema, versions};
+use crate::api::{AppState, BASE, documents, publish, reseal, schedules, schema, versions};
 
 /// Longest whole document.
 const MAX_DOCUMENT: usize = 256 << 20;
@@ -260,6 +260,14 @@ pub(super) fn configuration() -> Vec<Route> {
         .takes::<documents::Candidates>()
         .gives::<documents::Validation>()
         .up_to(MAX_DOCUMENT),
+        Route::post(
+            "/documents/reseal",
+            may(whole, Update),
+            "Seals the documents' credentials by the master key that this instance has now",
+            reseal::reseal,
+        )
+        .takes::<reseal::Wanted>()
+        .gives::<publish::Published>(),
         Route::get(
             "/documents/{name}",
             may(whole, Read),
