@@ -32,7 +32,20 @@ impl Authority {
     /// # Panics
     /// If no certificate can be made.
     pub fn new(name: &str) -> Self {
+        Self::of(name, CertificateParams::new(Vec::new()).expect("parameters"))
+    }
+
+    /// A new one whose own certificate ends after that time.
+    ///
+    /// # Panics
+    /// If no certificate can be made.
+    pub fn ending(name: &str, after: std::time::Duration) -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params.not_after = (std::time::SystemTime::now() + after).into();
+        Self::of(name, params)
+    }
+
+    fn of(name: &str, mut params: CertificateParams) -> Self {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
         let key = KeyPair::generate().expect("a key");

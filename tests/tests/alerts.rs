@@ -11,6 +11,7 @@ use tollgate_tests::process;
 use tollgate_tests::receiver::{Came, Receiver};
 use tollgate_tests::redis::Redis;
 use tollgate_tests::site::Site;
+use tollgate_tests::tls::Authority;
 use tollgate_tests::wait::{PATIENCE, wait_for, wait_until};
 
 const SECRET: &str = "hush-0123456789-the-receivers-secret";
@@ -390,4 +391,37 @@ async fn what_two_instances_use_of_a_limit_is_judged_together() {
     for gateway in gateways {
         gateway.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_ends_soon_is_told_of() {
+    let (mock, receiver) = (MockLlm::start().await, Receiver::start().await);
+    let day = std::time::Duration::from_secs(86_400);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = |name: &str, days: u32| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, Authority::ending(name, day * days).pem()).expect("a certificate");
+        path.to_str().expect("a path").to_owned()
+    };
+    let (soon, late) = (file("soon.pem", 3), file("late.pem", 30));
+    let provider = |id: &str, ca_file: &str| json!({ "id": id, "protocol": "openai", "base_url": "https://127.0.0.1:9", "tls": { "ca_file": ca_file } });
+    let documents = documents(&mock, alerts(&receiver, &["certificate_expiring"]))
+        .provider(provider("ends", &soon))
+        .provider(provider("lasts", &late));
+    let gateway = Gateway::with(documents).start().await;
+    let alert = firing(&gateway.daemon, "certificate_expiring", |_| true).await;
+    assert_eq!(alert["labels"]["file"], soon, "{alert}");
+    let days = alert["value"].as_f64().expect("days");
+    assert!((2.9..=3.0).contains(&days), "{alert}");
+    assert!(
+        alert["summary"]
+            .as_str()
+            .expect("words")
+            .contains("provider ends"),
+        "{alert}"
+    );
+    told(&receiver, "certificate_expiring firing").await;
+    let all = gateway.daemon.get("/alerts?rule=certificate_expiring").await;
+    assert_eq!(all["alerts"].as_array().map(Vec::len), Some(1), "{all}");
+    gateway.stop().await;
 }

@@ -7,6 +7,7 @@
 //! ```
 
 mod book;
+mod certificates;
 mod desk;
 mod marks;
 mod message;

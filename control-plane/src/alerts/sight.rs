@@ -11,8 +11,10 @@ use tollgate_policy::{DeploymentView, Snapshot, hash_name};
 use tollgate_shm::{Readiness, Region};
 
 use super::book::Book;
+use super::certificates;
 use super::parts::{Level, Part, Parts};
 use super::reading::{Labels, Reading};
+use super::send::unix_ms;
 use super::traffic::Traffic;
 use crate::cluster::Figures;
 use crate::config::{ConfigSource, ConfigStatus, StatusWatch};
@@ -26,7 +28,7 @@ use crate::shared::Shared;
 const COUNTERS: Duration = Duration::from_secs(5);
 /// How long Redis may take to hand over what others count.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// The same at keys that may expire.
+/// The same at keys and certificates that may expire.
 const KEYS: Duration = Duration::from_secs(60);
 /// The same at the disk.
 const DISK: Duration = Duration::from_secs(10);
@@ -56,6 +58,8 @@ pub struct Places {
     pub naming: Naming,
     /// The state folder.
     pub state: PathBuf,
+    /// The admin port's certificate, if it speaks TLS.
+    pub certificate: Option<PathBuf>,
 }
 
 /// A counter that only grows, and what it grew by lately.
@@ -115,6 +119,7 @@ pub struct Sight {
     parts: Parts,
     keys: Rare,
     disk: Rare,
+    certificates: Rare,
 }
 
 impl Sight {
@@ -133,6 +138,7 @@ impl Sight {
             parts: Parts::default(),
             keys: Rare::default(),
             disk: Rare::default(),
+            certificates: Rare::default(),
         }
     }
 
@@ -164,6 +170,13 @@ impl Sight {
         found.extend(self.ledger());
         let (state, instance) = (self.places.state.clone(), me);
         found.extend_from_slice(self.disk.look(DISK, || disk(&state, &instance)));
+        let shown = self.places.certificate.clone();
+        found.extend_from_slice(self.certificates.look(KEYS, || {
+            let snapshot = status.active().and_then(|active| active.snapshot());
+            let files = certificates::files(shown.as_deref(), &status.settings, snapshot.as_ref());
+            let now = i64::try_from(unix_ms() / 1_000).unwrap_or(i64::MAX);
+            certificates::look(&files, &instance, now)
+        }));
         found
     }
 

@@ -412,6 +412,7 @@ pub async fn serve(options: ServeOptions, log: Option<LogFile>) -> Result<(), Da
             drain: drain.status(),
             naming: naming.clone(),
             state: options.state.clone(),
+            certificate: options.tls.as_ref().map(|tls| tls.certificate.clone()),
         },
         name,
     );

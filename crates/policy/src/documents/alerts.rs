@@ -263,6 +263,8 @@ rules! {
     BudgetNearlyUsed budget_nearly_used = rule(false, Warning, (0, 60), above("percent", 90.0, 1.0, 100.0));
     /// A channel's key expires within so many days.
     KeyExpiring key_expiring = rule(false, Warning, (0, 0), below("days", 7.0, 0.01, 365.0));
+    /// A certificate that an instance shows or trusts expires within so many days.
+    CertificateExpiring certificate_expiring = rule(true, Warning, (0, 0), below("days", 14.0, 0.01, 365.0));
     /// An instance has left the cluster without having been drained.
     InstanceLost instance_lost = rule(false, Critical, (15, 15), None);
     /// Redis does not answer an instance, or not as it should.
