@@ -113,6 +113,7 @@ pub struct Daemon {
     pub state: AppState,
     pub app: Router,
     pub drain: Drain<SqliteStore>,
+    pub records: Arc<dyn Records>,
     stop: watch::Sender<bool>,
 }
 
@@ -185,6 +186,7 @@ impl Daemon {
             app: app(state.clone()),
             state,
             drain,
+            records,
             stop,
         }
     }

@@ -1,11 +1,4 @@
-//! A large gateway, and every list, chart and search over it.
-
-#![allow(
-    dead_code,
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "test code; each user needs a part of it"
-)]
+//! A large gateway: its documents, and a day of requests.
 
 use std::collections::HashMap;
 
@@ -15,6 +8,7 @@ use tollgate::ledger::{
 };
 use tollgate_shm::{Class, Event};
 
+use super::history::{EXPERIMENTS, GROUPS, SHADOWS};
 use super::support::{Daemon, Folders};
 
 /// How large.
@@ -37,19 +31,23 @@ const USED: [&str; 7] = [
     "bill_micro",
     "cost_micro",
 ];
+/// Tables of packed buckets.
+pub const PACKED: [&str; 3] = ["usage_packed", "served_packed", "shadow_packed"];
 /// Lines that go into the ledger at a time.
 const AT_ONCE: u64 = 50_000;
 
-fn channel(n: u64) -> String {
+/// Code of the n-th channel.
+pub fn channel(n: u64) -> String {
     format!("app{n:05}")
 }
 
-fn model(n: u64) -> String {
+/// Name of the n-th model.
+pub fn model(n: u64) -> String {
     format!("model-{n:04}")
 }
 
 /// Who makes the n-th request: a tenth of the channels make most of them, as in life.
-fn caller(large: &Large, n: u64) -> (u64, u64) {
+pub fn caller(large: &Large, n: u64) -> (u64, u64) {
     let scattered = n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
     let channels = if scattered.is_multiple_of(10) {
         large.channels
@@ -72,12 +70,22 @@ impl Large {
             .collect();
         folders.write("channels", &json!({"channels": channels}));
         let models: Vec<_> = (0..self.models)
-            .map(|n| json!({"name": model(n), "deployments": [{"provider": "p", "id": format!("{}/a", model(n))}, {"provider": "p", "id": format!("{}/b", model(n))}]}))
+            .map(|n| {
+                let mut of = json!({"name": model(n), "deployments": [
+                    {"provider": "p", "id": format!("{}/a", model(n)), "version": "v1"},
+                    {"provider": "p", "id": format!("{}/b", model(n)), "version": "v2"}]});
+                if n < EXPERIMENTS {
+                    let group = |g: &&str| json!({"name": g, "share": 30.0});
+                    let groups: Vec<_> = GROUPS.iter().map(group).collect();
+                    of["experiment"] = json!({"name": format!("e{n}"), "by": "channel", "groups": groups});
+                }
+                of
+            })
             .collect();
         folders.write("models", &json!({"models": models}));
         let rules: Vec<_> = (0..500)
             .map(|n| json!({"name": format!("rule {n}"), "priority": n, "when": {"field": "body.model", "op": "eq", "value": format!("m{n}")},
-                "then": {"tag": "x"}}))
+                "then": if n < SHADOWS { json!({"shadow": {"deny": {}}}) } else { json!({"tag": "x"}) }}))
             .collect();
         folders.write("rules", &json!({"rules": rules}));
         folders
@@ -191,7 +199,7 @@ impl Large {
 }
 
 /// What the daemon does every other second, until nothing is left of it.
-fn pack(store: &mut SqliteStore, ledger: &std::path::Path) {
+pub fn pack(store: &mut SqliteStore, ledger: &std::path::Path) {
     let db = rusqlite::Connection::open(ledger).unwrap();
     let mut packed = 0;
     loop {
@@ -204,90 +212,14 @@ fn pack(store: &mut SqliteStore, ledger: &std::path::Path) {
                 requests: u64::MAX >> 1,
             })
             .unwrap();
-        let sql = "SELECT COUNT(*) FROM usage_packed";
-        let now: i64 = db.query_row(sql, [], |r| r.get(0)).unwrap();
+        let count = |table: &str| -> i64 {
+            db.query_row(&format!("SELECT COUNT(*) FROM {table}"), [], |r| r.get(0))
+                .unwrap_or(0)
+        };
+        let now = PACKED.iter().map(|table| count(table)).sum();
         if now == packed {
             return;
         }
         packed = now;
     }
-}
-
-/// Every list, chart and search.
-pub fn routes(large: &Large, last: u64) -> Vec<String> {
-    let code = channel(large.channels / 20);
-    let name = model(large.models / 2);
-    let (from, to) = (DAY, DAY + 86_400);
-    let evening_ms = (DAY + 72_000) * 1_000;
-    let id = last / 2;
-    let id = format!("{id:016x}{:016x}", id.rotate_left(17));
-    let mut all: Vec<String> = [
-        "/channels?limit=100",
-        "/channels?limit=100&search=application%209&sort=name&order=desc",
-        "/channels?limit=100&tag=t3&enabled=true",
-        "/models?limit=100&search=99",
-        "/models?limit=100&provider=p&sort=name",
-        "/rules?limit=500",
-        "/providers",
-        "/templates",
-        "/settings",
-        "/documents",
-        "/versions",
-        "/schedules",
-        "/deployments?limit=100",
-        "/deployments?trouble=true",
-        "/limits?limit=100",
-        "/limits?offset=9900&limit=100",
-        "/inflight",
-        "/instance",
-        "/instances",
-        "/tokenizers",
-        "/accounts",
-        "/audit?limit=100",
-        "/audit?search=nothing",
-        "/requests?limit=100",
-        "/requests?limit=100&class=limit",
-        "/requests?limit=100&status=500",
-        "/session",
-    ]
-    .map(str::to_owned)
-    .into();
-    all.extend([
-        format!("/channels/{code}"),
-        format!("/channels/{code}/effective"),
-        format!("/channels/{code}/limits"),
-        format!("/models/{name}"),
-        format!("/models/{name}/deployments"),
-        format!("/deployments?model={name}"),
-        format!("/requests?limit=100&channel={code}"),
-        format!("/requests?limit=100&channel={code}&model={name}"),
-        format!("/requests?limit=100&model={name}"),
-        format!("/requests?limit=100&to_ms={evening_ms}"),
-        format!("/requests?limit=100&before={}", last / 2),
-        format!("/requests?limit=1&id={id}"),
-        format!("/requests/{}", last / 2),
-        format!("/usage?step=600&from={}&to={to}", to - 3_600),
-        format!("/usage?step=600&from={from}&to={to}&channel={code}"),
-        format!("/usage/series?from={from}&to={to}&step=600"),
-        format!("/usage/series?from={from}&to={to}&step=3600"),
-        format!("/usage/series?from={from}&to={to}&step=3600&group_by=channel"),
-        format!("/usage/series?from={from}&to={to}&step=3600&group_by=model"),
-        format!("/usage/series?from={from}&to={to}&step=600&channel={code}"),
-        format!("/usage/series?from={from}&to={to}&step=600&model={name}"),
-        format!("/usage/series?from={from}&to={to}&step=600&channel={code}&group_by=model"),
-        format!("/usage/series?from={}&to={to}&step=60", to - 3_600),
-        format!("/usage/series?from={from}&to={to}&step=600&group_by=channel"),
-        format!("/usage/series?from={from}&to={to}&step=600&group_by=channel_model"),
-        format!(
-            "/usage/series?from={}&to={to}&step=600&group_by=model",
-            from + 600
-        ),
-        format!("/usage/series?from={from}&to={to}&step=600&group_by=version"),
-        format!("/usage/series?from={from}&to={to}&step=3600&group_by=version&model={name}"),
-        format!(
-            "/usage/series?from={}&to={to}&step=60&group_by=channel",
-            to - 3_600
-        ),
-    ]);
-    all.into_iter().map(|path| format!("/api/v1{path}")).collect()
 }
