@@ -112,7 +112,7 @@ test("a limit of money is typed and shown in the currency, and kept in millionth
   const topped = await api("POST", "/emergency/channels/money001/limits/top-up", { limit: "cost/24h", add: 1_250_000, for: "10m", reason: "" });
   assert.equal(topped.status, 200, JSON.stringify(topped.body));
   await frame.goto("/channels/money001");
-  await page.locator("main").getByText("money001: cost/24h has 1.25 USD more").waitFor();
+  await page.locator("main").getByText("money001: cost per 24h has 1.25 USD more").waitFor();
   const meter = page.getByRole("meter", { name: "cost / 1d" });
   await until("what is used of the money, in its currency", async () => /0 USD \/ [\d.]+ USD/.test((await meter.innerText()).replaceAll("\n", " ")));
   await page.locator(".effective").getByText("0.50 USD cost per 24h").waitFor();

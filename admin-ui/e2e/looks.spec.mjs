@@ -50,6 +50,12 @@ function cutOff() {
   return found;
 }
 
+/** Tables of which columns are out of sight, though the window is not a phone's. */
+function hiddenColumns() {
+  if (window.innerWidth < 1_200) return [];
+  return [...document.querySelectorAll("main .table")].filter((table) => table.scrollWidth > table.clientWidth + 1).map((table) => `${table.getAttribute("aria-label")}: ${table.scrollWidth - table.clientWidth} px`);
+}
+
 for (const look of LOOKS) {
   test(`every page, ${look.name}`, async () => {
     const faults = [];
@@ -63,6 +69,7 @@ for (const look of LOOKS) {
       const wide = await page.evaluate(() => document.documentElement.scrollWidth - window.innerWidth);
       if (wide > 1) faults.push(`${at}: ${wide} px wider than the window`);
       for (const text of await page.evaluate(cutOff)) faults.push(`${at}: cut off: ${text}`);
+      for (const table of await page.evaluate(hiddenColumns)) faults.push(`${at}: columns out of sight: ${table}`);
       for (const fault of await faultsOf(page)) faults.push(`${at}: ${fault}`);
       if (SHOTS && (ALL || !look.extra)) await page.screenshot({ path: join(SHOTS, `${look.name}${path === "/" ? "-overview" : path.replaceAll("/", "-")}.png`) });
       if (look.options.locale === "zh-CN") {

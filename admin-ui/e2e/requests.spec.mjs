@@ -79,7 +79,7 @@ test("usage is told apart by version and by deployment, with latencies", async (
     assert.equal(await table.getByRole("row").count(), 2);
     const heads = await table.getByRole("columnheader").allInnerTexts();
     const cells = await row.getByRole("cell").allInnerTexts();
-    const cell = (head) => cells[heads.findIndex((h) => h.trim() === head)];
+    const cell = (head) => cells[heads.findIndex((h) => h.trim().toLowerCase() === head.toLowerCase())];
     assert.equal(cell("requests"), String(served));
     assert.match(cell("Latency p50"), /^[\d.]+ (µs|ms|s)$/);
     assert.equal(await page.getByRole("textbox", { name: "Channel" }).count(), 0);

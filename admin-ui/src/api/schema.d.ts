@@ -528,6 +528,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/documents/reseal": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Seals the documents' credentials by the master key that this instance has now */
+        post: operations["post_documents_reseal"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/documents/validate": {
         parameters: {
             query?: never;
@@ -1989,7 +2006,7 @@ export interface components {
             threshold: number | null;
         };
         /** @description What is watched. */
-        AlertRuleName: "model_down" | "deployment_down" | "error_rate" | "channel_throttled" | "limit_nearly_used" | "budget_nearly_used" | "key_expiring" | "instance_lost" | "redis_lost" | "nacos_lost" | "configuration_not_taken" | "disk_low" | "ledger_behind" | "worker_panics";
+        AlertRuleName: "model_down" | "deployment_down" | "error_rate" | "channel_throttled" | "limit_nearly_used" | "budget_nearly_used" | "key_expiring" | "certificate_expiring" | "instance_lost" | "redis_lost" | "nacos_lost" | "configuration_not_taken" | "disk_low" | "ledger_behind" | "worker_panics";
         /** @description A rule as it is in force. */
         AlertRuleState: {
             /** @description Whether values below the threshold matter, not those above. */
@@ -2023,6 +2040,8 @@ export interface components {
         AlertRules: {
             /** @description A channel has spent so much of a limit of money. */
             budget_nearly_used?: components["schemas"]["AlertRule"];
+            /** @description A certificate that an instance shows or trusts expires within so many days. */
+            certificate_expiring?: components["schemas"]["AlertRule"];
             /** @description So many of a channel's requests are refused by limits, of at least 20 within five minutes. */
             channel_throttled?: components["schemas"]["AlertRule"];
             /** @description Documents are refused, or a worker does not take them up. */
@@ -2184,7 +2203,7 @@ export interface components {
             items: components["schemas"]["AuditRow"][];
             /**
              * Format: uint64
-             * @description `before` of the next page; null on the last one.
+             * @description `before` of the next page; null on the last one. A page of a search for a text may be short, and the next one goes on.
              */
             next: number | null;
         };
@@ -4473,6 +4492,8 @@ export interface components {
             in_flight: number;
             /** @description Its name. */
             instance: string;
+            /** @description Names of the master keys whose credentials it opens, the one that seals first; none if its program is too old to say. */
+            keys: string[];
             /**
              * Format: uint64
              * @description Limits over all instances of which it holds a part.
@@ -5246,11 +5267,11 @@ export interface components {
             in_force: boolean;
             /** @description Warnings, as many as fit. */
             problems: components["schemas"]["Problem"][];
-            /** @description Whether it was published; not for a dry run. */
+            /** @description Whether it was published; not for a dry run, nor if there was nothing to publish. */
             published: boolean;
             /**
              * Format: uint64
-             * @description The version that it is; null for a dry run.
+             * @description The version that it is; null if it was not published.
              */
             version: number | null;
         };
@@ -5639,6 +5660,19 @@ export interface components {
             /** @description `before` of the next page; null on the last one. */
             next: string | null;
             requests: components["schemas"]["RequestLine"][];
+        };
+        /** @description How credentials are sealed anew. */
+        Reseal: {
+            /**
+             * @description Also if an instance cannot open them then: it goes on with the documents that it has, until it can.
+             * @default false
+             */
+            force?: boolean;
+            /**
+             * @description Stands in the new version.
+             * @default
+             */
+            message?: string;
         };
         /** @description A new password for somebody else. */
         Reset: {
@@ -6046,7 +6080,7 @@ export interface components {
         };
         /** @description What a rule in shadow mode would have done. */
         ShadowResults: {
-            /** @description Those with the most hits. */
+            /** @description Those with the most hits; none for those who may not read usage. */
             channels: components["schemas"]["ShadowChannel"][];
             /**
              * Format: uint64
@@ -6067,7 +6101,7 @@ export interface components {
             others: number;
             /**
              * Format: uint64
-             * @description All requests of that time, refused ones among them.
+             * @description All requests of that time, refused ones among them; for an account that is limited to some channels, theirs, as are hits.
              */
             requests: number;
             /** @description The rule's name. */
@@ -6870,6 +6904,7 @@ export type Relief = components['schemas']['Relief'];
 export type RequestLine = components['schemas']['RequestLine'];
 export type RequestLog = components['schemas']['RequestLog'];
 export type RequestPage = components['schemas']['RequestPage'];
+export type Reseal = components['schemas']['Reseal'];
 export type Reset = components['schemas']['Reset'];
 export type Reset2 = components['schemas']['Reset2'];
 export type Restored = components['schemas']['Restored'];
@@ -7225,7 +7260,7 @@ export interface operations {
         parameters: {
             query?: {
                 /** @description Only those of this rule. */
-                rule?: "model_down" | "deployment_down" | "error_rate" | "channel_throttled" | "limit_nearly_used" | "budget_nearly_used" | "key_expiring" | "instance_lost" | "redis_lost" | "nacos_lost" | "configuration_not_taken" | "disk_low" | "ledger_behind" | "worker_panics";
+                rule?: "model_down" | "deployment_down" | "error_rate" | "channel_throttled" | "limit_nearly_used" | "budget_nearly_used" | "key_expiring" | "certificate_expiring" | "instance_lost" | "redis_lost" | "nacos_lost" | "configuration_not_taken" | "disk_low" | "ledger_behind" | "worker_panics";
                 /** @description Only those of this severity. */
                 severity?: "info" | "warning" | "critical";
                 /** @description Only those in this state. */
@@ -8852,6 +8887,48 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["DocumentList"];
+                };
+            };
+            /** @description not ready yet */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+            /** @description the request is wrong, not allowed, or comes too late */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ProblemDocument"];
+                };
+            };
+        };
+    };
+    post_documents_reseal: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["Reseal"];
+            };
+        };
+        responses: {
+            /** @description done */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Published"];
                 };
             };
             /** @description not ready yet */

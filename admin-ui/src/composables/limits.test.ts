@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { kept, metricOf, MOST, shown } from "./limits";
+import { kept, metricOf, MOST, namedBy, shown } from "./limits";
 
 describe("limits", () => {
   it("have money in units where people are, and in millionths where documents are", () => {
@@ -11,5 +11,13 @@ describe("limits", () => {
   });
   it("count what their own names say, and nothing that a given name looks like", () => {
     expect(["cost/1h:each model", "connections", "requests/1s", "of all", "cost of lunch"].map(metricOf)).toEqual(["cost", "connections", "requests", null, null]);
+  });
+  it("are taken apart by the names that they have by themselves", () => {
+    expect(namedBy("cost/24h")).toEqual({ metric: "cost", window: "24h", model: "", each: false });
+    expect(namedBy("connections")).toEqual({ metric: "connections", window: "", model: "", each: false });
+    expect(namedBy("output_tokens/10m:org/model:free")).toEqual({ metric: "output_tokens", window: "10m", model: "org/model:free", each: false });
+    expect(namedBy("requests/1s:each model")).toEqual({ metric: "requests", window: "1s", model: "", each: true });
+    expect(namedBy("requests/1s:each gpt-*")).toEqual({ metric: "requests", window: "1s", model: "gpt-*", each: true });
+    expect(["few", "cost of lunch"].map(namedBy)).toEqual([null, null]);
   });
 });

@@ -17,6 +17,15 @@ export function metricOf(name: string): string | null {
   return ["connections", "requests", "input_tokens", "output_tokens", "total_tokens", "cost"].includes(metric) ? metric : null;
 }
 
+/** The parts of such a name; null for one that somebody gave. */
+export function namedBy(name: string): { metric: string; window: string; model: string; each: boolean } | null {
+  const metric = metricOf(name);
+  const found = metric && /^[a-z_]+(?:\/([^:]+))?(?::(each )?(.+))?$/.exec(name);
+  if (!metric || !found) return null;
+  const [, window = "", each, model = ""] = found;
+  return { metric, window, model: each && model === "model" ? "" : model, each: Boolean(each) };
+}
+
 /** `spent` says whether money may be among them: only then is the currency asked for. */
 export function useLimits(spent: () => boolean = () => true) {
   const { t } = useI18n();
@@ -28,5 +37,13 @@ export function useLimits(spent: () => boolean = () => true) {
     const rule = limit.metric === "connections" ? t("limit.atOnce", { max }) : t("limit.perWindow", { max, what: t(`metric.${limit.metric}`), window: limit.window ?? "?" });
     return `${rule} ${scope}`.trim();
   }
-  return { currency, amount, sentence };
+  /** What a limit is called: as it was named, or what it counts. */
+  function called(name: string): string {
+    const of = namedBy(name);
+    if (!of) return name;
+    const what = t(`metric.${of.metric}`);
+    const counts = of.window ? t("limit.called", { what, window: of.window }) : what;
+    return `${counts} ${of.model || of.each ? t(of.each ? (of.model ? "limit.eachOf" : "limit.eachModel") : "limit.forModel", { model: of.model }) : ""}`.trim();
+  }
+  return { currency, amount, sentence, called };
 }
