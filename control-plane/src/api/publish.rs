@@ -20,7 +20,7 @@ use super::versions::{blocking, conflict, differences};
 use super::{ApiError, AppState};
 use crate::config::{
     Change, ConfigStatus, DocumentDiff, DocumentSet, Edit, Expected, PutError, SHARD_BYTES, diff, edited,
-    edits_back_to, parse_set, split,
+    edits_back_to, parse_set, resealed, split,
 };
 
 /// Longest wait for a version to be looked at.
@@ -294,6 +294,17 @@ pub(super) async fn rollback(
         Ok(edits_back_to(versions, &present, &target)?)
     })
     .await?;
+    // A version from before a change of the master key would be in force nowhere.
+    for edit in &edits {
+        let (key, bytes) = (&state.sealer.key, edit.bytes.as_deref().unwrap_or_default());
+        let holds = Kind::from_file_name(&edit.name).is_some_and(Kind::holds_secrets);
+        if holds && let Err(error) = resealed(bytes, key, key) {
+            return Err(ApiError::conflict(format!(
+                "{}: a credential: {error}",
+                edit.name
+            )));
+        }
+    }
     let message = if wish.message.is_empty() {
         format!("back to version {number}")
     } else {
