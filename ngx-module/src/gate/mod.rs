@@ -35,6 +35,7 @@ mod pool;
 mod reply;
 mod response;
 mod route;
+mod scanning;
 mod session;
 mod settle;
 mod sliced;
