@@ -183,15 +183,11 @@ fn order(bench: &Bench, gateway: &Running, channels: impl Iterator<Item = String
                 .to_bytes()
         })
         .collect();
+    let first = Order::of(gateway.nginx.address(), others[0].clone(), 64, COUNTED);
     Order {
-        address: gateway.nginx.address(),
-        request: others[0].clone(),
-        others,
         every: 1,
-        rate: 0,
-        connections: 64,
-        time: COUNTED,
-        thinks: Duration::ZERO,
+        others,
+        ..first
     }
 }
 
@@ -206,7 +202,6 @@ fn hot_commands(
     let order = |time| Order {
         rate,
         time,
-        thinks: Duration::ZERO,
         ..order(bench, gateway, hot())
     };
     // They have their leases before anything is counted.
@@ -224,7 +219,6 @@ async fn cold_commands(bench: &Bench, gateway: &Running, instance: &Instance) ->
     let order = Order {
         rate: RATES.1,
         time: Duration::from_secs(COLD as u64 / RATES.1),
-        thinks: Duration::ZERO,
         ..order(bench, gateway, cold())
     };
     let sample = load::run(bench, gateway, order);

@@ -82,17 +82,12 @@ fn waited(pid: u32) -> Duration {
 /// # Panics
 /// If any request fails.
 pub fn post(bench: &Bench, gateway: &Running, body: &[u8], connections: usize, time: Duration) -> Sample {
-    let order = Order {
-        address: gateway.nginx.address(),
-        request: request(body, CHANNEL),
-        others: Vec::new(),
-        every: 0,
-        rate: 0,
-        connections,
-        time,
-        thinks: Duration::ZERO,
-    };
-    run(bench, gateway, order)
+    let request = request(body, CHANNEL);
+    run(
+        bench,
+        gateway,
+        Order::of(gateway.nginx.address(), request, connections, time),
+    )
 }
 
 /// A chat request's bytes.

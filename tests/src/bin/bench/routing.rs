@@ -93,15 +93,12 @@ pub fn measure(bench: &Bench, running: &[Running], plan: &Plan) -> Vec<Routed> {
     };
     let run = |model: &str| {
         let others = requests(model);
+        let time = Duration::from_secs(plan.seconds);
+        let first = Order::of(gateway.nginx.address(), others[0].clone(), CONNECTIONS, time);
         let order = Order {
-            address: gateway.nginx.address(),
-            request: others[0].clone(),
             others,
             every: 1,
-            rate: 0,
-            connections: CONNECTIONS,
-            time: Duration::from_secs(plan.seconds),
-            thinks: Duration::ZERO,
+            ..first
         };
         load::run(bench, gateway, order)
     };
